@@ -1,0 +1,6 @@
+//! Event sourcing for Rust.
+#![doc = ""]
+
+pub mod store;
+
+pub use store::*;

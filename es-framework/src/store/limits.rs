@@ -1,0 +1,23 @@
+//! How much one event and one append may hold.
+
+/// How much one event and one append may hold; set when a store is opened.
+///
+/// An append over a limit is refused with [`InvalidAppend`](super::InvalidAppend) before anything is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Limits {
+    /// Bytes of one payload; 16 MiB by default.
+    pub payload_bytes: usize,
+    /// Bytes of one event's metadata; 64 KiB by default.
+    pub metadata_bytes: usize,
+    /// Events of one append; 65,536 by default.
+    pub append_events: usize,
+    /// Bytes of one append, payloads, metadata and ids together; 64 MiB by default.
+    pub append_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { payload_bytes: 16 << 20, metadata_bytes: 64 << 10, append_events: 65_536, append_bytes: 64 << 20 }
+    }
+}

@@ -1,0 +1,308 @@
+//! Reading a stream of events in pages.
+
+use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use super::engine::Engine;
+use super::error::StoreError;
+use super::event::StoredEvent;
+use super::filter::Filter;
+use super::handle::Store;
+use super::name::StreamId;
+use super::place::{Place, Position, Version};
+use super::read::{Direction, PAGE_BYTES, PAGE_EVENTS, Page, Read};
+use super::stream::place_in;
+use super::time::Timestamp;
+
+/// A moment of the past: everything up to and including it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum AsOf {
+    /// After the event with this version of the stream.
+    Version(Version),
+    /// After the event at this position of the log.
+    Position(Position),
+    /// After the last event written at this time or earlier.
+    Time(Timestamp),
+}
+
+impl From<Version> for AsOf {
+    fn from(version: Version) -> Self {
+        Self::Version(version)
+    }
+}
+
+impl From<Position> for AsOf {
+    fn from(position: Position) -> Self {
+        Self::Position(position)
+    }
+}
+
+impl From<Timestamp> for AsOf {
+    fn from(time: Timestamp) -> Self {
+        Self::Time(time)
+    }
+}
+
+/// A read that is being put together; [`Self::stream`] or [`Self::collect`] runs it.
+///
+/// ```
+/// use es_framework::{CandidateEvent, ExpectedVersion, MemoryStore, Store, Version};
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let store: Store = MemoryStore::new().into();
+/// # let account = store.open_stream("account-alice")?;
+/// # for n in 1..=5 { account.write(CandidateEvent::new("n", vec![n])?, ExpectedVersion::Any).await?; }
+/// let mut last_two = account.read().backward().limit(2).stream();
+/// while let Some(event) = last_two.next().await {
+///     println!("{}", event?.version);
+/// }
+/// let middle = account.read().after(Version::new(1)).before(Version::new(4)).collect().await?;
+/// assert_eq!(middle.len(), 2);
+/// # Ok(()) }
+/// ```
+#[derive(Debug, Clone)]
+#[must_use = "a read does nothing until it is run with `stream` or `collect`"]
+pub struct Reader {
+    store: Store,
+    read: Read,
+    limit: Option<usize>,
+    /// A bound that did not fit, reported when the read is run.
+    wrong: Option<Place>,
+}
+
+impl Reader {
+    pub(super) fn new(store: Store, stream: StreamId) -> Self {
+        Self { store, read: Read::new(stream), limit: None, wrong: None }
+    }
+
+    /// Only events after this version (for `@all`, this position).
+    pub fn after(mut self, place: impl Into<Place>) -> Self {
+        if let Some(after) = self.place(place.into()) {
+            self.read.after = self.read.after.max(after);
+        }
+        self
+    }
+
+    /// Only events before this version (for `@all`, this position).
+    pub fn before(mut self, place: impl Into<Place>) -> Self {
+        if let Some(before) = self.place(place.into()) {
+            self.read.before = Some(self.read.before.map_or(before, |other| other.min(before)));
+        }
+        self
+    }
+
+    /// From the newest to the oldest.
+    pub fn backward(mut self) -> Self {
+        self.read.direction = Direction::Backward;
+        self
+    }
+
+    /// At most so many events.
+    pub fn limit(mut self, events: usize) -> Self {
+        self.limit = Some(events);
+        self
+    }
+
+    /// Only events that pass the filter, and any filter given before.
+    pub fn filter(mut self, filter: Filter) -> Self {
+        self.read.filter = filter.clauses().iter().cloned().fold(self.read.filter, Filter::and);
+        self
+    }
+
+    /// Only what was there at a moment of the past.
+    pub fn as_of(mut self, moment: impl Into<AsOf>) -> Self {
+        match moment.into() {
+            AsOf::Version(version) => self.before(version.next()),
+            AsOf::Position(position) if self.read.stream.is_all() => self.before(position.next()),
+            AsOf::Position(position) => {
+                self.read.filter = self.read.filter.before(position.next());
+                self
+            }
+            AsOf::Time(time) => {
+                self.read.filter = self.read.filter.until(time);
+                self
+            }
+        }
+    }
+
+    /// Pages of at most so many events and payload bytes, instead of [`PAGE_EVENTS`] and [`PAGE_BYTES`]. A page holds at
+    /// least one event.
+    pub fn page(mut self, events: usize, bytes: usize) -> Self {
+        self.read.events = events.clamp(1, PAGE_EVENTS.max(events.min(65_536)));
+        self.read.bytes = bytes.clamp(1, 64 * PAGE_BYTES);
+        self
+    }
+
+    /// Runs the read, one page at a time. It ends at the head that its first page saw.
+    pub fn stream(self) -> Reading {
+        let Self { store, read, limit, wrong } = self;
+        let error = wrong.map(|place| StoreError::WrongPlace { stream: read.stream.clone(), place });
+        let at_once = limit.unwrap_or(usize::MAX).min(read.events);
+        Reading {
+            engine: Arc::clone(store.engine()),
+            read: Read { events: at_once, ..read },
+            left: limit.unwrap_or(usize::MAX),
+            events: VecDeque::new(),
+            state: match error {
+                Some(error) => State::Failed(error),
+                None if limit == Some(0) => State::Done,
+                None => State::Next,
+            },
+            first: true,
+        }
+    }
+
+    /// Runs the read and collects its events. Bound it with [`Self::limit`]: all events are held in memory at once.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if the store cannot be read or an event is damaged.
+    pub async fn collect(self) -> Result<Vec<StoredEvent>, StoreError> {
+        let mut reading = self.stream();
+        let mut events = Vec::new();
+        while let Some(event) = reading.next().await {
+            events.push(event?);
+        }
+        Ok(events)
+    }
+
+    fn place(&mut self, place: Place) -> Option<u64> {
+        let number = place_in(&self.read.stream, place).ok();
+        if number.is_none() {
+            self.wrong = Some(place);
+        }
+        number
+    }
+}
+
+type PageFuture = Pin<Box<dyn Future<Output = Result<Page, StoreError>> + Send>>;
+
+/// A running read: events in order, fetched in pages. Also a [`futures_core::Stream`].
+///
+/// No connection, transaction or lock is held between two pages, so a read may pause for as long as it likes. The next
+/// page is fetched while the current one is consumed. After an error the read is over.
+#[must_use = "a read yields events when it is polled"]
+pub struct Reading {
+    engine: Arc<dyn Engine>,
+    read: Read,
+    left: usize,
+    events: VecDeque<StoredEvent>,
+    state: State,
+    first: bool,
+}
+
+enum State {
+    /// The next page is to be asked for.
+    Next,
+    /// A page is on its way.
+    Fetching(PageFuture),
+    /// The events at hand are the last.
+    Done,
+    /// The read was put together wrong, or a page failed: to be said once.
+    Failed(StoreError),
+}
+
+impl Reading {
+    /// The next event; [`None`] at the end.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if the store cannot be read or an event is damaged; the read is over then.
+    ///
+    /// # Cancel safety
+    ///
+    /// No event is lost when the future is dropped.
+    pub async fn next(&mut self) -> Option<Result<StoredEvent, StoreError>> {
+        poll_fn(|context| self.poll_event(context)).await
+    }
+
+    /// The next events that are at hand without waiting for more, at least one; [`None`] at the end.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::next`].
+    ///
+    /// # Cancel safety
+    ///
+    /// No event is lost when the future is dropped.
+    pub async fn next_batch(&mut self) -> Option<Result<Vec<StoredEvent>, StoreError>> {
+        let first = match self.next().await? {
+            Ok(event) => event,
+            Err(error) => return Some(Err(error)),
+        };
+        let mut batch = Vec::with_capacity(1 + self.events.len());
+        batch.push(first);
+        batch.extend(self.events.drain(..));
+        Some(Ok(batch))
+    }
+
+    fn poll_event(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<StoredEvent, StoreError>>> {
+        loop {
+            // Half a page ahead at the most, so that a paused reader holds little.
+            if matches!(self.state, State::Next) && self.events.len() <= self.read.events / 2 {
+                let engine = Arc::clone(&self.engine);
+                let read = self.read.clone();
+                self.state = State::Fetching(Box::pin(async move { engine.read(read).await }));
+                // Polled once, so that the page is under way while the events at hand are consumed.
+                let _: Poll<()> = self.poll_page(context);
+            }
+            if let Some(event) = self.events.pop_front() {
+                return Poll::Ready(Some(Ok(event)));
+            }
+            match std::mem::replace(&mut self.state, State::Done) {
+                State::Done => return Poll::Ready(None),
+                State::Failed(error) => return Poll::Ready(Some(Err(error))),
+                State::Next => self.state = State::Next,
+                State::Fetching(page) => {
+                    self.state = State::Fetching(page);
+                    ready!(self.poll_page(context));
+                }
+            }
+        }
+    }
+
+    /// Moves on if the page that was asked for has come.
+    fn poll_page(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let State::Fetching(page) = &mut self.state else { return Poll::Ready(()) };
+        let page = match ready!(page.as_mut().poll(context)) {
+            Ok(page) => page,
+            Err(error) => {
+                self.state = State::Failed(error);
+                return Poll::Ready(());
+            }
+        };
+        if self.first {
+            // The read ends at the head that its first page saw.
+            self.first = false;
+            let end = page.head.saturating_add(1);
+            self.read.before = Some(self.read.before.map_or(end, |before| before.min(end)));
+        }
+        match self.read.direction {
+            Direction::Forward => self.read.after = page.scanned,
+            Direction::Backward => self.read.before = Some(page.scanned),
+        }
+        self.left = self.left.saturating_sub(page.events.len());
+        self.read.events = self.read.events.min(self.left);
+        self.events.extend(page.events);
+        self.state = if page.end || self.left == 0 { State::Done } else { State::Next };
+        Poll::Ready(())
+    }
+}
+
+impl futures_core::Stream for Reading {
+    type Item = Result<StoredEvent, StoreError>;
+
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.get_mut().poll_event(context)
+    }
+}
+
+impl std::fmt::Debug for Reading {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reading").field("read", &self.read).field("at_hand", &self.events.len()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,230 @@
+//! Watching: history first, then whatever is written, for ever.
+
+use std::collections::VecDeque;
+use std::future::{Future, IntoFuture, poll_fn};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use super::engine::Engine;
+use super::error::StoreError;
+use super::event::StoredEvent;
+use super::filter::Filter;
+use super::handle::Store;
+use super::name::StreamId;
+use super::notifier::{FromRing, Subscription};
+use super::place::{Place, Position};
+use super::read::{Direction, Page, Read};
+use super::stream::place_in;
+
+/// A watch that is being put together; awaiting it begins to watch.
+#[derive(Debug, Clone)]
+#[must_use = "a watch does nothing until it is awaited"]
+pub struct Watcher {
+    store: Store,
+    stream: StreamId,
+    filter: Filter,
+    after: Option<Place>,
+}
+
+impl Watcher {
+    pub(super) fn new(store: Store, stream: StreamId) -> Self {
+        Self { store, stream, filter: Filter::new(), after: None }
+    }
+
+    /// Begins with the history after this version (for `@all`, this position) instead of at the present.
+    pub fn after(mut self, place: impl Into<Place>) -> Self {
+        self.after = Some(place.into());
+        self
+    }
+
+    /// Begins with the first event.
+    pub fn from_start(mut self) -> Self {
+        let all = self.stream.is_all();
+        self.after = Some(if all { Position::ZERO.into() } else { super::Version::ZERO.into() });
+        self
+    }
+
+    /// Only events that pass the filter, and any filter given before.
+    pub fn filter(mut self, filter: Filter) -> Self {
+        self.filter = filter.clauses().iter().cloned().fold(self.filter, Filter::and);
+        self
+    }
+
+    async fn start(self) -> Result<Watch, StoreError> {
+        let Self { store, stream, filter, after } = self;
+        let engine = Arc::clone(store.engine());
+        // Registered before the present is asked for, so that no commit falls between.
+        let subscription = engine.notifier().subscribe(&stream, &filter);
+        let place = match after {
+            Some(place) => place_in(&stream, place)?,
+            None => {
+                let newest = Read { events: 1, direction: Direction::Backward, ..Read::new(stream.clone()) };
+                engine.read(newest).await?.head
+            }
+        };
+        let read = Read { after: place, filter, ..Read::new(stream) };
+        Ok(Watch { engine, subscription, read, covered: None, events: VecDeque::new(), state: State::Look })
+    }
+}
+
+impl IntoFuture for Watcher {
+    type Output = Result<Watch, StoreError>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(self.start())
+    }
+}
+
+/// A running watch: events in order, without a gap and without a duplicate, for ever. Also a [`futures_core::Stream`].
+///
+/// Once it has caught up it is fed from the newest events in memory and costs no queries. A watcher that falls behind
+/// reads pages again, so it never holds more than a page. Dropping it ends the watch.
+#[must_use = "a watch yields events when it is polled"]
+pub struct Watch {
+    engine: Arc<dyn Engine>,
+    subscription: Subscription,
+    /// The next page to read; its `after` is the place that was looked at last.
+    read: Read,
+    /// The position up to which the log is known to hold nothing more for this watch.
+    covered: Option<Position>,
+    events: VecDeque<StoredEvent>,
+    state: State,
+}
+
+enum State {
+    /// To look at the ring, or to begin a page where the ring does not reach.
+    Look,
+    /// A page is on its way; the position is the head from before it was asked for.
+    Fetching(Position, Pin<Box<dyn Future<Output = Result<Page, StoreError>> + Send>>),
+    /// All is seen; waiting to be woken.
+    Waiting(Pin<Box<dyn Future<Output = ()> + Send>>),
+    /// The error was said.
+    Ended,
+}
+
+impl Watch {
+    /// The next event, when there is one; [`None`] after an error was said.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Closed`] when the store is closed; another [`StoreError`] if it cannot be read. The watch is over
+    /// then, and can be begun again after the last event's place.
+    ///
+    /// # Cancel safety
+    ///
+    /// No event is lost when the future is dropped.
+    pub async fn next(&mut self) -> Option<Result<StoredEvent, StoreError>> {
+        poll_fn(|context| self.poll_event(context)).await
+    }
+
+    /// The next events that are at hand without waiting for more, at least one; [`None`] after an error was said.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::next`].
+    ///
+    /// # Cancel safety
+    ///
+    /// No event is lost when the future is dropped.
+    pub async fn next_batch(&mut self) -> Option<Result<Vec<StoredEvent>, StoreError>> {
+        let first = match self.next().await? {
+            Ok(event) => event,
+            Err(error) => return Some(Err(error)),
+        };
+        let mut batch = Vec::with_capacity(1 + self.events.len());
+        batch.push(first);
+        batch.extend(self.events.drain(..));
+        Some(Ok(batch))
+    }
+
+    fn poll_event(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<StoredEvent, StoreError>>> {
+        loop {
+            if let Some(event) = self.events.pop_front() {
+                return Poll::Ready(Some(Ok(event)));
+            }
+            match &mut self.state {
+                State::Look => {
+                    if self.subscription.is_closed() {
+                        self.state = State::Ended;
+                        return Poll::Ready(Some(Err(StoreError::Closed)));
+                    }
+                    self.look();
+                }
+                State::Fetching(head, page) => {
+                    let head = *head;
+                    match ready!(page.as_mut().poll(context)) {
+                        Ok(page) => self.take(page, head),
+                        Err(error) => {
+                            self.state = State::Ended;
+                            return Poll::Ready(Some(Err(error)));
+                        }
+                    }
+                }
+                State::Waiting(woken) => {
+                    ready!(woken.as_mut().poll(context));
+                    self.state = State::Look;
+                }
+                State::Ended => return Poll::Ready(None),
+            }
+        }
+    }
+
+    /// Takes what the ring has, or goes on to read a page or to wait.
+    fn look(&mut self) {
+        let Read { stream, after, filter, .. } = &self.read;
+        let of_all = stream.is_all();
+        let wanted = |event: &StoredEvent| {
+            (of_all || (event.stream == *stream && event.version.get() > *after)) && filter.matches(&event.header())
+        };
+        let from_ring = match self.covered {
+            Some(covered) => self.subscription.from_ring(covered, wanted),
+            None => FromRing::TooOld,
+        };
+        match from_ring {
+            FromRing::Events(events, upto) => {
+                self.covered = Some(upto);
+                if of_all {
+                    self.read.after = self.read.after.max(upto.get());
+                } else if let Some(last) = events.last() {
+                    self.read.after = last.version.get();
+                }
+                if events.is_empty() {
+                    self.state = State::Waiting(Box::pin(Subscription::woken(self.subscription.wake())));
+                }
+                self.events.extend(events);
+            }
+            FromRing::TooOld => {
+                let engine = Arc::clone(&self.engine);
+                let read = self.read.clone();
+                let head = engine.notifier().head();
+                self.state = State::Fetching(head, Box::pin(async move { engine.read(read).await }));
+            }
+        }
+    }
+
+    fn take(&mut self, page: Page, head: Position) {
+        self.read.after = self.read.after.max(page.scanned);
+        if page.end {
+            self.covered =
+                Some(if self.read.stream.is_all() { head.max(Position::new(self.read.after)) } else { head });
+        }
+        self.events.extend(page.events);
+        self.state = State::Look;
+    }
+}
+
+impl futures_core::Stream for Watch {
+    type Item = Result<StoredEvent, StoreError>;
+
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.get_mut().poll_event(context)
+    }
+}
+
+impl std::fmt::Debug for Watch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Watch").field("read", &self.read).field("covered", &self.covered).finish_non_exhaustive()
+    }
+}
