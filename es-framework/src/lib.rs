@@ -1,6 +1,12 @@
 //! Event sourcing for Rust.
-#![doc = ""]
 
-pub mod store;
+mod domain;
+mod store;
 
+pub use domain::*;
 pub use store::*;
+
+#[doc(hidden)]
+pub mod __private {
+    pub use crate::domain::private::*;
+}

@@ -1,0 +1,208 @@
+//! Aggregates: state folded from a stream of events, and the decisions made from it.
+
+use std::fmt;
+use std::num::NonZeroU64;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::codec::{Codec, CodecError};
+use super::event::{Envelope, Event};
+use super::shape::Shape;
+use crate::store::{Fingerprint, InvalidName, StreamId, Timestamp, Version};
+
+/// State that is folded from one stream; derive it with [`#[derive(Aggregate)]`](derive@crate::Aggregate).
+///
+/// The aggregate with id `alice` of category `account` lives in the stream `account-alice`.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not an aggregate",
+    note = "put `#[derive(Debug, Default, Clone, Aggregate)]` and `#[es(category = \"…\", event = …)]` on the struct"
+)]
+pub trait Aggregate: Default + Clone + Send + Sync + 'static {
+    /// What tells aggregates of this category apart; [`String`] unless the derive names another.
+    type Id: fmt::Display + Clone + Send + Sync + 'static;
+
+    /// The events of its stream.
+    type Event: Event;
+
+    /// The category of its streams; has no `-`.
+    const CATEGORY: &'static str;
+
+    /// Whether and when its state is saved, so that loading need not replay the whole stream.
+    const SNAPSHOTS: Option<Snapshots<Self>>;
+
+    /// The stream of the aggregate with this id.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidName`] if category and id together are no valid stream id.
+    fn stream_id(id: &Self::Id) -> Result<StreamId, InvalidName> {
+        StreamId::new(format!("{}-{id}", Self::CATEGORY))
+    }
+}
+
+/// How an aggregate's state follows from its events.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` does not say how events change it",
+    note = "write `impl Apply for {Self}` with `fn apply(&mut self, event: &Self::Event, at: Envelope<'_>)`"
+)]
+pub trait Apply: Aggregate {
+    /// Changes the state by one event that has happened. It cannot refuse, and must give the same state each time.
+    ///
+    /// When a change of this function changes the state that old events lead to, raise the `version` in
+    /// `#[es(snapshot(…))]`, so that snapshots of the old state are left aside.
+    fn apply(&mut self, event: &Self::Event, at: Envelope<'_>);
+}
+
+/// How an aggregate decides about a command.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` does not handle the command `{C}`",
+    note = "write `impl Handle<{C}> for {Self}`"
+)]
+pub trait Handle<C>: Apply {
+    /// Why a command is rejected; the domain's own error, apart from conflicts and failures of the store.
+    type Error: std::error::Error + Send + Sync + 'static;
+
+    /// Decides: the events that follow from the command, none if there is nothing to do, or a rejection.
+    ///
+    /// May be called again for one command when another writer was faster, so it has no effects of its own.
+    ///
+    /// # Errors
+    ///
+    /// Whatever the domain says.
+    fn handle(&self, command: &C, context: &Context<'_, Self>) -> Result<Vec<Self::Event>, Self::Error>;
+}
+
+/// What a handler can see besides the state.
+pub struct Context<'a, A: Aggregate> {
+    pub(crate) id: &'a A::Id,
+    pub(crate) version: Version,
+    pub(crate) now: Timestamp,
+}
+
+impl<'a, A: Aggregate> Context<'a, A> {
+    /// Puts a context together, for testing a handler without a store.
+    pub fn new(id: &'a A::Id, version: Version, now: Timestamp) -> Self {
+        Self { id, version, now }
+    }
+
+    /// The id of the aggregate.
+    pub fn id(&self) -> &'a A::Id {
+        self.id
+    }
+
+    /// The version the state is of; [`Version::ZERO`] if the aggregate has no events yet.
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    /// The time of the command, by the store's clock.
+    pub fn now(&self) -> Timestamp {
+        self.now
+    }
+}
+
+impl<A: Aggregate> fmt::Debug for Context<'_, A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Context")
+            .field("id", &self.id.to_string())
+            .field("version", &self.version)
+            .field("now", &self.now)
+            .finish()
+    }
+}
+
+/// When the state of an aggregate is saved.
+pub enum SnapshotPolicy<A> {
+    /// After so many events since the last snapshot.
+    Every(NonZeroU64),
+    /// When this says so.
+    When(fn(&A, Progress) -> bool),
+}
+
+/// How far an aggregate has come since it was last saved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Progress {
+    /// The version of the state.
+    pub version: Version,
+    /// How many events it is ahead of the last snapshot that is known.
+    pub events_since_snapshot: u64,
+}
+
+impl Progress {
+    /// Puts the progress together, for testing a policy.
+    pub fn new(version: Version, events_since_snapshot: u64) -> Self {
+        Self { version, events_since_snapshot }
+    }
+}
+
+/// How the state of an aggregate is saved: when, with which codec, and as which version of `apply`.
+pub struct Snapshots<A> {
+    policy: SnapshotPolicy<A>,
+    encode: fn(&A) -> Result<Vec<u8>, CodecError>,
+    decode: fn(&[u8]) -> Result<A, CodecError>,
+    shape: fn() -> Shape,
+    codec: &'static str,
+    version: u32,
+}
+
+impl<A: Serialize + DeserializeOwned> Snapshots<A> {
+    /// Saves by this policy; `version` is raised when `apply` changes.
+    pub const fn new<C: Codec>(policy: SnapshotPolicy<A>, version: u32) -> Self {
+        Self { policy, encode: C::encode::<A>, decode: C::decode::<A>, shape: Shape::of::<A>, codec: C::ID, version }
+    }
+}
+
+impl<A> Snapshots<A> {
+    /// Whether the state should be saved now.
+    pub fn is_due(&self, state: &A, progress: Progress) -> bool {
+        match &self.policy {
+            SnapshotPolicy::Every(events) => progress.events_since_snapshot >= events.get(),
+            SnapshotPolicy::When(when) => when(state, progress),
+        }
+    }
+
+    /// Turns the state into bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`CodecError`] if the codec cannot write it.
+    pub fn encode(&self, state: &A) -> Result<Vec<u8>, CodecError> {
+        (self.encode)(state)
+    }
+
+    /// Turns bytes into the state.
+    ///
+    /// # Errors
+    ///
+    /// [`CodecError`] if the bytes are not such a state.
+    pub fn decode(&self, bytes: &[u8]) -> Result<A, CodecError> {
+        (self.decode)(bytes)
+    }
+
+    /// What a saved state must come from to be of use: the shape of the state as serde sees it, nested types included,
+    /// the codec, and the version that is raised when `apply` changes.
+    pub fn fingerprint(&self) -> Fingerprint {
+        let shape = (self.shape)();
+        Fingerprint::of(format!("{}\n{}\n{}", self.version, self.codec, shape.as_str()).as_bytes())
+    }
+}
+
+impl<A> fmt::Debug for Snapshots<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Snapshots")
+            .field("policy", &self.policy)
+            .field("version", &self.version)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<A> fmt::Debug for SnapshotPolicy<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Every(events) => write!(f, "Every({events})"),
+            Self::When(_) => f.write_str("When(…)"),
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! How values become bytes.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::store::BoxError;
+
+/// Turns values into bytes and back.
+///
+/// A codec is chosen per event type, `#[es(codec = Json)]`, and its id is stored with every event, so codecs can be mixed
+/// in one store and changed later: what another of the built-in codecs wrote is still read by that codec.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a codec",
+    note = "name a codec that is enabled: `Bincode` (feature `bincode`, on by default), `Json` (feature `json`) or your own"
+)]
+pub trait Codec: 'static {
+    /// The id that is stored with every event; never change it.
+    const ID: &'static str;
+
+    /// Turns a value into bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`CodecError`] if the value cannot be written in this format.
+    fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, CodecError>;
+
+    /// Turns bytes into a value; bytes that are left over are an error.
+    ///
+    /// # Errors
+    ///
+    /// [`CodecError`] if the bytes are not one such value. Never panics and never takes more memory than a small multiple
+    /// of the bytes, whatever they are.
+    fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError>;
+}
+
+/// A value that could not be encoded or decoded.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CodecError {
+    /// The value cannot be written in this format.
+    #[error("{codec} cannot write this value: {source}")]
+    Encode {
+        /// The codec.
+        codec: &'static str,
+        /// What it said.
+        source: BoxError,
+    },
+    /// The bytes are not such a value.
+    #[error("{codec} cannot read these bytes: {source}")]
+    Decode {
+        /// The codec.
+        codec: &'static str,
+        /// What it said.
+        source: BoxError,
+    },
+    /// The value ended before the bytes did.
+    #[error("{codec} read the value and {left} bytes were left over")]
+    LeftOver {
+        /// The codec.
+        codec: &'static str,
+        /// How many bytes were left.
+        left: usize,
+    },
+    /// The bytes were written by a codec that is not at hand.
+    #[error("the bytes were written by codec {codec:?}, which is not at hand; enable its feature or name it")]
+    Unknown {
+        /// The id of the codec.
+        codec: String,
+    },
+}
+
+/// The compact default: bincode 2 with its standard configuration (little-endian, variable-length integers).
+///
+/// It writes fields in order without their names, so it fits neither `#[serde(flatten)]`, `skip_serializing_if` nor
+/// untagged enums; take [`Json`] where you need those. Feature `bincode`, on by default.
+#[cfg(feature = "bincode")]
+#[derive(Debug, Clone, Copy)]
+pub struct Bincode;
+
+#[cfg(feature = "bincode")]
+impl Bincode {
+    /// Bounds what a damaged length can make the decoder reserve; twice the default limit of a payload.
+    const LIMIT: usize = 32 << 20;
+
+    const fn config() -> impl bincode::config::Config {
+        bincode::config::standard().with_limit::<{ Self::LIMIT }>()
+    }
+}
+
+#[cfg(feature = "bincode")]
+impl Codec for Bincode {
+    const ID: &'static str = "bincode";
+
+    fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, CodecError> {
+        bincode::serde::encode_to_vec(value, bincode::config::standard())
+            .map_err(|error| CodecError::Encode { codec: Self::ID, source: error.into() })
+    }
+
+    fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
+        let (value, used) = bincode::serde::decode_from_slice(bytes, Self::config())
+            .map_err(|error| CodecError::Decode { codec: Self::ID, source: error.into() })?;
+        match bytes.len() - used {
+            0 => Ok(value),
+            left => Err(CodecError::LeftOver { codec: Self::ID, left }),
+        }
+    }
+}
+
+/// JSON, for people who want to read payloads. Feature `json`.
+#[cfg(feature = "json")]
+#[derive(Debug, Clone, Copy)]
+pub struct Json;
+
+#[cfg(feature = "json")]
+impl Codec for Json {
+    const ID: &'static str = "json";
+
+    fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, CodecError> {
+        serde_json::to_vec(value).map_err(|error| CodecError::Encode { codec: Self::ID, source: error.into() })
+    }
+
+    fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
+        // `from_slice` refuses what is left over, except white space.
+        serde_json::from_slice(bytes).map_err(|error| CodecError::Decode { codec: Self::ID, source: error.into() })
+    }
+}
+
+/// Decodes bytes by the codec that wrote them: the one the type names, or another of the built-in ones.
+pub(crate) fn decode_stored<C: Codec, T: DeserializeOwned>(codec: &str, bytes: &[u8]) -> Result<T, CodecError> {
+    if codec == C::ID {
+        return C::decode(bytes);
+    }
+    match codec {
+        #[cfg(feature = "bincode")]
+        Bincode::ID => Bincode::decode(bytes),
+        #[cfg(feature = "json")]
+        Json::ID => Json::decode(bytes),
+        unknown => Err(CodecError::Unknown { codec: unknown.to_owned() }),
+    }
+}

@@ -1,0 +1,254 @@
+//! Typed events.
+
+use std::fmt;
+use std::ops::Deref;
+use std::sync::Arc;
+
+use super::codec::CodecError;
+use crate::store::{CandidateEvent, EventId, EventType, Metadata, Position, StoredEvent, StreamId, Timestamp, Version};
+
+/// An event as a Rust type; derive it with [`#[derive(Event)]`](derive@crate::Event).
+///
+/// What is stored for a variant is its own fields under its stored name, never the enum's index: reordering, renaming or
+/// adding variants does not change how old events decode.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not an event",
+    note = "put `#[derive(Event)]` on the type and `#[es(name = \"…\")]` on each variant"
+)]
+pub trait Event: Sized + Send + Sync + 'static {
+    /// Every stored name this type decodes, old names included; what a filter by type asks for.
+    fn names() -> Vec<&'static str>;
+
+    /// What this type writes: one entry per variant, with the shape of its payload.
+    fn event_types() -> Vec<Arc<EventType>>;
+
+    /// Turns the event into what is written.
+    ///
+    /// # Errors
+    ///
+    /// [`EncodeError`] if the codec cannot write the payload.
+    fn encode(&self) -> Result<CandidateEvent, EncodeError>;
+
+    /// Turns what was read into an event, bringing old names and schema versions up to date.
+    ///
+    /// # Errors
+    ///
+    /// [`DecodeError`] if the name or version is unknown, or the payload is not such a value.
+    fn decode(stored: &StoredEvent) -> Result<Self, DecodeError>;
+}
+
+/// An event that could not be encoded.
+#[derive(Debug, thiserror::Error)]
+#[error("event {name} could not be encoded")]
+#[non_exhaustive]
+pub struct EncodeError {
+    /// The stored name of the event.
+    pub name: &'static str,
+    /// What the codec said.
+    pub source: CodecError,
+}
+
+impl EncodeError {
+    /// Puts an error together.
+    pub fn new(name: &'static str, source: CodecError) -> Self {
+        Self { name, source }
+    }
+}
+
+/// A stored event that could not be decoded.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DecodeError {
+    /// The type knows no such name, or not in that schema version.
+    #[error(
+        "{stream} has an event {name:?} of schema version {schema_version} at position {position} that the type does not know"
+    )]
+    Unknown {
+        /// The stream.
+        stream: StreamId,
+        /// Where the event stands.
+        position: Position,
+        /// Its stored name.
+        name: String,
+        /// Its schema version.
+        schema_version: u32,
+    },
+    /// The payload is not what its name and version say.
+    #[error("event {name:?} of schema version {schema_version} in {stream} at position {position} cannot be read")]
+    Payload {
+        /// The stream.
+        stream: StreamId,
+        /// Where the event stands.
+        position: Position,
+        /// Its stored name.
+        name: String,
+        /// Its schema version.
+        schema_version: u32,
+        /// What the codec said.
+        source: CodecError,
+    },
+}
+
+impl DecodeError {
+    /// The error for a name or version that a type does not know.
+    pub fn unknown(stored: &StoredEvent) -> Self {
+        Self::Unknown {
+            stream: stored.stream.clone(),
+            position: stored.position,
+            name: stored.name().to_owned(),
+            schema_version: stored.event_type.schema_version(),
+        }
+    }
+
+    /// The error for a payload that the codec could not read.
+    pub fn payload(stored: &StoredEvent, source: CodecError) -> Self {
+        Self::Payload {
+            stream: stored.stream.clone(),
+            position: stored.position,
+            name: stored.name().to_owned(),
+            schema_version: stored.event_type.schema_version(),
+            source,
+        }
+    }
+
+    /// Where the event stands.
+    pub fn position(&self) -> Position {
+        match self {
+            Self::Unknown { position, .. } | Self::Payload { position, .. } => *position,
+        }
+    }
+}
+
+/// Everything about an event but its content: identity, version and position live here and nowhere else.
+#[derive(Clone, Copy)]
+pub struct Envelope<'a> {
+    stored: &'a StoredEvent,
+}
+
+impl<'a> Envelope<'a> {
+    /// The envelope of a stored event.
+    pub fn of(stored: &'a StoredEvent) -> Self {
+        Self { stored }
+    }
+
+    /// The stream it belongs to.
+    pub fn stream(self) -> &'a StreamId {
+        &self.stored.stream
+    }
+
+    /// Its place in its stream.
+    pub fn version(self) -> Version {
+        self.stored.version
+    }
+
+    /// Its place in `@all`.
+    pub fn position(self) -> Position {
+        self.stored.position
+    }
+
+    /// When it was written.
+    pub fn time(self) -> Timestamp {
+        self.stored.time
+    }
+
+    /// Its id.
+    pub fn id(self) -> &'a EventId {
+        &self.stored.id
+    }
+
+    /// Its metadata, if any.
+    pub fn metadata(self) -> Option<&'a Metadata> {
+        self.stored.metadata.as_ref()
+    }
+}
+
+impl fmt::Debug for Envelope<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Envelope")
+            .field("stream", self.stream())
+            .field("version", &self.version())
+            .field("position", &self.position())
+            .field("time", &self.time())
+            .field("id", self.id())
+            .field("metadata", &self.metadata())
+            .finish()
+    }
+}
+
+/// A typed event that was read from the log, with its envelope; derefs to the event.
+#[derive(Debug, Clone)]
+pub struct Recorded<E> {
+    event: E,
+    stored: StoredEvent,
+}
+
+impl<E: Event> Recorded<E> {
+    /// Decodes a stored event.
+    ///
+    /// # Errors
+    ///
+    /// [`DecodeError`] if the name or version is unknown, or the payload is not such a value.
+    pub fn decode(stored: StoredEvent) -> Result<Self, DecodeError> {
+        Ok(Self { event: E::decode(&stored)?, stored })
+    }
+}
+
+impl<E> Recorded<E> {
+    /// The event.
+    pub fn event(&self) -> &E {
+        &self.event
+    }
+
+    /// Its envelope.
+    pub fn envelope(&self) -> Envelope<'_> {
+        Envelope::of(&self.stored)
+    }
+
+    /// The stream it belongs to.
+    pub fn stream(&self) -> &StreamId {
+        &self.stored.stream
+    }
+
+    /// The part of the stream's id behind the category: what an aggregate calls its id.
+    pub fn aggregate_id(&self) -> &str {
+        let stream = self.stored.stream.as_str();
+        stream.split_once('-').map_or(stream, |(_, id)| id)
+    }
+
+    /// Its place in its stream.
+    pub fn version(&self) -> Version {
+        self.stored.version
+    }
+
+    /// Its place in `@all`.
+    pub fn position(&self) -> Position {
+        self.stored.position
+    }
+
+    /// When it was written.
+    pub fn time(&self) -> Timestamp {
+        self.stored.time
+    }
+
+    /// Its id.
+    pub fn id(&self) -> &EventId {
+        &self.stored.id
+    }
+
+    /// Its metadata, if any.
+    pub fn metadata(&self) -> Option<&Metadata> {
+        self.stored.metadata.as_ref()
+    }
+
+    /// The event alone.
+    pub fn into_event(self) -> E {
+        self.event
+    }
+}
+
+impl<E> Deref for Recorded<E> {
+    type Target = E;
+    fn deref(&self) -> &E {
+        &self.event
+    }
+}

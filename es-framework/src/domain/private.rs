@@ -1,0 +1,3 @@
+//! What generated code calls; not for people.
+
+pub use serde;
