@@ -10,6 +10,7 @@ use super::event::StoredEvent;
 use super::filter::{Clause, Filter};
 use super::name::{StreamId, category_of};
 use super::place::Position;
+use super::read::Mark;
 
 /// The events that the ring holds at most.
 const RING_EVENTS: usize = 4_096;
@@ -58,12 +59,14 @@ impl Wake {
 }
 
 /// What the ring has for a watcher.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum FromRing {
-    /// The matching events after the watcher's position, and the position they reach to.
-    Events(Vec<StoredEvent>, Position),
-    /// The ring does not reach back that far.
-    TooOld,
+#[derive(Debug)]
+pub(super) struct FromRing {
+    /// The events that are wanted.
+    pub(super) events: Vec<StoredEvent>,
+    /// The position they reach to.
+    pub(super) upto: Position,
+    /// The newest event, wanted or not.
+    pub(super) mark: Option<Mark>,
 }
 
 impl Notifier {
@@ -238,15 +241,17 @@ impl Subscription {
         self.notifier.lock().closed
     }
 
-    /// The newest events after `after` that are wanted, if the ring reaches back that far.
-    pub(super) fn from_ring(&self, after: Position, wanted: impl Fn(&StoredEvent) -> bool) -> FromRing {
+    /// The newest events after `after` that are wanted; [`None`] if the ring does not reach back that far.
+    pub(super) fn from_ring(&self, after: Position, wanted: impl Fn(&StoredEvent) -> bool) -> Option<FromRing> {
         let state = self.notifier.lock();
         if after.get() < state.ring_after {
-            return FromRing::TooOld;
+            return None;
         }
         let start = state.ring.partition_point(|event| event.position <= after);
         let events = state.ring.range(start..).filter(|event| wanted(event)).cloned().collect();
-        FromRing::Events(events, self.notifier.head())
+        let newest = state.ring.back();
+        let mark = newest.map(|event| Mark { position: event.position, checksum: event.checksum });
+        Some(FromRing { events, upto: self.notifier.head(), mark })
     }
 }
 

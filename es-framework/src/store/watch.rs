@@ -12,9 +12,9 @@ use super::event::StoredEvent;
 use super::filter::Filter;
 use super::handle::Store;
 use super::name::StreamId;
-use super::notifier::{FromRing, Subscription};
+use super::notifier::Subscription;
 use super::place::{Place, Position};
-use super::read::{Direction, Page, Read};
+use super::read::{Direction, Mark, Page, Read};
 use super::stream::place_in;
 
 /// A watch that is being put together; awaiting it begins to watch.
@@ -139,80 +139,101 @@ impl Watch {
         Some(Ok(batch))
     }
 
+    /// The next stretch of the log, even if nothing in it passed the filter; for the projection runner.
+    pub(crate) async fn next_stretch(&mut self) -> Option<Result<Stretch, StoreError>> {
+        poll_fn(|context| self.poll_stretch(context)).await
+    }
+
     fn poll_event(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<StoredEvent, StoreError>>> {
         loop {
             if let Some(event) = self.events.pop_front() {
                 return Poll::Ready(Some(Ok(event)));
             }
-            match &mut self.state {
-                State::Look => {
-                    if self.subscription.is_closed() {
-                        self.state = State::Ended;
-                        return Poll::Ready(Some(Err(StoreError::Closed)));
-                    }
-                    self.look();
-                }
-                State::Fetching(head, page) => {
-                    let head = *head;
-                    match ready!(page.as_mut().poll(context)) {
-                        Ok(page) => self.take(page, head),
-                        Err(error) => {
-                            self.state = State::Ended;
-                            return Poll::Ready(Some(Err(error)));
-                        }
-                    }
-                }
-                State::Waiting(woken) => {
-                    ready!(woken.as_mut().poll(context));
-                    self.state = State::Look;
-                }
-                State::Ended => return Poll::Ready(None),
+            match ready!(self.poll_stretch(context)) {
+                Some(Ok(stretch)) => self.events = stretch.events.into(),
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                None => return Poll::Ready(None),
             }
         }
     }
 
+    fn poll_stretch(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Stretch, StoreError>>> {
+        loop {
+            let next = match &mut self.state {
+                State::Look if self.subscription.is_closed() => Err(StoreError::Closed),
+                State::Look => match self.look() {
+                    Some(stretch) => Ok(stretch),
+                    None => continue,
+                },
+                State::Fetching(head, page) => {
+                    let head = *head;
+                    ready!(page.as_mut().poll(context)).map(|page| self.take(page, head))
+                }
+                State::Waiting(woken) => {
+                    ready!(woken.as_mut().poll(context));
+                    self.state = State::Look;
+                    continue;
+                }
+                State::Ended => return Poll::Ready(None),
+            };
+            if next.is_err() {
+                self.state = State::Ended;
+            }
+            return Poll::Ready(Some(next));
+        }
+    }
+
     /// Takes what the ring has, or goes on to read a page or to wait.
-    fn look(&mut self) {
+    fn look(&mut self) -> Option<Stretch> {
         let Read { stream, after, filter, .. } = &self.read;
         let of_all = stream.is_all();
         let wanted = |event: &StoredEvent| {
             (of_all || (event.stream == *stream && event.version.get() > *after)) && filter.matches(&event.header())
         };
-        let from_ring = match self.covered {
-            Some(covered) => self.subscription.from_ring(covered, wanted),
-            None => FromRing::TooOld,
+        let ring = self.covered.and_then(|covered| self.subscription.from_ring(covered, wanted));
+        let Some(ring) = ring else {
+            let engine = Arc::clone(&self.engine);
+            let read = self.read.clone();
+            let head = engine.notifier().head();
+            self.state = State::Fetching(head, Box::pin(async move { engine.read(read).await }));
+            return None;
         };
-        match from_ring {
-            FromRing::Events(events, upto) => {
-                self.covered = Some(upto);
-                if of_all {
-                    self.read.after = self.read.after.max(upto.get());
-                } else if let Some(last) = events.last() {
-                    self.read.after = last.version.get();
-                }
-                if events.is_empty() {
-                    self.state = State::Waiting(Box::pin(Subscription::woken(self.subscription.wake())));
-                }
-                self.events.extend(events);
-            }
-            FromRing::TooOld => {
-                let engine = Arc::clone(&self.engine);
-                let read = self.read.clone();
-                let head = engine.notifier().head();
-                self.state = State::Fetching(head, Box::pin(async move { engine.read(read).await }));
-            }
+        // A page may have seen a commit before the notifier told of it, so the ring can also be behind.
+        if self.covered >= Some(ring.upto) {
+            self.state = State::Waiting(Box::pin(Subscription::woken(self.subscription.wake())));
+            return None;
         }
+        self.covered = Some(ring.upto);
+        if of_all {
+            self.read.after = self.read.after.max(ring.upto.get());
+        } else if let Some(last) = ring.events.last() {
+            self.read.after = last.version.get();
+        }
+        Some(Stretch { events: ring.events, upto: self.read.after, mark: ring.mark, caught_up: true })
     }
 
-    fn take(&mut self, page: Page, head: Position) {
+    fn take(&mut self, page: Page, head: Position) -> Stretch {
+        self.state = State::Look;
         self.read.after = self.read.after.max(page.scanned);
         if page.end {
-            self.covered =
-                Some(if self.read.stream.is_all() { head.max(Position::new(self.read.after)) } else { head });
+            let seen = if self.read.stream.is_all() { Position::new(self.read.after) } else { Position::ZERO };
+            self.covered = Some(head.max(seen));
         }
-        self.events.extend(page.events);
-        self.state = State::Look;
+        Stretch { events: page.events, upto: self.read.after, mark: page.mark, caught_up: page.end }
     }
+}
+
+/// A stretch of the log as a watch comes by it.
+#[derive(Debug)]
+pub(crate) struct Stretch {
+    /// What passed the filter.
+    pub(crate) events: Vec<StoredEvent>,
+    /// The place up to which everything was looked at.
+    pub(crate) upto: u64,
+    /// For `@all`: the last event at or below `upto`, whether it passed or not.
+    pub(crate) mark: Option<Mark>,
+    /// Whether the log held nothing more when this stretch was looked at.
+    pub(crate) caught_up: bool,
 }
 
 impl futures_core::Stream for Watch {
