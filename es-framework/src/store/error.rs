@@ -79,6 +79,12 @@ pub enum StoreError {
         /// The newest format this release knows.
         known: u32,
     },
+    /// The file has something that this release can read but would damage by writing; use a newer release to write.
+    #[error("writing to this store needs {feature}, which this release does not know; use a newer release")]
+    WriteRequires {
+        /// What this release does not know.
+        feature: String,
+    },
     /// Another process changed the format while this one had the store open; open it again.
     #[error("another process changed the store's format from {opened} to {found}; open the store again")]
     FormatChanged {
@@ -128,6 +134,7 @@ impl StoreError {
             | Self::Missing { .. }
             | Self::NotAStore { .. }
             | Self::NewerFormat { .. }
+            | Self::WriteRequires { .. }
             | Self::FormatChanged { .. }
             | Self::WrongPlace { .. }
             | Self::Name(_) => ErrorKind::Caller,
