@@ -1,9 +1,11 @@
 //! Event sourcing for Rust.
 
 mod domain;
+mod projection;
 mod store;
 
 pub use domain::*;
+pub use projection::*;
 pub use store::*;
 
 #[doc(hidden)]

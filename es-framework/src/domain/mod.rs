@@ -1,9 +1,13 @@
 //! The upper floor: the domain.
 
 mod aggregate;
+mod cache;
 mod codec;
 mod event;
+mod execute;
 pub(crate) mod private;
+mod provenance;
+mod repository;
 mod shape;
 
 pub use aggregate::{Aggregate, Apply, Context, Handle, Progress, SnapshotPolicy, Snapshots};
@@ -13,4 +17,7 @@ pub use codec::Bincode;
 pub use codec::Json;
 pub use codec::{Codec, CodecError};
 pub use event::{DecodeError, EncodeError, Envelope, Event, Recorded};
+pub use execute::{Execute, ExecuteError, KeyError, Receipt};
+pub use provenance::Provenance;
+pub use repository::{Folded, LoadError, Repository, RepositoryMetrics};
 pub use shape::Shape;

@@ -212,6 +212,12 @@ impl Filter {
         self
     }
 
+    /// Adds the conditions of another filter.
+    pub fn and_all(mut self, other: Self) -> Self {
+        self.clauses.extend(other.clauses);
+        self
+    }
+
     /// Lets events of this stream through.
     pub fn stream(self, stream: impl Into<StreamId>) -> Self {
         self.streams([stream])

@@ -214,7 +214,7 @@ struct Found {
 
 /// Looks the ids up; empty for an append without ids.
 fn find_known(append: &Append, log: &mut impl LogView) -> Result<Vec<Found>, AppendError> {
-    let has_ids = append.streams.iter().flat_map(|write| write.events.first()).any(|event| event.id().is_some());
+    let has_ids = append.streams.iter().filter_map(|write| write.events.first()).any(|event| event.id().is_some());
     if !has_ids {
         return Ok(Vec::new());
     }
@@ -251,12 +251,11 @@ fn already_written(append: &Append, found: &[Found], log: &mut impl LogView) -> 
     let mut last: Option<&KnownEvent> = None;
     for (write, found) in append.streams.iter().zip(found) {
         let versions = || found.known.iter().map(|event| event.version);
-        let (first, end) = match (versions().min(), versions().max()) {
-            (Some(first), Some(end)) => (first, end),
-            _ => {
-                let version = log.version(&write.stream)?;
-                (version, version)
-            }
+        let (first, end) = if let (Some(first), Some(end)) = (versions().min(), versions().max()) {
+            (first, end)
+        } else {
+            let version = log.version(&write.stream)?;
+            (version, version)
         };
         let known = found.known.len();
         streams.push(StreamAppended { stream: write.stream.clone(), first, last: end, written: known, known });

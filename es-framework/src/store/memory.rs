@@ -165,7 +165,10 @@ impl Engine for MemoryStore {
             .cloned();
         let after = snapshot.as_ref().map_or(0, |snapshot| snapshot.at);
         let before = load.until.map(|until| until.next().get());
-        let page = state.page(&Read { after, before, ..Read::new(load.stream) })?;
+        let page = match load.events {
+            0 => Page::default(),
+            events => state.page(&Read { after, before, events, ..Read::new(load.stream) })?,
+        };
         Ok(Loaded { snapshot, page })
     }
 

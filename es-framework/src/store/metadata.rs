@@ -65,7 +65,8 @@ impl Metadata {
 
     /// The caller's text.
     pub fn as_str(&self) -> &str {
-        std::str::from_utf8(&self.0).expect("both constructors check that the text is UTF-8")
+        // Both constructors check that the text is UTF-8.
+        std::str::from_utf8(&self.0).unwrap_or_default()
     }
 
     /// The text at the top-level key `key`; [`None`] if there is none or it is not a text.

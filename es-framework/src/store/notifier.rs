@@ -242,7 +242,7 @@ impl Subscription {
     }
 
     /// The newest events after `after` that are wanted; [`None`] if the ring does not reach back that far.
-    pub(super) fn from_ring(&self, after: Position, wanted: impl Fn(&StoredEvent) -> bool) -> Option<FromRing> {
+    pub(super) fn newest_after(&self, after: Position, wanted: impl Fn(&StoredEvent) -> bool) -> Option<FromRing> {
         let state = self.notifier.lock();
         if after.get() < state.ring_after {
             return None;

@@ -100,12 +100,14 @@ pub struct Load {
     pub snapshot: Option<ProjectionName>,
     /// Nothing above this version, neither snapshot nor events.
     pub until: Option<Version>,
+    /// At most so many events on the page, 0 to load the snapshot only; [`PAGE_EVENTS`] by default.
+    pub events: usize,
 }
 
 impl Load {
     /// Asks for the newest snapshot of this name and the events after it.
     pub fn new(stream: StreamId, snapshot: Option<ProjectionName>) -> Self {
-        Self { stream, snapshot, until: None }
+        Self { stream, snapshot, until: None, events: PAGE_EVENTS }
     }
 }
 

@@ -109,7 +109,7 @@ impl Reader {
 
     /// Only events that pass the filter, and any filter given before.
     pub fn filter(mut self, filter: Filter) -> Self {
-        self.read.filter = filter.clauses().iter().cloned().fold(self.read.filter, Filter::and);
+        self.read.filter = self.read.filter.and_all(filter);
         self
     }
 

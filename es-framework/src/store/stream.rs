@@ -156,7 +156,8 @@ impl Stream {
         InvalidName: From<N::Error>,
     {
         let name = name.try_into().map_err(InvalidName::from)?;
-        Ok(self.store.engine().load(Load::new(self.id.clone(), Some(name))).await?.snapshot)
+        let load = Load { events: 0, ..Load::new(self.id.clone(), Some(name)) };
+        Ok(self.store.engine().load(load).await?.snapshot)
     }
 }
 

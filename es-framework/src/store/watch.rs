@@ -47,7 +47,7 @@ impl Watcher {
 
     /// Only events that pass the filter, and any filter given before.
     pub fn filter(mut self, filter: Filter) -> Self {
-        self.filter = filter.clauses().iter().cloned().fold(self.filter, Filter::and);
+        self.filter = self.filter.and_all(filter);
         self
     }
 
@@ -56,12 +56,11 @@ impl Watcher {
         let engine = Arc::clone(store.engine());
         // Registered before the present is asked for, so that no commit falls between.
         let subscription = engine.notifier().subscribe(&stream, &filter);
-        let place = match after {
-            Some(place) => place_in(&stream, place)?,
-            None => {
-                let newest = Read { events: 1, direction: Direction::Backward, ..Read::new(stream.clone()) };
-                engine.read(newest).await?.head
-            }
+        let place = if let Some(place) = after {
+            place_in(&stream, place)?
+        } else {
+            let newest = Read { events: 1, direction: Direction::Backward, ..Read::new(stream.clone()) };
+            engine.read(newest).await?.head
         };
         let read = Read { after: place, filter, ..Read::new(stream) };
         Ok(Watch { engine, subscription, read, covered: None, events: VecDeque::new(), state: State::Look })
@@ -190,7 +189,7 @@ impl Watch {
         let wanted = |event: &StoredEvent| {
             (of_all || (event.stream == *stream && event.version.get() > *after)) && filter.matches(&event.header())
         };
-        let ring = self.covered.and_then(|covered| self.subscription.from_ring(covered, wanted));
+        let ring = self.covered.and_then(|covered| self.subscription.newest_after(covered, wanted));
         let Some(ring) = ring else {
             let engine = Arc::clone(&self.engine);
             let read = self.read.clone();

@@ -1,0 +1,93 @@
+//! The states a repository remembers between commands.
+
+use std::collections::HashMap;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::store::{Position, StreamId, Timestamp, Version};
+
+/// State folded up to a version.
+#[derive(Debug)]
+pub(super) struct Base<A> {
+    pub(super) state: Arc<A>,
+    pub(super) version: Version,
+    pub(super) position: Position,
+    pub(super) time: Timestamp,
+    /// The version of the newest snapshot that is known or being saved.
+    pub(super) snapshot_at: Arc<AtomicU64>,
+}
+
+impl<A> Clone for Base<A> {
+    fn clone(&self) -> Self {
+        Self {
+            state: Arc::clone(&self.state),
+            version: self.version,
+            position: self.position,
+            time: self.time,
+            snapshot_at: Arc::clone(&self.snapshot_at),
+        }
+    }
+}
+
+/// One aggregate's place in the cache. Commands of one repository on one aggregate take turns on its lock, so that they
+/// do not conflict with each other.
+pub(super) type Slot<A> = Arc<tokio::sync::Mutex<Option<Base<A>>>>;
+
+/// A bounded cache in two generations: what was not asked for while `capacity` others were is forgotten.
+#[derive(Debug)]
+pub(super) struct Cache<A> {
+    capacity: usize,
+    generations: Mutex<Generations<A>>,
+}
+
+#[derive(Debug)]
+struct Generations<A> {
+    young: HashMap<StreamId, Slot<A>>,
+    old: HashMap<StreamId, Slot<A>>,
+}
+
+impl<A> Cache<A> {
+    /// A cache of between `capacity` and twice `capacity` aggregates.
+    pub(super) fn new(capacity: usize) -> Self {
+        let generations = Generations { young: HashMap::new(), old: HashMap::new() };
+        Self { capacity, generations: Mutex::new(generations) }
+    }
+
+    /// The place of an aggregate, made if there is none.
+    pub(super) fn slot(&self, stream: &StreamId) -> Slot<A> {
+        let mut generations = self.lock();
+        if let Some(slot) = generations.young.get(stream) {
+            return Arc::clone(slot);
+        }
+        let slot = generations.old.remove(stream).unwrap_or_default();
+        if self.capacity > 0 {
+            if generations.young.len() >= self.capacity {
+                generations.old = std::mem::take(&mut generations.young);
+            }
+            generations.young.insert(stream.clone(), Arc::clone(&slot));
+        }
+        slot
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Generations<A>> {
+        // Forgetting or keeping an entry is always safe, so a poisoned cache is usable.
+        self.generations.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cache_is_bounded_and_keeps_what_is_asked_for() {
+        let cache = Cache::<u8>::new(10);
+        let kept = cache.slot(&StreamId::new("kept").unwrap());
+        for n in 0..1_000 {
+            let _: Slot<u8> = cache.slot(&StreamId::new(format!("s-{n}")).unwrap());
+            assert!(Arc::ptr_eq(&kept, &cache.slot(&StreamId::new("kept").unwrap())));
+        }
+        let generations = cache.lock();
+        assert!(generations.young.len() + generations.old.len() <= 20);
+    }
+}

@@ -1,0 +1,172 @@
+//! Where projections keep what they build.
+
+use std::any::Any;
+use std::fmt::Debug;
+use std::future::Future;
+
+use crate::store::{BoxError, ErrorKind, Mark, Position, ProjectionName, StoreId};
+
+/// How far a projection has come, and in which log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Checkpoint {
+    /// The store it reads.
+    pub store: StoreId,
+    /// The position of the last event it has dealt with.
+    pub position: Position,
+    /// The checksum of that event, by which a log that was rewound is noticed.
+    pub checksum: u32,
+}
+
+impl Checkpoint {
+    /// Puts a checkpoint together.
+    pub fn new(store: StoreId, mark: Mark) -> Self {
+        Self { store, position: mark.position, checksum: mark.checksum }
+    }
+}
+
+/// One step of a projection: the checkpoint it left, the one it reaches, and what lies between.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Step {
+    /// Where the runner believes the checkpoint is; [`None`] before the first step.
+    pub from: Option<Checkpoint>,
+    /// Where it goes.
+    pub to: Checkpoint,
+    /// How many events the projector was given.
+    pub events: u64,
+}
+
+impl Step {
+    /// Puts a step together.
+    pub fn new(from: Option<Checkpoint>, to: Checkpoint, events: u64) -> Self {
+        Self { from, to, events }
+    }
+
+    /// Checks that the checkpoint is where the runner left it.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::TakenOver`] if it is not.
+    pub fn check(&self, name: &ProjectionName, found: Option<&Checkpoint>) -> Result<(), ModelError> {
+        if self.from.as_ref() == found {
+            return Ok(());
+        }
+        let position = |checkpoint: Option<&Checkpoint>| checkpoint.map_or(Position::ZERO, |at| at.position);
+        let (expected, found) = (position(self.from.as_ref()), position(found));
+        Err(ModelError::TakenOver { name: name.clone(), expected, found })
+    }
+}
+
+/// Where a projector keeps what it builds, with transactions that hold the checkpoint too; written once per engine.
+pub trait ReadModel: Debug + Clone + Send + Sync + 'static {
+    /// A transaction, as the projector sees it.
+    type Tx<'t>;
+
+    /// Makes ready what belongs to the model itself, before anything else is asked of it.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError`] if the model cannot be used.
+    fn start(&self, name: &ProjectionName) -> impl Future<Output = Result<(), ModelError>> + Send;
+
+    /// Runs `body` in a transaction: commits if it answers `Ok`, rolls back if it answers `Err` or panics.
+    ///
+    /// # Errors
+    ///
+    /// What `body` answers, [`ModelError::Panicked`], or that the model itself failed.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future has committed all of the transaction or nothing.
+    fn transact<T, F>(&self, body: F) -> impl Future<Output = Result<T, ModelError>> + Send
+    where
+        T: Send + 'static,
+        F: for<'t> FnOnce(&mut Self::Tx<'t>) -> Result<T, ModelError> + Send + 'static;
+
+    /// The checkpoint of this name, as the transaction sees it.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError`] if it cannot be read.
+    fn checkpoint(tx: &mut Self::Tx<'_>, name: &ProjectionName) -> Result<Option<Checkpoint>, ModelError>;
+
+    /// Moves the checkpoint of this name inside the transaction.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::TakenOver`] if it is no longer at `step.from`: somebody else runs the same projection.
+    fn advance(tx: &mut Self::Tx<'_>, name: &ProjectionName, step: &Step) -> Result<(), ModelError>;
+
+    /// Writes down what is not yet durable; called when a projection stops.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError`] if it cannot be written.
+    fn settle(&self, name: &ProjectionName) -> impl Future<Output = Result<(), ModelError>> + Send;
+}
+
+/// A transaction of a read model that was rolled back.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ModelError {
+    /// The checkpoint was moved by somebody else, who runs the same projection.
+    #[error("projection {name} was taken over: its checkpoint is at {found}, expected {expected}")]
+    TakenOver {
+        /// The projection.
+        name: ProjectionName,
+        /// The position this runner left it at.
+        expected: Position,
+        /// The position it was found at.
+        found: Position,
+    },
+    /// The projector refused an event.
+    #[error("the projector refused the event at position {position}")]
+    Refused {
+        /// The position of the event.
+        position: Position,
+        /// What the projector said.
+        source: BoxError,
+    },
+    /// The projector could not make the model ready.
+    #[error("the projector could not make its model ready")]
+    Prepare {
+        /// What the projector said.
+        source: BoxError,
+    },
+    /// The projector panicked.
+    #[error("the projector panicked: {message}")]
+    Panicked {
+        /// The message of the panic.
+        message: String,
+    },
+    /// The model could not be read or written.
+    #[error("the read model failed")]
+    Failed {
+        /// What its engine said.
+        source: BoxError,
+    },
+}
+
+impl ModelError {
+    /// Wraps what a model's own engine said.
+    pub fn failed(source: impl Into<BoxError>) -> Self {
+        Self::Failed { source: source.into() }
+    }
+
+    /// The error for a panic, from what `catch_unwind` caught.
+    pub fn panicked(panic: &(dyn Any + Send)) -> Self {
+        let text = panic.downcast_ref::<&str>().copied().map(str::to_owned);
+        let message = text.or_else(|| panic.downcast_ref::<String>().cloned());
+        Self::Panicked { message: message.unwrap_or_else(|| "not a text".to_owned()) }
+    }
+
+    /// What a caller can do about it.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::TakenOver { .. } => ErrorKind::Conflict,
+            Self::Refused { .. } | Self::Prepare { .. } => ErrorKind::Caller,
+            Self::Panicked { .. } | Self::Failed { .. } => ErrorKind::Internal,
+        }
+    }
+}

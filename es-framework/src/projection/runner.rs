@@ -1,0 +1,309 @@
+//! The one runner of all projections.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use tracing::{Instrument, debug, warn};
+
+use super::model::{Checkpoint, ModelError, ReadModel, Step};
+use super::projector::Projector;
+use super::running::{Progress, Running, RunningState};
+use crate::domain::{DecodeError, Event, Recorded};
+use crate::store::{
+    ErrorKind, Filter, InvalidName, Position, ProjectionName, Read, Store, StoreError, StoredEvent, StreamId, Watch,
+};
+
+/// A projector, the log it reads and the model it writes, ready to run.
+///
+/// ```
+/// # use es_framework::*;
+/// # use serde::{Deserialize, Serialize};
+/// # #[derive(Debug, Clone, Event)] enum AccountEvent { #[es(name = "deposited")] Deposited { cents: u64 } }
+/// #[derive(Debug, Default, Serialize, Deserialize)]
+/// struct Total {
+///     cents: u64,
+/// }
+///
+/// struct Totals;
+///
+/// impl Projector for Totals {
+///     type Event = AccountEvent;
+///     type Model = StateModel<Total>;
+///     type Error = std::convert::Infallible;
+///     const NAME: &'static str = "totals";
+///
+///     fn project(&self, event: &Recorded<AccountEvent>, total: &mut StateTx<'_, Total>) -> Result<(), Self::Error> {
+///         let AccountEvent::Deposited { cents } = event.event();
+///         total.cents += cents;
+///         Ok(())
+///     }
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let store = Store::from(MemoryStore::new());
+/// # let deposited = AccountEvent::Deposited { cents: 500 }.encode()?;
+/// # let position = store.open_stream("account-alice")?.write(deposited, ExpectedVersion::Any).await?.position;
+/// let model = StateModel::new(&store);
+/// let totals = Projection::new(&store, Totals, model.clone()).start().await?;
+/// totals.wait_for(position, std::time::Duration::from_secs(5)).await?;
+/// assert_eq!(model.read(|total| total.cents), 500);
+/// totals.stop().await?;
+/// # Ok(()) }
+/// ```
+#[derive(Debug)]
+#[must_use = "a projection does nothing until it is started"]
+pub struct Projection<P: Projector> {
+    store: Store,
+    projector: P,
+    model: P::Model,
+}
+
+/// A projection that stopped because it could not go on. Its checkpoint is where it was after the last whole batch.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RunError {
+    /// The projector's name is no valid projection name.
+    #[error(transparent)]
+    Name(#[from] InvalidName),
+    /// The log is not the one the checkpoint was taken in: another store, a restored backup, or a lost tail. Rebuild the
+    /// read model from the beginning, or bring back the right log.
+    #[error("projection {name} is at position {position}, but the log was rewound: {reason}")]
+    LogRewound {
+        /// The projection.
+        name: ProjectionName,
+        /// The position of its checkpoint.
+        position: Position,
+        /// How that was noticed.
+        reason: String,
+    },
+    /// An event could not be decoded.
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    /// The read model rolled back: the projector refused, it panicked, or somebody else took over.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// The log could not be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl RunError {
+    /// What a caller can do about it.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Name(_) => ErrorKind::Caller,
+            Self::LogRewound { .. } | Self::Decode(_) => ErrorKind::Data,
+            Self::Model(error) => error.kind(),
+            Self::Store(error) => error.kind(),
+        }
+    }
+}
+
+impl<P: Projector> Projection<P> {
+    /// Puts a projection together.
+    pub fn new(store: impl Into<Store>, projector: P, model: P::Model) -> Self {
+        Self { store: store.into(), projector, model }
+    }
+
+    /// Makes the model ready, finds the checkpoint and runs in a task of its own: first what is in the log, then whatever
+    /// is written, until it is stopped or fails.
+    ///
+    /// # Errors
+    ///
+    /// [`RunError`] if it cannot begin. What happens later is said by the handle.
+    pub async fn start(self) -> Result<Running, RunError> {
+        let (run, checkpoint) = self.begin().await?;
+        let position = checkpoint.map_or(Position::ZERO, |at| at.position);
+        let (progress, seen) = watch::channel(Progress::new(position));
+        let (stop, stopping) = watch::channel(false);
+        let span = tracing::info_span!("projection", name = P::NAME);
+        let task = tokio::spawn(run.run_until_stopped(checkpoint, progress, stopping).instrument(span));
+        Ok(Running::new(run_name::<P>()?, seen, stop, task))
+    }
+
+    /// Deals with everything that is in the log now, and answers the position reached.
+    ///
+    /// # Errors
+    ///
+    /// [`RunError`] if it cannot go on.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future leaves the checkpoint where the last whole batch ended.
+    pub async fn catch_up(self) -> Result<Position, RunError> {
+        let (mut run, mut checkpoint) = self.begin().await?;
+        let newest = Read { events: 1, ..Read::new(StreamId::all()) };
+        let head = run.store.engine().read(newest).await?.head;
+        let mut seen = checkpoint.map_or(0, |at| at.position.get());
+        while seen < head {
+            let Some(stretch) = run.watch.next_stretch().await else { break };
+            let stretch = stretch?;
+            seen = stretch.upto;
+            if let Some(mark) = stretch.mark {
+                let to = Checkpoint::new(run.store.id(), mark);
+                run.deal_with(stretch.events, &mut checkpoint, to).await?;
+            }
+        }
+        run.model.settle(&run.name).await?;
+        Ok(checkpoint.map_or(Position::ZERO, |at| at.position))
+    }
+
+    async fn begin(self) -> Result<(Run<P>, Option<Checkpoint>), RunError> {
+        let Self { store, projector, model } = self;
+        let name = run_name::<P>()?;
+        let projector = Arc::new(projector);
+        model.start(&name).await?;
+        let checkpoint = {
+            let (projector, name) = (Arc::clone(&projector), name.clone());
+            model.transact(move |tx| {
+                projector.prepare(tx).map_err(|error| ModelError::Prepare { source: error.into() })?;
+                P::Model::checkpoint(tx, &name)
+            })
+        }
+        .await?;
+        if let Some(checkpoint) = &checkpoint {
+            check_log(&store, &name, checkpoint).await?;
+        }
+        let after = checkpoint.map_or(Position::ZERO, |at| at.position);
+        let watch = store.all().watch().after(after).filter(Filter::new().types(P::Event::names())).await?;
+        debug!(name = P::NAME, after = after.get(), "projection begins");
+        Ok((Run { store, name, projector, model, watch }, checkpoint))
+    }
+}
+
+fn run_name<P: Projector>() -> Result<ProjectionName, InvalidName> {
+    ProjectionName::new(P::NAME)
+}
+
+/// Checks that the event at the checkpoint is still the one it was.
+async fn check_log(store: &Store, name: &ProjectionName, checkpoint: &Checkpoint) -> Result<(), RunError> {
+    let rewound = |reason: String| RunError::LogRewound { name: name.clone(), position: checkpoint.position, reason };
+    if checkpoint.store != store.id() {
+        return Err(rewound(format!("the checkpoint is of store {}, this is store {}", checkpoint.store, store.id())));
+    }
+    let position = checkpoint.position.get();
+    let at = Read { after: position.saturating_sub(1), before: Some(position + 1), ..Read::new(StreamId::all()) };
+    let page = store.engine().read(at).await?;
+    if page.head < position {
+        return Err(rewound(format!("the log ends at position {}", page.head)));
+    }
+    match page.mark {
+        Some(mark) if mark.position == checkpoint.position && mark.checksum != checkpoint.checksum => {
+            Err(rewound("the event at that position is another".to_owned()))
+        }
+        Some(_) => Ok(()),
+        None => Err(rewound("there is no event at that position".to_owned())),
+    }
+}
+
+/// A projection that has begun.
+struct Run<P: Projector> {
+    store: Store,
+    name: ProjectionName,
+    projector: Arc<P>,
+    model: P::Model,
+    watch: Watch,
+}
+
+impl<P: Projector> Run<P> {
+    async fn run_until_stopped(
+        mut self,
+        mut checkpoint: Option<Checkpoint>,
+        progress: watch::Sender<Progress>,
+        mut stopping: watch::Receiver<bool>,
+    ) {
+        let outcome = match self.until_stopped(&mut checkpoint, &progress, &mut stopping).await {
+            Err(RunError::Model(error)) if !matches!(error, ModelError::TakenOver { .. }) => {
+                if let Err(error) = self.recover(checkpoint).await {
+                    warn!(error = &error as &dyn std::error::Error, "the read model is behind its checkpoint");
+                }
+                Err(RunError::Model(error))
+            }
+            outcome => outcome,
+        };
+        let outcome = match (outcome, self.model.settle(&self.name).await) {
+            (Ok(()), Err(error)) => Err(error.into()),
+            (outcome, _) => outcome,
+        };
+        progress.send_modify(|progress| match outcome {
+            Ok(()) => progress.state = RunningState::Stopped,
+            Err(error) => {
+                warn!(error = &error as &dyn std::error::Error, "projection stopped");
+                progress.fail(error);
+            }
+        });
+    }
+
+    async fn until_stopped(
+        &mut self,
+        checkpoint: &mut Option<Checkpoint>,
+        progress: &watch::Sender<Progress>,
+        stopping: &mut watch::Receiver<bool>,
+    ) -> Result<(), RunError> {
+        loop {
+            let stretch = tokio::select! {
+                biased;
+                // A handle that was dropped stops the projection too.
+                _ = stopping.wait_for(|stop| *stop) => return Ok(()),
+                stretch = self.watch.next_stretch() => stretch,
+            };
+            let Some(stretch) = stretch else { return Ok(()) };
+            let stretch = stretch?;
+            if let Some(mark) = stretch.mark {
+                let to = Checkpoint::new(self.store.id(), mark);
+                self.deal_with(stretch.events, checkpoint, to).await?;
+            }
+            let position = checkpoint.map_or(Position::ZERO, |at| at.position);
+            let state = if stretch.caught_up { RunningState::Live } else { RunningState::CatchingUp };
+            progress.send_modify(|progress| progress.reached(position, state));
+        }
+    }
+
+    /// Changes the model by a batch of events and moves the checkpoint, in one transaction.
+    async fn deal_with(
+        &mut self,
+        events: Vec<StoredEvent>,
+        checkpoint: &mut Option<Checkpoint>,
+        to: Checkpoint,
+    ) -> Result<(), RunError> {
+        if checkpoint.is_some_and(|from| from.position >= to.position) {
+            return Ok(());
+        }
+        let events = events.into_iter().map(Recorded::<P::Event>::decode).collect::<Result<Vec<_>, _>>()?;
+        let (projector, name) = (Arc::clone(&self.projector), self.name.clone());
+        let step = Step::new(*checkpoint, to, events.len() as u64);
+        let body = move |tx: &mut <P::Model as ReadModel>::Tx<'_>| {
+            for event in &events {
+                projector
+                    .project(event, tx)
+                    .map_err(|error| ModelError::Refused { position: event.position(), source: error.into() })?;
+            }
+            P::Model::advance(tx, &name, &step)
+        };
+        self.model.transact(body).await?;
+        *checkpoint = Some(to);
+        Ok(())
+    }
+
+    /// Brings a model that forgot more than the failed batch back to the checkpoint.
+    async fn recover(&mut self, upto: Option<Checkpoint>) -> Result<(), RunError> {
+        let Some(upto) = upto else { return Ok(()) };
+        self.model.start(&self.name).await?;
+        let name = self.name.clone();
+        let mut checkpoint = self.model.transact(move |tx| P::Model::checkpoint(tx, &name)).await?;
+        let position = |checkpoint: Option<Checkpoint>| checkpoint.map_or(Position::ZERO, |at| at.position);
+        if position(checkpoint) >= upto.position {
+            return Ok(());
+        }
+        let wanted = Filter::new().types(P::Event::names()).before(upto.position.next());
+        self.watch = self.store.all().watch().after(position(checkpoint)).filter(wanted).await?;
+        while position(checkpoint) < upto.position {
+            let Some(stretch) = self.watch.next_stretch().await else { break };
+            let stretch = stretch?;
+            let Some(mark) = stretch.mark else { continue };
+            let to = if mark.position < upto.position { Checkpoint::new(self.store.id(), mark) } else { upto };
+            self.deal_with(stretch.events, &mut checkpoint, to).await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,216 @@
+//! A read model in memory, saved as a snapshot of `@all`.
+
+use std::fmt;
+#[cfg(feature = "bincode")]
+use std::num::NonZeroU64;
+use std::ops::{Deref, DerefMut};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tracing::{debug, warn};
+
+use super::model::{Checkpoint, ModelError, ReadModel, Step};
+use crate::domain::{Progress, Snapshots};
+use crate::store::{Fingerprint, Load, Mark, Position, ProjectionName, Snapshot, Store, StreamId, Version};
+
+/// A read model that is one Rust value, kept in memory and saved as a snapshot of `@all` under the projection's name.
+///
+/// A restart goes on from the snapshot and folds what came after it. One model belongs to one projection.
+pub struct StateModel<S> {
+    inner: Arc<Inner<S>>,
+}
+
+struct Inner<S> {
+    store: Store,
+    snapshots: Snapshots<S>,
+    fingerprint: Fingerprint,
+    held: Mutex<Held<S>>,
+}
+
+struct Held<S> {
+    /// The projection it belongs to, once that has started.
+    name: Option<ProjectionName>,
+    state: S,
+    checkpoint: Option<Checkpoint>,
+    /// The position of the snapshot that is saved.
+    saved: Position,
+    /// Events folded since that snapshot.
+    events: u64,
+}
+
+impl<S: Default> Default for Held<S> {
+    fn default() -> Self {
+        Self { name: None, state: S::default(), checkpoint: None, saved: Position::ZERO, events: 0 }
+    }
+}
+
+/// The state inside a transaction; derefs to it.
+pub struct StateTx<'t, S> {
+    held: &'t mut Held<S>,
+}
+
+impl<S> Deref for StateTx<'_, S> {
+    type Target = S;
+    fn deref(&self) -> &S {
+        &self.held.state
+    }
+}
+
+impl<S> DerefMut for StateTx<'_, S> {
+    fn deref_mut(&mut self) -> &mut S {
+        &mut self.held.state
+    }
+}
+
+impl<S> fmt::Debug for StateTx<'_, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StateTx").field("checkpoint", &self.held.checkpoint).finish_non_exhaustive()
+    }
+}
+
+#[cfg(feature = "bincode")]
+impl<S> StateModel<S>
+where
+    S: Default + serde::Serialize + serde::de::DeserializeOwned + Send + 'static,
+{
+    /// How many events are folded between two snapshots, by default.
+    pub const SAVE_EVERY: NonZeroU64 = NonZeroU64::MIN.saturating_add(9_999);
+
+    /// Makes a model that is saved with bincode every [`Self::SAVE_EVERY`] events and when its projection stops.
+    pub fn new(store: impl Into<Store>) -> Self {
+        use crate::domain::{Bincode, SnapshotPolicy};
+        Self::saved_by(store, Snapshots::new::<Bincode>(SnapshotPolicy::Every(Self::SAVE_EVERY), 1))
+    }
+}
+
+impl<S: Default + Send + 'static> StateModel<S> {
+    /// Makes a model that is saved by these rules, and when its projection stops. The progress that a policy sees counts
+    /// the events folded; its version is the position.
+    pub fn saved_by(store: impl Into<Store>, snapshots: Snapshots<S>) -> Self {
+        let fingerprint = snapshots.fingerprint();
+        let inner = Inner { store: store.into(), snapshots, fingerprint, held: Mutex::default() };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Looks at the state. Batches wait while `look` runs, so be quick; a batch is seen whole or not at all.
+    pub fn read<T>(&self, look: impl FnOnce(&S) -> T) -> T {
+        look(&self.inner.lock().state)
+    }
+
+    /// Takes the state of the snapshot, or the default.
+    async fn reload(&self, name: &ProjectionName) -> Result<(), ModelError> {
+        let inner = &self.inner;
+        let load = Load { events: 0, ..Load::new(StreamId::all(), Some(name.clone())) };
+        let loaded = inner.store.engine().load(load).await.map_err(ModelError::failed)?;
+        let held = loaded.snapshot.and_then(|snapshot| inner.restore(&snapshot)).unwrap_or_default();
+        *inner.lock() = Held { name: Some(name.clone()), ..held };
+        Ok(())
+    }
+
+    async fn save(&self, name: &ProjectionName) -> Result<(), ModelError> {
+        let (snapshot, position) = {
+            let held = self.inner.lock();
+            let Some(checkpoint) = held.checkpoint.filter(|at| at.position > held.saved) else { return Ok(()) };
+            let state = self.inner.snapshots.encode(&held.state).map_err(ModelError::failed)?;
+            let mut bytes = Vec::with_capacity(4 + state.len());
+            bytes.extend(checkpoint.checksum.to_le_bytes());
+            bytes.extend(state);
+            let at = checkpoint.position.get();
+            (Snapshot::new(StreamId::all(), name.clone(), at, self.inner.fingerprint, bytes), checkpoint.position)
+        };
+        self.inner.store.engine().save_snapshot(snapshot).await.map_err(ModelError::failed)?;
+        let mut held = self.inner.lock();
+        if held.saved < position {
+            (held.saved, held.events) = (position, 0);
+        }
+        Ok(())
+    }
+}
+
+impl<S: Default> Inner<S> {
+    fn lock(&self) -> MutexGuard<'_, Held<S>> {
+        // A state that a panic left half-changed is taken back before anybody can see it.
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn restore(&self, snapshot: &Snapshot) -> Option<Held<S>> {
+        if snapshot.fingerprint != self.fingerprint {
+            debug!(name = %snapshot.name, "snapshot is of another shape or version: folding from the beginning");
+            return None;
+        }
+        let (checksum, state) = snapshot.state.split_first_chunk()?;
+        let state = match self.snapshots.decode(state) {
+            Ok(state) => state,
+            Err(error) => {
+                warn!(name = %snapshot.name, %error, "snapshot cannot be read: folding from the beginning");
+                return None;
+            }
+        };
+        let position = Position::new(snapshot.at);
+        let mark = Mark { position, checksum: u32::from_le_bytes(*checksum) };
+        let checkpoint = Some(Checkpoint::new(self.store.id(), mark));
+        Some(Held { name: None, state, checkpoint, saved: position, events: 0 })
+    }
+}
+
+impl<S: Default + Send + 'static> ReadModel for StateModel<S> {
+    type Tx<'t> = StateTx<'t, S>;
+
+    async fn start(&self, name: &ProjectionName) -> Result<(), ModelError> {
+        self.reload(name).await
+    }
+
+    async fn transact<T, F>(&self, body: F) -> Result<T, ModelError>
+    where
+        T: Send + 'static,
+        F: for<'t> FnOnce(&mut StateTx<'t, S>) -> Result<T, ModelError> + Send + 'static,
+    {
+        let (answer, due) = {
+            let mut held = self.inner.lock();
+            let answer = catch_unwind(AssertUnwindSafe(|| body(&mut StateTx { held: &mut held })))
+                .unwrap_or_else(|panic| Err(ModelError::panicked(panic.as_ref())));
+            if answer.is_err() {
+                // Half a batch may be in the state; the runner starts the model again and folds up to the checkpoint.
+                *held = Held { name: held.name.take(), ..Held::default() };
+            }
+            let position = held.checkpoint.map_or(Position::ZERO, |at| at.position);
+            let progress = Progress::new(Version::new(position.get()), held.events);
+            let due = held.events > 0 && self.inner.snapshots.is_due(&held.state, progress);
+            (answer, held.name.clone().filter(|_| due))
+        };
+        if let Some(name) = due {
+            // The state in memory is right all the same, and saving is due again with the next batch.
+            if let Err(error) = self.save(&name).await {
+                warn!(%name, error = &error as &dyn std::error::Error, "state cannot be saved");
+            }
+        }
+        answer
+    }
+
+    fn checkpoint(tx: &mut StateTx<'_, S>, _: &ProjectionName) -> Result<Option<Checkpoint>, ModelError> {
+        Ok(tx.held.checkpoint)
+    }
+
+    fn advance(tx: &mut StateTx<'_, S>, name: &ProjectionName, step: &Step) -> Result<(), ModelError> {
+        step.check(name, tx.held.checkpoint.as_ref())?;
+        tx.held.checkpoint = Some(step.to);
+        tx.held.events += step.events;
+        Ok(())
+    }
+
+    async fn settle(&self, name: &ProjectionName) -> Result<(), ModelError> {
+        self.save(name).await
+    }
+}
+
+impl<S> Clone for StateModel<S> {
+    fn clone(&self) -> Self {
+        Self { inner: Arc::clone(&self.inner) }
+    }
+}
+
+impl<S> fmt::Debug for StateModel<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StateModel").field("store", &self.inner.store).finish_non_exhaustive()
+    }
+}
