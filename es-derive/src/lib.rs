@@ -1,1 +1,29 @@
 //! The derives of `es-framework`.
+//!
+//! Use them through `es-framework`, which re-exports them next to the traits they implement; what they generate calls
+//! `::es_framework` and nothing else. This crate is not an API of its own.
+
+mod aggregate;
+mod attr;
+mod check;
+mod ctxt;
+mod event;
+mod generate;
+mod serde_attr;
+
+use proc_macro::TokenStream;
+use syn::{DeriveInput, parse_macro_input};
+
+#[doc = include_str!("../docs/event.md")]
+#[proc_macro_derive(Event, attributes(es, serde))]
+pub fn derive_event(input: TokenStream) -> TokenStream {
+    let input = parse_macro_input!(input as DeriveInput);
+    event::derive(&input).into()
+}
+
+#[doc = include_str!("../docs/aggregate.md")]
+#[proc_macro_derive(Aggregate, attributes(es))]
+pub fn derive_aggregate(input: TokenStream) -> TokenStream {
+    let input = parse_macro_input!(input as DeriveInput);
+    aggregate::derive(&input).into()
+}

@@ -150,7 +150,7 @@ pub struct Snapshots<A> {
 impl<A: Serialize + DeserializeOwned> Snapshots<A> {
     /// Saves by this policy; `version` is raised when `apply` changes.
     pub const fn new<C: Codec>(policy: SnapshotPolicy<A>, version: u32) -> Self {
-        Self { policy, encode: C::encode::<A>, decode: C::decode::<A>, shape: Shape::of::<A>, codec: C::ID, version }
+        Self { policy, encode: C::encode::<A>, decode: C::decode::<A>, shape: Shape::of::<C, A>, codec: C::ID, version }
     }
 }
 

@@ -11,11 +11,15 @@ use crate::store::BoxError;
 /// in one store and changed later: what another of the built-in codecs wrote is still read by that codec.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a codec",
-    note = "name a codec that is enabled: `Bincode` (feature `bincode`, on by default), `Json` (feature `json`) or your own"
+    note = "name a codec that is enabled, as in `#[es(codec = Json)]` or `#[es(snapshot(every = 100, codec = Json))]`: `Bincode` (feature `bincode`, on by default), `Json` (feature `json`) or your own"
 )]
 pub trait Codec: 'static {
     /// The id that is stored with every event; never change it.
     const ID: &'static str;
+
+    /// Whether types that have two forms, such as addresses and times, take the one for people: what
+    /// [`Serializer::is_human_readable`](serde::Serializer::is_human_readable) of the format answers.
+    const HUMAN_READABLE: bool;
 
     /// Turns a value into bytes.
     ///
@@ -69,6 +73,18 @@ pub enum CodecError {
     },
 }
 
+impl CodecError {
+    /// The error of a codec that cannot write a value.
+    pub fn encode(codec: &'static str, source: impl Into<BoxError>) -> Self {
+        Self::Encode { codec, source: source.into() }
+    }
+
+    /// The error of a codec that cannot read bytes.
+    pub fn decode(codec: &'static str, source: impl Into<BoxError>) -> Self {
+        Self::Decode { codec, source: source.into() }
+    }
+}
+
 /// The compact default: bincode 2 with its standard configuration (little-endian, variable-length integers).
 ///
 /// It writes fields in order without their names, so it fits neither `#[serde(flatten)]`, `skip_serializing_if` nor
@@ -90,15 +106,16 @@ impl Bincode {
 #[cfg(feature = "bincode")]
 impl Codec for Bincode {
     const ID: &'static str = "bincode";
+    const HUMAN_READABLE: bool = false;
 
     fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, CodecError> {
         bincode::serde::encode_to_vec(value, bincode::config::standard())
-            .map_err(|error| CodecError::Encode { codec: Self::ID, source: error.into() })
+            .map_err(|error| CodecError::encode(Self::ID, error))
     }
 
     fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
         let (value, used) = bincode::serde::decode_from_slice(bytes, Self::config())
-            .map_err(|error| CodecError::Decode { codec: Self::ID, source: error.into() })?;
+            .map_err(|error| CodecError::decode(Self::ID, error))?;
         match bytes.len() - used {
             0 => Ok(value),
             left => Err(CodecError::LeftOver { codec: Self::ID, left }),
@@ -114,14 +131,15 @@ pub struct Json;
 #[cfg(feature = "json")]
 impl Codec for Json {
     const ID: &'static str = "json";
+    const HUMAN_READABLE: bool = true;
 
     fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, CodecError> {
-        serde_json::to_vec(value).map_err(|error| CodecError::Encode { codec: Self::ID, source: error.into() })
+        serde_json::to_vec(value).map_err(|error| CodecError::encode(Self::ID, error))
     }
 
     fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
         // `from_slice` refuses what is left over, except white space.
-        serde_json::from_slice(bytes).map_err(|error| CodecError::Decode { codec: Self::ID, source: error.into() })
+        serde_json::from_slice(bytes).map_err(|error| CodecError::decode(Self::ID, error))
     }
 }
 

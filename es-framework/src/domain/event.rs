@@ -19,6 +19,11 @@ pub trait Event: Sized + Send + Sync + 'static {
     /// Every stored name this type decodes, old names included; what a filter by type asks for.
     fn names() -> Vec<&'static str>;
 
+    /// Whether it decodes events of this stored name; the derive answers without making a list.
+    fn claims(name: &str) -> bool {
+        Self::names().contains(&name)
+    }
+
     /// What this type writes: one entry per variant, with the shape of its payload.
     fn event_types() -> Vec<Arc<EventType>>;
 

@@ -10,6 +10,8 @@ mod provenance;
 mod repository;
 mod shape;
 
+pub use es_derive::{Aggregate, Event};
+
 pub use aggregate::{Aggregate, Apply, Context, Handle, Progress, SnapshotPolicy, Snapshots};
 #[cfg(feature = "bincode")]
 pub use codec::Bincode;

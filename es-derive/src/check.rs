@@ -1,0 +1,37 @@
+//! Checks names the way the store does, so that what it would refuse does not compile.
+
+use syn::LitStr;
+
+use crate::ctxt::Ctxt;
+
+/// The longest name in bytes, as in `es_framework::MAX_NAME_BYTES`.
+const MAX_NAME_BYTES: usize = 255;
+
+/// Checks the stored name of an event.
+pub(crate) fn event_name(ctxt: &mut Ctxt, name: &LitStr) {
+    stored_name(ctxt, name, "the stored name of an event", MAX_NAME_BYTES);
+}
+
+/// Checks the category of an aggregate; a stream's id is the category, a `-` and the aggregate's id.
+pub(crate) fn category(ctxt: &mut Ctxt, category: &LitStr) {
+    let text = category.value();
+    // Room for the `-` and an id of one byte.
+    stored_name(ctxt, category, "a category", MAX_NAME_BYTES - 2);
+    if text.contains('-') {
+        ctxt.error(category, "a category has no `-`: in a stream's id it ends the category");
+    }
+    if text.starts_with('@') {
+        ctxt.error(category, "a category cannot begin with `@`, which the store keeps for itself");
+    }
+}
+
+fn stored_name(ctxt: &mut Ctxt, name: &LitStr, what: &str, max_bytes: usize) {
+    let text = name.value();
+    if text.is_empty() {
+        ctxt.error(name, format_args!("{what} cannot be empty"));
+    } else if text.len() > max_bytes {
+        ctxt.error(name, format_args!("{what} has at most {max_bytes} bytes, this one has {}", text.len()));
+    } else if let Some(character) = text.chars().find(|c| *c < ' ') {
+        ctxt.error(name, format_args!("{what} cannot contain control characters, found {character:?}"));
+    }
+}

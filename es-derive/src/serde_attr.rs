@@ -1,0 +1,112 @@
+//! Looks through `#[serde(…)]` attributes: most pass through to serde, some would write what cannot be read back.
+
+use proc_macro2::{Ident, TokenStream, TokenTree};
+use quote::quote;
+use syn::ext::IdentExt;
+use syn::parse::{ParseStream, Parser};
+use syn::{Attribute, Token};
+
+use crate::attr::one_of;
+use crate::ctxt::Ctxt;
+
+/// The `#[serde(…)]` attributes of one field, variant or type.
+pub(crate) struct SerdeKeys<'a> {
+    attributes: Vec<&'a Attribute>,
+    keys: Vec<SerdeKey>,
+}
+
+/// One `key`, `key = value` or `key(…)`.
+struct SerdeKey {
+    ident: Ident,
+    name: String,
+}
+
+impl<'a> SerdeKeys<'a> {
+    /// Reads them all; what is malformed is left for serde to say.
+    pub(crate) fn of(attributes: &'a [Attribute]) -> Self {
+        let attributes: Vec<_> = attributes.iter().filter(|attribute| attribute.path().is_ident("serde")).collect();
+        let mut keys = Vec::new();
+        for attribute in &attributes {
+            if let syn::Meta::List(list) = &attribute.meta {
+                // An attribute that cannot be read passes through too: serde's own message is the better one.
+                drop((|input: ParseStream<'_>| read(input, &mut keys)).parse2(list.tokens.clone()));
+            }
+        }
+        Self { attributes, keys }
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.keys.iter().any(|key| key.name == name)
+    }
+
+    /// Whether one of the keys stands here.
+    pub(crate) fn has_any(&self, names: &[&str]) -> bool {
+        names.iter().any(|name| self.has(name))
+    }
+
+    /// Refuses all but these keys.
+    pub(crate) fn allow_only(&self, ctxt: &mut Ctxt, place: &str, allowed: &[&str], why: &str) {
+        for key in &self.keys {
+            if !allowed.contains(&key.name.as_str()) {
+                ctxt.error(
+                    &key.ident,
+                    format_args!(
+                        "`#[serde({})]` cannot stand on {place}: {why}; only {} can",
+                        key.name,
+                        one_of(allowed)
+                    ),
+                );
+            }
+        }
+    }
+
+    /// Refuses what no stored field can have, and what the codec cannot carry if it writes fields without their names.
+    pub(crate) fn check_field(&self, ctxt: &mut Ctxt, codec_is_bincode: bool) {
+        for key in &self.keys {
+            let name = key.name.as_str();
+            match name {
+                "borrow" => ctxt.error(&key.ident, "an event owns its data: `#[serde(borrow)]` cannot stand here"),
+                "bound" => ctxt.error(
+                    &key.ident,
+                    "write the bound in the type's `where` clause: `#[serde(bound)]` cannot stand here",
+                ),
+                "getter" => ctxt.error(&key.ident, "`#[serde(getter)]` cannot stand here: the field is read directly"),
+                "flatten" | "skip_serializing_if" if codec_is_bincode => ctxt.error(
+                    &key.ident,
+                    format_args!("`#[serde({name})]` needs a self-describing codec: `codec = Json`"),
+                ),
+                "skip_serializing" | "skip_deserializing"
+                    if codec_is_bincode && !(self.has("skip_serializing") && self.has("skip_deserializing")) =>
+                {
+                    ctxt.error(
+                        &key.ident,
+                        format_args!(
+                            "`#[serde({name})]` alone needs a self-describing codec: `codec = Json`; \
+                             or leave the field out both ways with `#[serde(skip)]`"
+                        ),
+                    );
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// The attributes as they stand, for the mirror type.
+    pub(crate) fn pass_through(&self) -> TokenStream {
+        let attributes = &self.attributes;
+        quote!(#(#attributes)*)
+    }
+}
+
+fn read(input: ParseStream<'_>, keys: &mut Vec<SerdeKey>) -> syn::Result<()> {
+    while !input.is_empty() {
+        let ident = input.call(Ident::parse_any)?;
+        while !input.is_empty() && !input.peek(Token![,]) {
+            input.parse::<TokenTree>()?;
+        }
+        let name = ident.unraw().to_string();
+        keys.push(SerdeKey { ident, name });
+        input.parse::<Option<Token![,]>>()?;
+    }
+    Ok(())
+}
