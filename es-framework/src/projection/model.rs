@@ -91,11 +91,11 @@ pub trait ReadModel: Debug + Clone + Send + Sync + 'static {
     /// [`ModelError`] if it cannot be read.
     fn checkpoint(tx: &mut Self::Tx<'_>, name: &ProjectionName) -> Result<Option<Checkpoint>, ModelError>;
 
-    /// Moves the checkpoint of this name inside the transaction.
+    /// Moves the checkpoint of this name to `step.to` inside the transaction, which has found it at `step.from`.
     ///
     /// # Errors
     ///
-    /// [`ModelError::TakenOver`] if it is no longer at `step.from`: somebody else runs the same projection.
+    /// [`ModelError`] if it cannot be written.
     fn advance(tx: &mut Self::Tx<'_>, name: &ProjectionName, step: &Step) -> Result<(), ModelError>;
 
     /// Writes down what is not yet durable; called when a projection stops.

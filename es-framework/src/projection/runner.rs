@@ -273,6 +273,7 @@ impl<P: Projector> Run<P> {
         let (projector, name) = (Arc::clone(&self.projector), self.name.clone());
         let step = Step::new(*checkpoint, to, events.len() as u64);
         let body = move |tx: &mut <P::Model as ReadModel>::Tx<'_>| {
+            step.check(&name, P::Model::checkpoint(tx, &name)?.as_ref())?;
             for event in &events {
                 projector
                     .project(event, tx)

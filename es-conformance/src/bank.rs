@@ -1,0 +1,157 @@
+//! The little domain that facts about the typed layer are told with.
+
+use std::convert::Infallible;
+
+use es_framework::{Aggregate, Apply, Context, Envelope, Event, Handle, Timestamp, Version};
+use serde::{Deserialize, Serialize};
+
+/// What happens to an account.
+#[derive(Debug, Clone, PartialEq, Eq, Event)]
+pub enum AccountEvent {
+    /// It was opened.
+    #[es(name = "account.opened")]
+    Opened {
+        /// By whom.
+        owner: String,
+    },
+    /// Money came in.
+    #[es(name = "account.deposited")]
+    Deposited {
+        /// How much.
+        cents: u64,
+    },
+    /// Money went out.
+    #[es(name = "account.withdrawn")]
+    Withdrawn {
+        /// How much.
+        cents: u64,
+    },
+}
+
+/// An account, with a record of the envelopes it has seen.
+#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize, Aggregate)]
+#[es(category = "account", event = AccountEvent, snapshot(every = 5))]
+pub struct Account {
+    /// Who opened it.
+    pub owner: Option<String>,
+    /// What is in it.
+    pub cents: u64,
+    /// Version, position and time of every event that was applied.
+    pub seen: Vec<(u64, u64, i64)>,
+}
+
+impl Apply for Account {
+    fn apply(&mut self, event: &AccountEvent, at: Envelope<'_>) {
+        match event {
+            AccountEvent::Opened { owner } => self.owner = Some(owner.clone()),
+            AccountEvent::Deposited { cents } => self.cents += cents,
+            AccountEvent::Withdrawn { cents } => self.cents -= cents,
+        }
+        self.seen.push((at.version().get(), at.position().get(), at.time().as_micros()));
+    }
+}
+
+/// Why an account rejects a command.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BankError {
+    /// It was opened before.
+    #[error("the account is open already")]
+    Open,
+    /// There is not enough in it.
+    #[error("there are {cents} cents")]
+    TooLittle {
+        /// What is in it.
+        cents: u64,
+    },
+}
+
+/// Opens an account; rejected if it is open.
+#[derive(Debug, Serialize)]
+pub struct Open(pub &'static str);
+
+impl Handle<Open> for Account {
+    type Error = BankError;
+    fn handle(&self, command: &Open, _: &Context<'_, Self>) -> Result<Vec<AccountEvent>, BankError> {
+        if self.owner.is_some() {
+            Err(BankError::Open)
+        } else {
+            Ok(vec![AccountEvent::Opened { owner: command.0.into() }])
+        }
+    }
+}
+
+/// Pays in.
+#[derive(Debug, Serialize)]
+pub struct Deposit(pub u64);
+
+impl Handle<Deposit> for Account {
+    type Error = Infallible;
+    fn handle(&self, command: &Deposit, _: &Context<'_, Self>) -> Result<Vec<AccountEvent>, Infallible> {
+        Ok(vec![AccountEvent::Deposited { cents: command.0 }])
+    }
+}
+
+/// Pays out; rejected if there is too little.
+#[derive(Debug, Serialize)]
+pub struct Withdraw(pub u64);
+
+impl Handle<Withdraw> for Account {
+    type Error = BankError;
+    fn handle(&self, command: &Withdraw, _: &Context<'_, Self>) -> Result<Vec<AccountEvent>, BankError> {
+        let Self { cents, .. } = *self;
+        if cents < command.0 {
+            Err(BankError::TooLittle { cents })
+        } else {
+            Ok(vec![AccountEvent::Withdrawn { cents: command.0 }])
+        }
+    }
+}
+
+/// Brings what is in an account to an amount, with no event if it is there already.
+#[derive(Debug, Serialize)]
+pub struct BringTo(pub u64);
+
+impl Handle<BringTo> for Account {
+    type Error = Infallible;
+    fn handle(&self, command: &BringTo, _: &Context<'_, Self>) -> Result<Vec<AccountEvent>, Infallible> {
+        Ok(match command.0 {
+            wanted if wanted > self.cents => vec![AccountEvent::Deposited { cents: wanted - self.cents }],
+            wanted if wanted < self.cents => vec![AccountEvent::Withdrawn { cents: self.cents - wanted }],
+            _ => Vec::new(),
+        })
+    }
+}
+
+/// Pays in the same amount several times, by one event each.
+#[derive(Debug, Serialize)]
+pub struct DepositEach(pub u64, pub usize);
+
+impl Handle<DepositEach> for Account {
+    type Error = Infallible;
+    fn handle(&self, command: &DepositEach, _: &Context<'_, Self>) -> Result<Vec<AccountEvent>, Infallible> {
+        Ok(vec![AccountEvent::Deposited { cents: command.0 }; command.1])
+    }
+}
+
+/// Rejected always, with what the handler could see.
+#[derive(Debug)]
+pub struct Look;
+
+/// What a handler could see.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{id} at {version}, {now}")]
+pub struct Seen {
+    /// The id of the aggregate.
+    pub id: String,
+    /// Its version.
+    pub version: Version,
+    /// The time of the command.
+    pub now: Timestamp,
+}
+
+impl Handle<Look> for Account {
+    type Error = Seen;
+    fn handle(&self, _: &Look, context: &Context<'_, Self>) -> Result<Vec<AccountEvent>, Seen> {
+        Err(Seen { id: context.id().clone(), version: context.version(), now: context.now() })
+    }
+}

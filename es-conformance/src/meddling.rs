@@ -1,0 +1,109 @@
+//! An engine that does something of its own before it does what it was asked.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use es_framework::{
+    Append, AppendError, Appended, Cell, CellError, CellKey, Clock, CommandKey, CommandRecord, Engine, Limits,
+    ListStreams, Load, Loaded, Notifier, Page, Read, Snapshot, SnapshotError, Store, StoreError, StoreId, StreamInfo,
+};
+
+type Hook<T, E> = Box<dyn Fn(T) -> Pin<Box<dyn Future<Output = Result<T, E>> + Send>> + Send + Sync>;
+
+/// An engine around another, whose writes can be held up, changed or failed.
+pub struct Meddling {
+    inner: Arc<dyn Engine>,
+    append: Hook<Append, AppendError>,
+    snapshot: Hook<Snapshot, SnapshotError>,
+}
+
+impl Meddling {
+    /// Wraps the engine of a store and does nothing of its own yet.
+    pub fn with(store: &Store) -> Self {
+        Self {
+            inner: Arc::clone(store.engine()),
+            append: Box::new(|append| Box::pin(async { Ok(append) })),
+            snapshot: Box::new(|snapshot| Box::pin(async { Ok(snapshot) })),
+        }
+    }
+
+    /// Does this before each append.
+    #[must_use]
+    pub fn before_append<F>(mut self, hook: impl Fn(Append) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Result<Append, AppendError>> + Send + 'static,
+    {
+        self.append = Box::new(move |append| Box::pin(hook(append)));
+        self
+    }
+
+    /// Does this before each snapshot is saved.
+    #[must_use]
+    pub fn before_snapshot<F>(mut self, hook: impl Fn(Snapshot) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Result<Snapshot, SnapshotError>> + Send + 'static,
+    {
+        self.snapshot = Box::new(move |snapshot| Box::pin(hook(snapshot)));
+        self
+    }
+
+    /// A handle on the wrapped engine.
+    pub fn into_store(self) -> Store {
+        Store::new(self)
+    }
+}
+
+impl fmt::Debug for Meddling {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Meddling").field(&self.inner).finish()
+    }
+}
+
+#[async_trait]
+impl Engine for Meddling {
+    fn id(&self) -> StoreId {
+        self.inner.id()
+    }
+    fn limits(&self) -> Limits {
+        self.inner.limits()
+    }
+    fn clock(&self) -> &Arc<dyn Clock> {
+        self.inner.clock()
+    }
+    fn notifier(&self) -> &Arc<Notifier> {
+        self.inner.notifier()
+    }
+    async fn append(&self, append: Append) -> Result<Appended, AppendError> {
+        let append = (self.append)(append).await?;
+        self.inner.append(append).await
+    }
+    async fn command(&self, key: &CommandKey) -> Result<Option<CommandRecord>, StoreError> {
+        self.inner.command(key).await
+    }
+    async fn read(&self, read: Read) -> Result<Page, StoreError> {
+        self.inner.read(read).await
+    }
+    async fn load(&self, load: Load) -> Result<Loaded, StoreError> {
+        self.inner.load(load).await
+    }
+    async fn streams(&self, list: ListStreams) -> Result<Vec<StreamInfo>, StoreError> {
+        self.inner.streams(list).await
+    }
+    async fn save_snapshot(&self, snapshot: Snapshot) -> Result<(), SnapshotError> {
+        let snapshot = (self.snapshot)(snapshot).await?;
+        self.inner.save_snapshot(snapshot).await
+    }
+    async fn cell(&self, key: &CellKey) -> Result<Option<Cell>, StoreError> {
+        self.inner.cell(key).await
+    }
+    async fn set_cell(&self, key: &CellKey, expected: u64, value: Option<Bytes>) -> Result<u64, CellError> {
+        self.inner.set_cell(key, expected, value).await
+    }
+    async fn close(&self) -> Result<(), StoreError> {
+        self.inner.close().await
+    }
+}

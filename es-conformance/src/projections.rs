@@ -1,0 +1,286 @@
+//! H: projections over an engine, with their state in memory.
+//!
+//! What is special to read models in a database is told by that engine's own suite.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use es_framework::{
+    ErrorKind, Event, ExpectedVersion, ModelError, Position, Projection, Projector, Recorded, Repository, RunError,
+    RunningState, StateModel, StateTx, Store, WaitError,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::bank::{Account, AccountEvent, Deposit};
+use crate::fixture::{Durable, Fixture, Shared};
+use crate::support::{PATIENCE, p, stream, typed, within};
+
+/// What the projector of these facts builds: every position it was given, in order, and a sum.
+#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Total {
+    cents: u64,
+    positions: Vec<u64>,
+}
+
+/// Sums deposits up; refuses or panics at an amount that it is told.
+#[derive(Debug, Default, Clone)]
+struct Totals {
+    refuses: Arc<AtomicU64>,
+    panics: Arc<AtomicBool>,
+    projected: Arc<AtomicU64>,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("no {0} cents")]
+struct Refused(u64);
+
+impl Projector for Totals {
+    type Event = AccountEvent;
+    type Model = StateModel<Total>;
+    type Error = Refused;
+    const NAME: &'static str = "totals";
+
+    fn project(&self, event: &Recorded<AccountEvent>, total: &mut StateTx<'_, Total>) -> Result<(), Refused> {
+        self.projected.fetch_add(1, Ordering::SeqCst);
+        total.positions.push(event.position().get());
+        if let AccountEvent::Deposited { cents } = event.event() {
+            total.cents += cents;
+            if self.refuses.load(Ordering::SeqCst) == *cents {
+                assert!(!self.panics.load(Ordering::SeqCst), "the projector breaks");
+                return Err(Refused(*cents));
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn deposit(store: &Store, account: &str, cents: impl IntoIterator<Item = u64>) -> Position {
+    let events = cents.into_iter().map(|cents| AccountEvent::Deposited { cents }.encode().expect("it encodes"));
+    let events = events.collect::<Vec<_>>();
+    stream(store, account).write(events, ExpectedVersion::Any).await.expect("it writes").position
+}
+
+fn ascending(total: &Total) -> bool {
+    total.positions.windows(2).all(|pair| pair[0] < pair[1])
+}
+
+/// Events written before, while and after a projection catches up take effect once each, in order, across restarts.
+pub async fn h1_each_event_takes_effect_exactly_once(fixture: &impl Fixture) {
+    let store = fixture.open().await;
+    deposit(&store, "account-a", vec![1; 2_500]).await;
+    let writer = {
+        let store = store.clone();
+        tokio::spawn(async move {
+            for n in 0..200 {
+                deposit(&store, if n % 2 == 0 { "account-a" } else { "account-b" }, [1]).await;
+            }
+        })
+    };
+    let projected = Arc::<AtomicU64>::default();
+    let mut reached = Position::ZERO;
+    while !writer.is_finished() || reached < store.head() {
+        let model = StateModel::new(&store);
+        let totals = Totals { projected: Arc::clone(&projected), ..Totals::default() };
+        let running = Projection::new(&store, totals, model.clone()).start().await.expect("it starts");
+        running.wait_for(p(reached.get() + 1).min(store.head()), PATIENCE).await.expect("it gets on");
+        reached = running.stop().await.expect("it stops");
+        model.read(|total| {
+            assert!(ascending(total), "in order and once");
+            assert_eq!(total.cents, reached.get(), "the checkpoint equals what was applied");
+        });
+    }
+    writer.await.expect("no panic");
+    assert_eq!(projected.load(Ordering::SeqCst), 2_700, "no event was folded twice");
+}
+
+/// A projection catches up in pages and goes on live without a loss or a repetition.
+pub async fn h2_catching_up_goes_over_into_live(fixture: &impl Fixture) {
+    let store = fixture.open().await;
+    deposit(&store, "account-a", vec![1; 3_000]).await;
+    let model = StateModel::new(&store);
+    let running = Projection::new(&store, Totals::default(), model.clone()).start().await.expect("it starts");
+    let mut last = Position::ZERO;
+    for _ in 0..300 {
+        last = deposit(&store, "account-b", [1]).await;
+    }
+    running.wait_for(last, PATIENCE).await.expect("it gets there");
+    assert_eq!(running.status().state, RunningState::Live);
+    model.read(|total| {
+        assert!(ascending(total));
+        assert_eq!(total.cents, 3_300);
+    });
+    running.stop().await.expect("it stops");
+}
+
+/// `catch_up` deals with what is there, says where it got, and ends.
+pub async fn h2_catching_up_can_be_all_there_is(fixture: &impl Fixture) {
+    let store = fixture.open().await;
+    let run = |store: Store| async move {
+        let model = StateModel::new(&store);
+        let reached = within("it ends", Projection::new(&store, Totals::default(), model.clone()).catch_up()).await;
+        (reached.expect("it catches up"), model.read(|total| total.cents))
+    };
+    assert_eq!(run(store.clone()).await, (p(0), 0));
+    deposit(&store, "account-a", [1, 2, 3]).await;
+    assert_eq!(run(store.clone()).await, (p(3), 6));
+    assert_eq!(run(store.clone()).await, (p(3), 6), "again there is nothing to do");
+}
+
+/// A projector that refuses stops its projection before that event: the batch is rolled back and the error says which.
+pub async fn h3_a_refusal_stops_before_the_event(fixture: &impl Fixture) {
+    let store = fixture.open().await;
+    let model = StateModel::new(&store);
+    let totals = Totals::default();
+    totals.refuses.store(13, Ordering::SeqCst);
+    let running = Projection::new(&store, totals.clone(), model.clone()).start().await.expect("it starts");
+    let good = deposit(&store, "account-a", [1, 2]).await;
+    running.wait_for(good, PATIENCE).await.expect("it gets there");
+    let bad = deposit(&store, "account-a", [3, 13, 4]).await;
+    let failed = running.wait_for(bad, PATIENCE).await.expect_err("it refuses");
+    assert!(matches!(failed, WaitError::Failed { reached, .. } if reached == good), "{failed:?}");
+    assert_eq!(running.status().state, RunningState::Failed);
+    let error = running.finished().await.expect_err("it refused");
+    assert!(matches!(&*error, RunError::Model(ModelError::Refused { position, .. }) if *position == p(4)), "{error:?}");
+    model.read(|total| assert_eq!((total.cents, total.positions.len()), (3, 2), "no half of a batch can be seen"));
+
+    totals.refuses.store(0, Ordering::SeqCst);
+    let running = Projection::new(&store, totals, model.clone()).start().await.expect("it starts again");
+    running.wait_for(bad, PATIENCE).await.expect("it gets there");
+    model.read(|total| assert_eq!((total.cents, total.positions.clone()), (23, vec![1, 2, 3, 4, 5])));
+    running.stop().await.expect("it stops");
+}
+
+/// A projector that panics fails its projection like one that refuses, and nothing else.
+pub async fn h3_a_panic_is_a_failure(fixture: &impl Fixture) {
+    let store = fixture.open().await;
+    let model = StateModel::new(&store);
+    let totals = Totals::default();
+    totals.refuses.store(13, Ordering::SeqCst);
+    totals.panics.store(true, Ordering::SeqCst);
+    let running = Projection::new(&store, totals, model.clone()).start().await.expect("it starts");
+    deposit(&store, "account-a", [13]).await;
+    let error = within("it fails", running.finished()).await.expect_err("it panicked");
+    assert!(
+        matches!(&*error, RunError::Model(ModelError::Panicked { message }) if message.contains("breaks")),
+        "{error:?}"
+    );
+    assert_eq!(error.kind(), ErrorKind::Internal);
+    model.read(|total| assert_eq!(total.cents, 0));
+    deposit(&store, "account-a", [1]).await;
+}
+
+/// After a command its position can be awaited in the read model, for a bounded time.
+pub async fn h5_a_commands_position_can_be_awaited(fixture: &impl Fixture) {
+    let store = fixture.open().await;
+    let accounts = Repository::<Account>::new(&store);
+    let model = StateModel::new(&store);
+    let running = Projection::new(&store, Totals::default(), model.clone()).start().await.expect("it starts");
+    for n in 1..=20 {
+        let receipt = accounts.execute("alice", Deposit(1)).await.expect("it deposits");
+        running.wait_for(receipt.position, PATIENCE).await.expect("it gets there");
+        assert_eq!(model.read(|total| total.cents), n);
+    }
+    let never = running.wait_for(p(1_000), Duration::from_millis(5)).await.expect_err("there is no such position");
+    assert!(matches!(never, WaitError::TimedOut { reached, .. } if reached == p(20)), "{never:?}");
+    running.stop().await.expect("it stops");
+}
+
+/// Stopping is graceful: the checkpoint equals what was applied, and waiting for more says that it was stopped.
+pub async fn h6_a_stopped_projection_goes_on_where_it_was(fixture: &impl Fixture) {
+    let store = fixture.open().await;
+    let reached = Arc::new(Mutex::new(Vec::new()));
+    for round in 1..=5_u64 {
+        let position = deposit(&store, "account-a", vec![1; 100]).await;
+        let model = StateModel::new(&store);
+        let totals = Totals::default();
+        let running = Projection::new(&store, totals.clone(), model.clone()).start().await.expect("it starts");
+        running.wait_for(position, PATIENCE).await.expect("it gets there");
+        reached.lock().expect("no panic").push(running.stop().await.expect("it stops"));
+        assert_eq!(totals.projected.load(Ordering::SeqCst), 100, "only what is new is folded");
+        assert_eq!(model.read(|total| total.cents), 100 * round);
+    }
+    assert_eq!(*reached.lock().expect("no panic"), [100, 200, 300, 400, 500].map(p));
+}
+
+/// Closing the store ends a projection with that error.
+pub async fn h6_closing_the_store_ends_a_projection(fixture: &impl Fixture) {
+    let store = fixture.open().await;
+    let running = Projection::new(&store, Totals::default(), StateModel::new(&store)).start().await.expect("it starts");
+    store.close().await.expect("it closes");
+    let error = within("it ends", running.finished()).await.expect_err("the store is closed");
+    assert_eq!(error.kind(), ErrorKind::Closed);
+}
+
+/// Events that a projection does not want are never decoded, and still move its checkpoint.
+pub async fn h7_unwanted_events_move_the_checkpoint(fixture: &impl Fixture) {
+    let store = fixture.open().await;
+    deposit(&store, "account-a", [1]).await;
+    let unwanted = vec![typed("noise.made", "not an account event"); 15_000];
+    let caught_up = stream(&store, "noise-1").write(unwanted, ExpectedVersion::Any).await.expect("it writes").position;
+    let model = StateModel::new(&store);
+    let totals = Totals::default();
+    let running = Projection::new(&store, totals.clone(), model.clone()).start().await.expect("it starts");
+    running.wait_for(caught_up, PATIENCE).await.expect("history moves it");
+    let live = stream(&store, "noise-1").write(typed("noise.made", ""), ExpectedVersion::Any).await.expect("it writes");
+    running.wait_for(live.position, PATIENCE).await.expect("what is written moves it");
+    assert_eq!(running.stop().await.expect("it stops"), live.position);
+    assert_eq!(totals.projected.load(Ordering::SeqCst), 1);
+
+    let running = Projection::new(&store, totals, model).start().await.expect("it starts again");
+    assert_eq!(running.position(), live.position, "the checkpoint was kept");
+    running.stop().await.expect("it stops");
+}
+
+/// Two runners of one projection: the one that finds its checkpoint moved stops with "taken over".
+pub async fn h2_a_runner_notices_that_it_was_taken_over(fixture: &impl Fixture) {
+    let store = fixture.open().await;
+    let model = StateModel::new(&store);
+    let first = Projection::new(&store, Totals::default(), model.clone()).start().await.expect("it starts");
+    let position = deposit(&store, "account-a", [1]).await;
+    first.wait_for(position, PATIENCE).await.expect("it gets there");
+    let second = Projection::new(&store, Totals::default(), model.clone()).start().await.expect("it starts");
+    let position = deposit(&store, "account-a", [2]).await;
+    let (one, other) = (first.wait_for(position, PATIENCE).await, second.wait_for(position, PATIENCE).await);
+    assert!(one.is_ok() != other.is_ok(), "one of the two goes on: {one:?}, {other:?}");
+    let (ahead, behind) = if one.is_ok() { (first, second) } else { (second, first) };
+    let error = within("it ends", behind.finished()).await.expect_err("it was taken over");
+    assert!(matches!(&*error, RunError::Model(ModelError::TakenOver { .. })), "{error:?}");
+    assert_eq!(error.kind(), ErrorKind::Conflict);
+    ahead.stop().await.expect("it stops");
+    assert_eq!(model.read(|total| total.cents), 3);
+}
+
+/// A projection goes on where it was after the store was closed and opened again.
+pub async fn h1_a_projection_survives_a_reopening(fixture: &impl Durable) {
+    let store = fixture.open().await;
+    let position = deposit(&store, "account-a", [1, 2, 3]).await;
+    let running = Projection::new(&store, Totals::default(), StateModel::new(&store)).start().await.expect("it starts");
+    running.wait_for(position, PATIENCE).await.expect("it gets there");
+    running.stop().await.expect("it stops");
+    let store = fixture.reopen(store).await;
+    deposit(&store, "account-a", [4]).await;
+    let totals = Totals::default();
+    let model = StateModel::new(&store);
+    let reached = Projection::new(&store, totals.clone(), model.clone()).catch_up().await.expect("it catches up");
+    assert_eq!((reached, totals.projected.load(Ordering::SeqCst)), (p(4), 1));
+    assert_eq!(model.read(|total| total.cents), 10);
+}
+
+/// A projection is fed by what another process writes.
+pub async fn h2_a_projection_sees_what_another_handle_writes(fixture: &impl Shared) {
+    let store = fixture.open().await;
+    let second = fixture.second(&store).await;
+    let model = StateModel::new(&store);
+    let running = Projection::new(&store, Totals::default(), model.clone()).start().await.expect("it starts");
+    let mut last = Position::ZERO;
+    for n in 0..50 {
+        last = deposit(if n % 2 == 0 { &store } else { &second }, "account-a", [1]).await;
+    }
+    running.wait_for(last, PATIENCE).await.expect("it gets there");
+    model.read(|total| {
+        assert!(ascending(total));
+        assert_eq!(total.cents, 50);
+    });
+    running.stop().await.expect("it stops");
+}
