@@ -1,0 +1,59 @@
+//! A map that forgets what was not used for long.
+
+use std::borrow::Borrow;
+use std::collections::HashMap;
+use std::hash::Hash;
+
+/// A map of two generations: when the young one is full it becomes the old one, and what is not asked for until the
+/// next time is forgotten. Costs no bookkeeping per use, and holds at most twice its limit.
+#[derive(Debug)]
+pub(crate) struct Bounded<K, V> {
+    young: HashMap<K, V>,
+    old: HashMap<K, V>,
+    limit: usize,
+}
+
+impl<K: Eq + Hash, V> Bounded<K, V> {
+    pub(crate) fn new(limit: usize) -> Self {
+        Self { young: HashMap::new(), old: HashMap::new(), limit }
+    }
+
+    pub(crate) fn get<Q: Eq + Hash + ?Sized>(&mut self, key: &Q) -> Option<&mut V>
+    where
+        K: Borrow<Q>,
+    {
+        if !self.young.contains_key(key) {
+            let (key, value) = self.old.remove_entry(key)?;
+            self.insert(key, value);
+        }
+        self.young.get_mut(key)
+    }
+
+    pub(crate) fn insert(&mut self, key: K, value: V) {
+        if self.young.len() >= self.limit && !self.young.contains_key(&key) {
+            self.old = std::mem::take(&mut self.young);
+        }
+        self.young.insert(key, value);
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.young.clear();
+        self.old.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_used_stays_and_the_rest_is_forgotten() {
+        let mut map = Bounded::new(2);
+        for key in 0..10 {
+            map.insert(key, key);
+            assert_eq!(map.get(&0), Some(&mut 0));
+        }
+        assert_eq!(map.get(&1), None);
+        assert!(map.young.len() + map.old.len() <= 4);
+    }
+}

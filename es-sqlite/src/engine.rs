@@ -1,0 +1,298 @@
+//! The engine contract over one SQLite file, or one database in memory.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use es_framework::{
+    Append, AppendError, Appended, Cell, CellError, CellKey, Clock, CommandKey, CommandRecord, Engine, Limits,
+    ListStreams, Load, Loaded, Notifier, Page, Position, Read, Snapshot, SnapshotError, StoreError, StoreId,
+    StreamInfo, WhenFull,
+};
+use tokio::sync::Mutex;
+use tokio_rusqlite::rusqlite::Connection;
+
+use crate::builder::{Builder, Settings};
+use crate::names::Names;
+use crate::open::{self, Purpose};
+use crate::poller::{self, Alarm};
+use crate::pool::{self, Pool};
+use crate::queue::Queue;
+use crate::transact::{TransactError, transact};
+use crate::worker::Worker;
+use crate::writer::Writer;
+use crate::{append, busy, cells, commands, errors, log, meta, page, snapshots, streams};
+
+/// How long the last checkpoint waits for other processes that read.
+const CHECKPOINT_PATIENCE: Duration = Duration::from_millis(100);
+
+/// An open store.
+#[derive(Debug)]
+pub(crate) struct SqliteEngine {
+    id: StoreId,
+    settings: Settings,
+    notifier: Arc<Notifier>,
+    /// Where writes go; none if the store is read-only.
+    queue: Option<Queue>,
+    /// Where reads go; none if the store is in memory, whose one connection is the writer's.
+    readers: Option<Pool>,
+    alarm: Arc<Alarm>,
+    /// What is to be closed, in its order; taken by whoever closes the store.
+    workers: Mutex<Workers>,
+}
+
+#[derive(Debug, Default)]
+struct Workers {
+    poller: Option<Worker>,
+    writer: Option<Worker>,
+}
+
+impl SqliteEngine {
+    pub(crate) async fn open_file(builder: Builder, path: PathBuf) -> Result<Arc<Self>, StoreError> {
+        let Builder { create, read_only, settings } = builder;
+        let (main, side) = if read_only {
+            (Purpose::ReadOnly, Purpose::ReadOnly)
+        } else {
+            (Purpose::Write { create }, Purpose::Read)
+        };
+        let connect = |purpose| {
+            let (path, durability, cache_bytes) = (path.clone(), settings.durability, settings.cache_bytes);
+            Worker::start(settings.write_timeout, move || open::file(&path, purpose, durability, cache_bytes))
+        };
+        let first = connect(main).await?;
+        let (id, head) = facts(&first, !read_only).await?;
+        let notifier = Arc::new(Notifier::new(head));
+        let mut workers = Workers::default();
+        let queue = if read_only {
+            workers.poller = Some(first);
+            None
+        } else {
+            workers.poller = Some(connect(side).await?);
+            let queue = write_on(&first, &settings, id, &notifier, true).await;
+            workers.writer = Some(first);
+            Some(queue)
+        };
+        let alarm = Arc::<Alarm>::default();
+        if let Some(poller) = &workers.poller {
+            let (alarm, notifier, interval) = (Arc::clone(&alarm), Arc::clone(&notifier), settings.poll_interval);
+            poller.occupy(move |connection| poller::work(connection, &alarm, &notifier, id, interval)).await;
+        }
+        let readers = Some(Pool::new(path, side, &settings));
+        Ok(Arc::new(Self { id, settings, notifier, queue, readers, alarm, workers: Mutex::new(workers) }))
+    }
+
+    pub(crate) async fn open_in_memory(builder: Builder) -> Result<Arc<Self>, StoreError> {
+        let settings = builder.settings;
+        let cache_bytes = settings.cache_bytes;
+        let worker = Worker::start(settings.write_timeout, move || open::memory(cache_bytes)).await?;
+        let (id, head) = facts(&worker, true).await?;
+        let notifier = Arc::new(Notifier::new(head));
+        let queue = Some(write_on(&worker, &settings, id, &notifier, false).await);
+        let workers = Mutex::new(Workers { poller: None, writer: Some(worker) });
+        Ok(Arc::new(Self { id, settings, notifier, queue, readers: None, alarm: Arc::default(), workers }))
+    }
+
+    /// Runs `body` in a write transaction of its own on the store's connection.
+    pub(crate) async fn transact<T, E, F>(&self, body: F) -> Result<T, TransactError<E>>
+    where
+        T: Send + 'static,
+        E: Send + 'static,
+        F: FnOnce(&Connection) -> Result<T, E> + Send + 'static,
+    {
+        let done = self.writing()?.alone(move |connection, writer| {
+            let done = transact(connection, |connection| writer.catch_up(connection), body);
+            if done.is_err() {
+                writer.forget();
+            }
+            done
+        });
+        done.await?
+    }
+
+    /// Runs `look` on a connection that reads.
+    pub(crate) async fn look<T, F>(&self, look: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> T + Send + 'static,
+    {
+        self.reading(move |connection, _| Ok(look(connection))).await
+    }
+
+    fn writing(&self) -> Result<&Queue, StoreError> {
+        self.queue.as_ref().ok_or(StoreError::ReadOnly)
+    }
+
+    /// Runs a job in a read transaction of its own.
+    async fn reading<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&Connection, &mut Names) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        if self.queue.as_ref().is_some_and(Queue::is_closed) {
+            return Err(StoreError::Closed);
+        }
+        match &self.readers {
+            Some(pool) => {
+                self.alarm.watched(&self.notifier);
+                pool.read(job).await
+            }
+            None => {
+                let done = self.writing()?.alone(move |connection, writer| {
+                    pool::in_transaction(connection, |connection| job(connection, &mut writer.memory.names))
+                });
+                done.await?
+            }
+        }
+    }
+}
+
+impl Drop for SqliteEngine {
+    fn drop(&mut self) {
+        // The writer ends with the queue; the poller has to be told.
+        self.alarm.stop();
+        self.notifier.close();
+    }
+}
+
+/// What is asked of a store when it is opened.
+async fn facts(worker: &Worker, write: bool) -> Result<(StoreId, Position), StoreError> {
+    let facts = worker.run(move |connection| {
+        pool::in_transaction(connection, |connection| {
+            if write {
+                // Refused now and not at the first write, whose caller could do nothing about it.
+                meta::check_write_requires(connection)?;
+            }
+            Ok((meta::store_id(connection)?, log::head(connection)?.0))
+        })
+    });
+    facts.await
+}
+
+/// Gives a connection to a writer and answers the queue before it.
+async fn write_on(
+    worker: &Worker,
+    settings: &Settings,
+    id: StoreId,
+    notifier: &Arc<Notifier>,
+    shared: bool,
+) -> Queue {
+    let (queue, jobs) = Queue::new(settings.queue_appends, settings.queue_bytes);
+    let mut writer =
+        Writer::new(id, Arc::clone(&settings.clock), Arc::clone(notifier), settings.write_timeout, shared);
+    worker.occupy(move |connection| writer.work(connection, &jobs)).await;
+    queue
+}
+
+#[async_trait]
+impl Engine for SqliteEngine {
+    fn id(&self) -> StoreId {
+        self.id
+    }
+
+    fn limits(&self) -> Limits {
+        self.settings.limits
+    }
+
+    fn clock(&self) -> &Arc<dyn Clock> {
+        &self.settings.clock
+    }
+
+    fn notifier(&self) -> &Arc<Notifier> {
+        &self.notifier
+    }
+
+    async fn append(&self, append: Append) -> Result<Appended, AppendError> {
+        append.validate(&self.settings.limits)?;
+        let (bytes, when_full) = (append.bytes(), append.when_full);
+        self.writing()?.write(bytes, when_full, move |tx| append::append(&append, tx)).await
+    }
+
+    async fn command(&self, key: &CommandKey) -> Result<Option<CommandRecord>, StoreError> {
+        let key = key.clone();
+        self.reading(move |connection, _| commands::find(connection, &key)).await
+    }
+
+    async fn read(&self, read: Read) -> Result<Page, StoreError> {
+        let store = self.id;
+        self.reading(move |connection, names| page::read(connection, names, store, &read)).await
+    }
+
+    async fn load(&self, load: Load) -> Result<Loaded, StoreError> {
+        let store = self.id;
+        let Load { stream, snapshot: name, until, .. } = load;
+        let job = move |connection: &Connection, names: &mut Names| {
+            let snapshot = match &name {
+                Some(name) => snapshots::find(connection, &stream, name)?,
+                None => None,
+            };
+            let mut loaded = Loaded::default();
+            loaded.snapshot = snapshot.filter(|snapshot| until.is_none_or(|until| snapshot.at <= until.get()));
+            let mut read = Read::new(stream);
+            read.after = loaded.snapshot.as_ref().map_or(0, |snapshot| snapshot.at);
+            read.before = until.map(|until| until.next().get());
+            loaded.page = page::read(connection, names, store, &read)?;
+            Ok(loaded)
+        };
+        self.reading(job).await
+    }
+
+    async fn streams(&self, list: ListStreams) -> Result<Vec<StreamInfo>, StoreError> {
+        self.reading(move |connection, _| streams::list(connection, &list)).await
+    }
+
+    async fn save_snapshot(&self, mut snapshot: Snapshot) -> Result<(), SnapshotError> {
+        let clock = Arc::clone(&self.settings.clock);
+        let bytes = snapshot.state.len();
+        let save = move |tx: &mut append::Transaction<'_>| {
+            snapshot.time = clock.now();
+            snapshots::save(tx.connection, &snapshot)
+        };
+        self.writing()?.write(bytes, WhenFull::Wait, save).await
+    }
+
+    async fn cell(&self, key: &CellKey) -> Result<Option<Cell>, StoreError> {
+        let key = key.clone();
+        self.reading(move |connection, _| cells::find(connection, &key)).await
+    }
+
+    async fn set_cell(&self, key: &CellKey, expected: u64, value: Option<Bytes>) -> Result<u64, CellError> {
+        let key = key.clone();
+        let bytes = value.as_ref().map_or(0, Bytes::len);
+        let set = move |tx: &mut append::Transaction<'_>| cells::set(tx.connection, &key, expected, value.as_ref());
+        self.writing()?.write(bytes, WhenFull::Wait, set).await
+    }
+
+    async fn close(&self) -> Result<(), StoreError> {
+        if let Some(queue) = &self.queue {
+            queue.close();
+        }
+        self.notifier.close();
+        self.alarm.stop();
+        // Held to the end: a second call answers when the first is through, and goes on where one was dropped.
+        let mut workers = self.workers.lock().await;
+        if let Some(readers) = &self.readers {
+            readers.close().await?;
+        }
+        if let Some(poller) = &workers.poller {
+            poller.close().await?;
+        }
+        workers.poller = None;
+        if let Some(writer) = &workers.writer {
+            // Runs after the writer's own job, which ends with the last accepted write.
+            let checkpoint = writer.run(|connection| {
+                busy::allow(CHECKPOINT_PATIENCE);
+                match connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).map_err(errors::store) {
+                    // Others are reading; whoever closes last finishes it.
+                    Ok(()) | Err(StoreError::Busy { .. }) => Ok(()),
+                    Err(error) => Err(error),
+                }
+            });
+            let checkpoint = checkpoint.await;
+            writer.close().await?;
+            workers.writer = None;
+            checkpoint?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,211 @@
+//! What waits for the writer.
+
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::time::Duration;
+
+use es_framework::{AppendError, CellError, SnapshotError, StoreError, WhenFull};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio_rusqlite::rusqlite::Connection;
+
+use crate::append::Transaction;
+use crate::errors;
+use crate::writer::Writer;
+
+/// One thing for the writer to do.
+pub(crate) enum Job {
+    /// To be committed together with others that wait.
+    Write(Box<dyn Write>),
+    /// To be done alone, between two groups.
+    Alone(Box<dyn FnOnce(&mut Connection, &mut Writer) + Send>),
+    /// To end the writer after everything that was accepted.
+    Stop,
+}
+
+/// A write that shares its transaction with others.
+pub(crate) trait Write: Send {
+    /// Does it, perhaps for a second time after the first transaction was rolled back. An error means that the
+    /// transaction cannot be committed.
+    fn run(&mut self, tx: &mut Transaction<'_>) -> Result<(), StoreError>;
+
+    /// Tells the caller what became of it, once the transaction has ended.
+    fn answer(self: Box<Self>, ended: Result<(), StoreError>);
+
+    /// What it counts against the bounds of a group.
+    fn bytes(&self) -> usize;
+}
+
+/// An error that is either the caller's or the store's.
+pub(crate) trait WriteError: From<StoreError> + Send + 'static {
+    /// The store's error, if it is one.
+    fn into_store(self) -> Result<StoreError, Self>;
+
+    /// What a caller is told who does not want to wait for a place.
+    fn overloaded() -> Self {
+        StoreError::Busy { waited: Duration::ZERO }.into()
+    }
+}
+
+impl WriteError for AppendError {
+    fn into_store(self) -> Result<StoreError, Self> {
+        if let Self::Store(error) = self { Ok(error) } else { Err(self) }
+    }
+
+    fn overloaded() -> Self {
+        Self::Overloaded
+    }
+}
+
+impl WriteError for CellError {
+    fn into_store(self) -> Result<StoreError, Self> {
+        if let Self::Store(error) = self { Ok(error) } else { Err(self) }
+    }
+}
+
+impl WriteError for SnapshotError {
+    fn into_store(self) -> Result<StoreError, Self> {
+        if let Self::Store(error) = self { Ok(error) } else { Err(self) }
+    }
+}
+
+/// The sending end: bounded in number and bytes.
+#[derive(Debug)]
+pub(crate) struct Queue {
+    sender: Sender<Job>,
+    places: Arc<Semaphore>,
+    bytes: Arc<Semaphore>,
+    all_bytes: usize,
+}
+
+/// A place in the queue; dropping it gives it back.
+#[derive(Debug)]
+struct Place {
+    _place: OwnedSemaphorePermit,
+    _bytes: OwnedSemaphorePermit,
+}
+
+impl Queue {
+    pub(crate) fn new(places: usize, bytes: usize) -> (Self, Receiver<Job>) {
+        let (sender, receiver) = mpsc::channel();
+        let queue = Self {
+            sender,
+            places: Arc::new(Semaphore::new(places)),
+            bytes: Arc::new(Semaphore::new(bytes)),
+            all_bytes: bytes,
+        };
+        (queue, receiver)
+    }
+
+    /// Queues a write and waits for its answer.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before it is queued it never runs, afterwards it runs to its end.
+    pub(crate) async fn write<T, E, F>(&self, bytes: usize, when_full: WhenFull, run: F) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: WriteError,
+        F: FnMut(&mut Transaction<'_>) -> Result<T, E> + Send + 'static,
+    {
+        let place = match when_full {
+            WhenFull::Fail => self.try_place(bytes).map_err(E::from)?,
+            _ => Some(self.place(bytes).await?),
+        };
+        let Some(place) = place else { return Err(E::overloaded()) };
+        let (reply, answer) = oneshot::channel();
+        let waiting = Waiting { run, result: None, reply, bytes, _place: place };
+        self.sender.send(Job::Write(Box::new(waiting))).map_err(|_| StoreError::Closed)?;
+        answer.await.unwrap_or_else(|_| Err(StoreError::Closed.into()))
+    }
+
+    /// Queues something to be done between two groups and waits for its answer.
+    pub(crate) async fn alone<T, F>(&self, run: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Connection, &mut Writer) -> T + Send + 'static,
+    {
+        let place = self.place(0).await?;
+        let (reply, answer) = oneshot::channel();
+        let job = move |connection: &mut Connection, writer: &mut Writer| {
+            // A caller that went away does not need the answer.
+            drop(reply.send(run(connection, writer)));
+            drop(place);
+        };
+        self.sender.send(Job::Alone(Box::new(job))).map_err(|_| StoreError::Closed)?;
+        answer.await.map_err(|_| StoreError::Closed)
+    }
+
+    /// Refuses what comes from now on, and ends the writer after what was accepted.
+    pub(crate) fn close(&self) {
+        self.places.close();
+        self.bytes.close();
+        // Nobody receives any more if the writer has ended.
+        drop(self.sender.send(Job::Stop));
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.places.is_closed()
+    }
+
+    async fn place(&self, bytes: usize) -> Result<Place, StoreError> {
+        let closed = |_| StoreError::Closed;
+        let place = Arc::clone(&self.places).acquire_owned().await.map_err(closed)?;
+        let bytes = Arc::clone(&self.bytes).acquire_many_owned(self.share(bytes)).await.map_err(closed)?;
+        Ok(Place { _place: place, _bytes: bytes })
+    }
+
+    fn try_place(&self, bytes: usize) -> Result<Option<Place>, StoreError> {
+        if self.is_closed() {
+            return Err(StoreError::Closed);
+        }
+        let place = Arc::clone(&self.places).try_acquire_owned();
+        let bytes = Arc::clone(&self.bytes).try_acquire_many_owned(self.share(bytes));
+        Ok(place.ok().zip(bytes.ok()).map(|(place, bytes)| Place { _place: place, _bytes: bytes }))
+    }
+
+    /// What is larger than the queue takes all of it.
+    fn share(&self, bytes: usize) -> u32 {
+        u32::try_from(bytes.min(self.all_bytes)).unwrap_or(u32::MAX)
+    }
+}
+
+struct Waiting<T, E, F> {
+    run: F,
+    /// What the run answered, kept back until the transaction has ended.
+    result: Option<Result<T, E>>,
+    reply: oneshot::Sender<Result<T, E>>,
+    bytes: usize,
+    _place: Place,
+}
+
+impl<T, E, F> Write for Waiting<T, E, F>
+where
+    T: Send,
+    E: WriteError,
+    F: FnMut(&mut Transaction<'_>) -> Result<T, E> + Send,
+{
+    fn run(&mut self, tx: &mut Transaction<'_>) -> Result<(), StoreError> {
+        self.result = None;
+        self.result = Some(match (self.run)(tx) {
+            Ok(answer) => Ok(answer),
+            Err(error) => Err(match error.into_store() {
+                Ok(error) => return Err(error),
+                Err(error) => error,
+            }),
+        });
+        Ok(())
+    }
+
+    fn answer(self: Box<Self>, ended: Result<(), StoreError>) {
+        let answer = match ended {
+            Ok(()) => self.result.unwrap_or_else(|| Err(errors::internal("a write was never run").into())),
+            Err(error) => Err(error.into()),
+        };
+        // A caller that went away does not need the answer.
+        drop(self.reply.send(answer));
+    }
+
+    fn bytes(&self) -> usize {
+        self.bytes
+    }
+}

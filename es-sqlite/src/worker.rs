@@ -1,0 +1,110 @@
+//! A connection on a thread of its own; the only file that knows how that is done.
+
+use std::any::Any;
+use std::future::{Future, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::task::Poll;
+use std::thread;
+use std::time::Duration;
+
+use es_framework::StoreError;
+use tokio::sync::oneshot;
+use tokio_rusqlite::rusqlite::Connection;
+
+use crate::{busy, errors};
+
+/// A connection on a thread of its own, which runs one job after the other.
+///
+/// Dropping it lets the jobs that were accepted run and ends the thread.
+#[derive(Debug, Clone)]
+pub(crate) struct Worker {
+    connection: tokio_rusqlite::Connection,
+    timeout: Duration,
+}
+
+impl Worker {
+    /// Opens a connection away from the caller's thread. Its jobs may wait for other processes for `timeout`.
+    pub(crate) async fn start(
+        timeout: Duration,
+        open: impl FnOnce() -> Result<Connection, StoreError> + Send + 'static,
+    ) -> Result<Self, StoreError> {
+        let (reply, opened) = oneshot::channel();
+        thread::Builder::new()
+            .name("es-sqlite-open".to_owned())
+            .spawn(move || {
+                busy::allow(timeout);
+                // A caller that went away gets no connection: it is closed right here.
+                drop(reply.send(open()));
+            })
+            .map_err(|source| StoreError::Io { source: source.into() })?;
+        let connection = opened.await.map_err(|_| errors::internal("opening the database panicked"))??;
+        connection.set_prepared_statement_cache_capacity(64);
+        Ok(Self { connection: connection.into(), timeout })
+    }
+
+    /// Runs a job. A panic inside it is answered as [`StoreError::Internal`] and leaves no transaction open.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before its first poll the job never runs, later it runs to its end.
+    pub(crate) async fn run<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&mut Connection) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let timeout = self.timeout;
+        let answer = self.connection.call_raw(move |connection| {
+            busy::allow(timeout);
+            unpanicked(connection, job)
+        });
+        match answer.await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(panic)) => Err(errors::internal(panic)),
+            Err(_) => Err(StoreError::Closed),
+        }
+    }
+
+    /// Gives the thread to a job that goes on for long, and does not wait for its end.
+    pub(crate) async fn occupy(&self, job: impl FnOnce(&mut Connection) + Send + 'static) {
+        let mut call = pin!(self.connection.call_raw(job));
+        // A call is sent by its first poll, and goes on when it is dropped afterwards.
+        poll_fn(|context| {
+            drop(call.as_mut().poll(context));
+            Poll::Ready(())
+        })
+        .await;
+    }
+
+    /// Closes the connection after the jobs that were accepted. Closing twice does nothing.
+    pub(crate) async fn close(&self) -> Result<(), StoreError> {
+        self.connection.clone().close().await.map_err(|error| match error {
+            tokio_rusqlite::Error::Close((_, error)) | tokio_rusqlite::Error::Error(error) => errors::store(error),
+            _ => StoreError::Closed,
+        })
+    }
+}
+
+/// Runs a job so that a panic neither ends the thread nor leaves a transaction open; answers what the panic said.
+pub(crate) fn unpanicked<T>(
+    connection: &mut Connection,
+    job: impl FnOnce(&mut Connection) -> T,
+) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(|| job(&mut *connection))).map_err(|panic| {
+        roll_back(connection);
+        said(panic.as_ref())
+    })
+}
+
+/// Ends a transaction that failed, if SQLite has not done so itself.
+pub(crate) fn roll_back(connection: &Connection) {
+    if !connection.is_autocommit()
+        && let Err(error) = connection.execute_batch("ROLLBACK")
+    {
+        tracing::error!(%error, "a transaction could not be rolled back");
+    }
+}
+
+fn said(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    format!("a job panicked: {}", text.unwrap_or("no message"))
+}

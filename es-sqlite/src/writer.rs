@@ -1,0 +1,349 @@
+//! The one writer: takes all that waits, commits it together, tells everybody.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, TryRecvError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use es_framework::{
+    Clock, EventType, Notifier, Position, StoreError, StoredEvent, StoreId, StreamId, Timestamp, Version,
+};
+use tokio_rusqlite::rusqlite::Connection;
+
+use crate::append::Transaction;
+use crate::bounded::Bounded;
+use crate::names::Names;
+use crate::queue::{Job, Write};
+use crate::worker::{roll_back, unpanicked};
+use crate::{busy, errors, log, meta, schema};
+
+/// The writes of one group at most, and their bytes, so that other processes get their turn.
+const GROUP_WRITES: usize = 4_096;
+const GROUP_BYTES: usize = 8 << 20;
+/// The events of other processes that are handed to watchers; beyond that they read pages.
+const FOREIGN_EVENTS: u32 = 2_048;
+/// How long the writer looks for more before it goes to sleep: a sleeping thread costs a lone caller 20 to 50 µs.
+const SPIN: Duration = Duration::from_micros(20);
+/// How long another process counts as writing after its last commit, and the gap left to it between two groups.
+const CONTENDED: Duration = Duration::from_millis(50);
+const GAP: Duration = Duration::from_micros(700);
+
+/// Where a stream ends.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Head {
+    /// The stream's number; 0 if it has none yet.
+    pub(crate) number: i64,
+    pub(crate) version: Version,
+}
+
+/// What the writer knows without asking the database. All of it is the state inside the running transaction: it is
+/// forgotten when one is rolled back.
+#[derive(Debug)]
+pub(crate) struct Memory {
+    pub(crate) store: StoreId,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) head: Option<(Position, Timestamp)>,
+    pub(crate) heads: Bounded<StreamId, Head>,
+    pub(crate) last_stream: Option<i64>,
+    pub(crate) types: Bounded<Arc<EventType>, i64>,
+    pub(crate) last_type: Option<(Arc<EventType>, i64)>,
+    pub(crate) names: Names,
+    /// Whether anybody watches, so that events written are kept for the notifier.
+    pub(crate) watched: bool,
+    pub(crate) written: Vec<StoredEvent>,
+}
+
+impl Memory {
+    fn forget(&mut self) {
+        self.head = None;
+        self.heads.clear();
+        self.last_stream = None;
+        self.types.clear();
+        self.last_type = None;
+        self.names.clear();
+        self.written.clear();
+    }
+}
+
+/// The writer's own state, beside its connection.
+#[derive(Debug)]
+pub(crate) struct Writer {
+    pub(crate) memory: Memory,
+    notifier: Arc<Notifier>,
+    timeout: Duration,
+    /// Whether other processes can write to the database.
+    shared: bool,
+    data_version: Option<i64>,
+    generation: Option<i64>,
+    foreign_commit: Option<Instant>,
+    last_commit: Option<Instant>,
+}
+
+impl Writer {
+    pub(crate) fn new(
+        store: StoreId,
+        clock: Arc<dyn Clock>,
+        notifier: Arc<Notifier>,
+        timeout: Duration,
+        shared: bool,
+    ) -> Self {
+        let memory = Memory {
+            store,
+            clock,
+            head: None,
+            heads: Bounded::new(65_536),
+            last_stream: None,
+            types: Bounded::new(4_096),
+            last_type: None,
+            names: Names::default(),
+            watched: false,
+            written: Vec::new(),
+        };
+        Self {
+            memory,
+            notifier,
+            timeout,
+            shared,
+            data_version: None,
+            generation: None,
+            foreign_commit: None,
+            last_commit: None,
+        }
+    }
+
+    /// Works until it is told to stop or nobody is left who could ask for anything.
+    pub(crate) fn work(&mut self, connection: &mut Connection, jobs: &Receiver<Job>) {
+        let mut next = None;
+        loop {
+            let job = match next.take() {
+                Some(job) => job,
+                None => match receive(jobs) {
+                    Some(job) => job,
+                    None => return,
+                },
+            };
+            match job {
+                Job::Stop => return,
+                Job::Alone(run) => {
+                    busy::allow(self.timeout);
+                    if let Err(panic) = unpanicked(connection, |connection| run(connection, self)) {
+                        tracing::error!(panic, "a job of the writer panicked");
+                        self.forget();
+                    }
+                }
+                Job::Write(first) => {
+                    let mut bytes = first.bytes();
+                    let mut group = vec![first];
+                    while group.len() < GROUP_WRITES && bytes < GROUP_BYTES {
+                        match jobs.try_recv() {
+                            Ok(Job::Write(write)) => {
+                                bytes += write.bytes();
+                                group.push(write);
+                            }
+                            Ok(other) => {
+                                next = Some(other);
+                                break;
+                            }
+                            Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
+                        }
+                    }
+                    self.commit_together(connection, group);
+                }
+            }
+        }
+    }
+
+    /// Writes a group in one transaction. If one of it cannot be written each is tried alone, so that only that one fails.
+    fn commit_together(&mut self, connection: &mut Connection, mut group: Vec<Box<dyn Write>>) {
+        let done = unpanicked(connection, |connection| self.commit(connection, &mut group));
+        let ended = done.unwrap_or_else(|panic| {
+            self.forget();
+            Err(Failure::Write(errors::internal(panic)))
+        });
+        match ended {
+            Ok(()) => {
+                self.publish();
+                for write in group {
+                    write.answer(Ok(()));
+                }
+            }
+            Err(Failure::Write(_)) if group.len() > 1 => {
+                for write in group {
+                    self.commit_together(connection, vec![write]);
+                }
+            }
+            Err(Failure::Write(error) | Failure::Group(error)) => {
+                for write in group {
+                    write.answer(Err(errors::repeat(&error)));
+                }
+            }
+        }
+    }
+
+    fn commit(&mut self, connection: &Connection, group: &mut [Box<dyn Write>]) -> Result<(), Failure> {
+        self.leave_a_gap();
+        busy::allow(self.timeout);
+        let begun = connection.prepare_cached("BEGIN IMMEDIATE").and_then(|mut begin| begin.execute([]));
+        begun.map_err(|error| Failure::Group(errors::store(error)))?;
+        let written = self.catch_up(connection).map_err(Failure::Group).and_then(|()| {
+            self.memory.watched = self.notifier.is_watched();
+            self.memory.written.clear();
+            let mut tx = Transaction { connection, memory: &mut self.memory };
+            group.iter_mut().try_for_each(|write| write.run(&mut tx)).map_err(Failure::Write)
+        });
+        let committed = written.and_then(|()| {
+            let committed = connection.prepare_cached("COMMIT").and_then(|mut commit| commit.execute([]));
+            committed.map(|_| ()).map_err(|error| Failure::Group(errors::store(error)))
+        });
+        if committed.is_err() {
+            roll_back(connection);
+            self.forget();
+        }
+        self.last_commit = Some(Instant::now());
+        committed
+    }
+
+    /// What begins every write transaction: learns what other processes have committed since the last one.
+    pub(crate) fn catch_up(&mut self, connection: &Connection) -> Result<(), StoreError> {
+        if !self.shared && self.data_version.is_some() {
+            return Ok(());
+        }
+        let data_version: i64 = connection
+            .prepare_cached("PRAGMA data_version")
+            .and_then(|mut statement| statement.query_row([], |row| row.get(0)))
+            .map_err(errors::store)?;
+        let known = self.data_version.replace(data_version);
+        if known == Some(data_version) {
+            return Ok(());
+        }
+        // Noted as seen only if all that follows succeeds.
+        self.data_version = None;
+        if known.is_some() {
+            self.foreign_commit = Some(Instant::now());
+        }
+        let format = schema::format(connection).map_err(errors::store)?;
+        if format != schema::FORMAT {
+            return Err(StoreError::FormatChanged { opened: schema::FORMAT, found: format });
+        }
+        let generation = meta::integer(connection, meta::GENERATION)?;
+        if self.generation != generation {
+            meta::check_write_requires(connection)?;
+            self.memory.forget();
+            self.generation = generation;
+        }
+        self.learn(connection)?;
+        self.data_version = Some(data_version);
+        Ok(())
+    }
+
+    /// Reads the log after the known head.
+    fn learn(&mut self, connection: &Connection) -> Result<(), StoreError> {
+        let before = self.memory.head.map_or_else(|| self.notifier.head(), |(position, _)| position);
+        let (head, time) = log::head(connection)?;
+        if head <= before && self.memory.head.is_some() {
+            return Ok(());
+        }
+        self.memory.head = Some((head, time));
+        self.memory.last_stream = None;
+        let count = head.get().saturating_sub(before.get());
+        if count > u64::from(FOREIGN_EVENTS) {
+            self.memory.heads.clear();
+        } else {
+            self.learn_heads(connection, before)?;
+        }
+        if count > 0 {
+            self.publish_foreign(connection, before, head, count)?;
+        }
+        Ok(())
+    }
+
+    fn learn_heads(&mut self, connection: &Connection, after: Position) -> Result<(), StoreError> {
+        let mut statement = connection
+            .prepare_cached(
+                "SELECT s.name, s.id, max(e.version) FROM es_event e JOIN es_stream s ON s.id = e.stream
+                 WHERE e.position > ?1 GROUP BY e.stream",
+            )
+            .map_err(errors::store)?;
+        let mut rows = statement.query([after.as_i64()]).map_err(errors::store)?;
+        while let Some(row) = rows.next().map_err(errors::store)? {
+            let name = row.get_ref(0).and_then(|name| Ok(name.as_str()?)).map_err(errors::store)?;
+            if let Some(known) = self.memory.heads.get(name) {
+                let number = row.get(1).map_err(errors::store)?;
+                let version: i64 = row.get(2).map_err(errors::store)?;
+                *known = Head { number, version: Version::new(version.unsigned_abs()) };
+            }
+        }
+        Ok(())
+    }
+
+    /// Events of other processes come before ours in the log, so watchers hear of them first.
+    fn publish_foreign(
+        &mut self,
+        connection: &Connection,
+        after: Position,
+        head: Position,
+        count: u64,
+    ) -> Result<(), StoreError> {
+        if !self.notifier.is_watched() || count > u64::from(FOREIGN_EVENTS) {
+            self.notifier.advance(head);
+            return Ok(());
+        }
+        let Memory { names, store, .. } = &mut self.memory;
+        match log::events_after(connection, names, *store, after, FOREIGN_EVENTS) {
+            Ok(events) => self.notifier.publish(after, events, head),
+            // Watchers that read it will say so; it does not keep this process from writing.
+            Err(StoreError::Corrupt { .. }) => self.notifier.advance(head),
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// Tells watchers of the group that was committed.
+    fn publish(&mut self) {
+        let Some((head, _)) = self.memory.head else { return };
+        match self.memory.written.first() {
+            Some(first) => {
+                let after = Position::new(first.position.get() - 1);
+                self.notifier.publish(after, self.memory.written.drain(..), head);
+            }
+            None if head > self.notifier.head() => self.notifier.advance(head),
+            None => {}
+        }
+    }
+
+    /// Forgets what was known of the log, after a transaction that was rolled back.
+    pub(crate) fn forget(&mut self) {
+        self.memory.forget();
+        self.data_version = None;
+    }
+
+    /// SQLite's lock is not fair: who gives it back and takes it at once starves the others.
+    fn leave_a_gap(&self) {
+        let contended = self.foreign_commit.is_some_and(|at| at.elapsed() < CONTENDED);
+        if let Some(last) = self.last_commit.filter(|_| contended) {
+            thread::sleep(GAP.saturating_sub(last.elapsed()));
+        }
+    }
+}
+
+/// Why a group was rolled back.
+enum Failure {
+    /// One of its writes could not be done.
+    Write(StoreError),
+    /// The transaction could not be begun or committed.
+    Group(StoreError),
+}
+
+/// The next job; [`None`] when nobody is left who could ask for anything.
+fn receive(jobs: &Receiver<Job>) -> Option<Job> {
+    let until = Instant::now() + SPIN;
+    loop {
+        match jobs.try_recv() {
+            Ok(job) => return Some(job),
+            Err(TryRecvError::Disconnected) => return None,
+            Err(TryRecvError::Empty) if Instant::now() < until => std::hint::spin_loop(),
+            Err(TryRecvError::Empty) => break,
+        }
+    }
+    jobs.recv().ok()
+}

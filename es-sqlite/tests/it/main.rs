@@ -1,0 +1,3 @@
+//! What the SQLite engine promises, alone and beyond the contract.
+
+mod conformance;
