@@ -97,6 +97,8 @@ enum State {
     Look,
     /// A page is on its way; the position is the head from before it was asked for.
     Fetching(Position, Pin<Box<dyn Future<Output = Result<Page, StoreError>> + Send>>),
+    /// A page that was asked for ahead has come already.
+    Fetched(Position, Result<Page, StoreError>),
     /// All is seen; waiting to be woken.
     Waiting(Pin<Box<dyn Future<Output = ()> + Send>>),
     /// The error was said.
@@ -166,8 +168,17 @@ impl Watch {
                 },
                 State::Fetching(head, page) => {
                     let head = *head;
-                    ready!(page.as_mut().poll(context)).map(|page| self.take(page, head))
+                    let page = ready!(page.as_mut().poll(context));
+                    self.state = State::Fetched(head, page);
+                    continue;
                 }
+                State::Fetched(..) => match std::mem::replace(&mut self.state, State::Look) {
+                    State::Fetched(head, page) => page.map(|page| self.take(page, head, context)),
+                    state => {
+                        self.state = state;
+                        continue;
+                    }
+                },
                 State::Waiting(woken) => {
                     ready!(woken.as_mut().poll(context));
                     self.state = State::Look;
@@ -191,10 +202,7 @@ impl Watch {
         };
         let ring = self.covered.and_then(|covered| self.subscription.newest_after(covered, wanted));
         let Some(ring) = ring else {
-            let engine = Arc::clone(&self.engine);
-            let read = self.read.clone();
-            let head = engine.notifier().head();
-            self.state = State::Fetching(head, Box::pin(async move { engine.read(read).await }));
+            self.fetch();
             return None;
         };
         // A page may have seen a commit before the notifier told of it, so the ring can also be behind.
@@ -211,12 +219,26 @@ impl Watch {
         Some(Stretch { events: ring.events, upto: self.read.after, mark: ring.mark, caught_up: true })
     }
 
-    fn take(&mut self, page: Page, head: Position) -> Stretch {
-        self.state = State::Look;
+    fn fetch(&mut self) {
+        let engine = Arc::clone(&self.engine);
+        let read = self.read.clone();
+        let head = engine.notifier().head();
+        self.state = State::Fetching(head, Box::pin(async move { engine.read(read).await }));
+    }
+
+    fn take(&mut self, page: Page, head: Position, context: &mut Context<'_>) -> Stretch {
         self.read.after = self.read.after.max(page.scanned);
         if page.end {
             let seen = if self.read.stream.is_all() { Position::new(self.read.after) } else { Position::ZERO };
             self.covered = Some(head.max(seen));
+        } else {
+            // Asked for at once and polled, so that the next page is under way while this one is dealt with.
+            self.fetch();
+            if let State::Fetching(head, page) = &mut self.state
+                && let Poll::Ready(page) = page.as_mut().poll(context)
+            {
+                self.state = State::Fetched(*head, page);
+            }
         }
         Stretch { events: page.events, upto: self.read.after, mark: page.mark, caught_up: page.end }
     }
