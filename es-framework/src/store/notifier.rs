@@ -206,11 +206,12 @@ impl Interest {
             return vec![Self::Stream(stream.clone())];
         }
         let narrowed = filter.clauses().iter().find_map(|clause| match clause {
-            Clause::Streams(streams) => Some(streams.iter().cloned().map(Self::Stream).collect()),
+            Clause::Streams(streams) => Some(streams.iter().cloned().map(Self::Stream).collect::<Vec<_>>()),
             Clause::Categories(categories) => Some(categories.iter().cloned().map(Self::Category).collect()),
             _ => None,
         });
-        narrowed.unwrap_or_else(|| vec![Self::All])
+        // Whoever wants nothing is registered all the same, to hear of the close.
+        narrowed.filter(|interests| !interests.is_empty()).unwrap_or_else(|| vec![Self::All])
     }
 }
 
