@@ -1,1 +1,61 @@
-//! The contract as tests.
+//! The contract of an es-framework engine as tests: one public function a fact, named by the fact.
+//!
+//! An engine's author writes a [`Fixture`] that opens stores, and one line a group of facts; `cargo test` then lists every
+//! fact by name:
+//!
+//! ```
+//! use es_conformance::{Fixture, Setup};
+//! use es_framework::{MemoryStore, Store};
+//!
+//! struct Memory;
+//!
+//! impl Fixture for Memory {
+//!     async fn open_with(&self, setup: Setup) -> Store {
+//!         MemoryStore::with(setup.limits, setup.clock).into()
+//!     }
+//! }
+//!
+//! mod memory {
+//!     use super::Memory;
+//!     es_conformance::conformance!(Memory);
+//! }
+//! # es_conformance::run(es_conformance::writing::a2_any_holds_for_every_stream(&Memory));
+//! ```
+//!
+//! * [`conformance!`] has what every engine must keep. The expression it is given makes a new fixture for each test.
+//! * [`conformance_durable!`] has what must hold after a store was closed and opened again, for a fixture that is also
+//!   [`Durable`].
+//! * [`conformance_shared!`] has what must hold while several processes have a store open, for a fixture that is also
+//!   [`Shared`].
+//!
+//! A fact begins with the letter and number it has in the specification: A writing, B idempotency, C reading, D watching,
+//! E snapshots, F the store as a whole. Nothing is skipped at run time: an engine without a capability leaves the macro
+//! of that group out.
+//!
+//! This crate is not a benchmark, and knows nothing of files, disks or power: what an engine promises beyond the contract
+//! is for its own tests.
+
+#![expect(
+    clippy::missing_panics_doc,
+    clippy::indexing_slicing,
+    reason = "a broken fact panics, that is how a test says so; a wrong index is a broken fact"
+)]
+
+pub mod commands;
+pub mod concurrency;
+pub mod durable;
+pub mod filters;
+mod fixture;
+pub mod idempotency;
+mod macros;
+pub mod model;
+pub mod reading;
+pub mod shared;
+pub mod snapshots;
+pub mod store;
+pub mod support;
+pub mod watching;
+pub mod writing;
+
+pub use fixture::{Durable, Fixture, Setup, Shared};
+pub use support::run;

@@ -1,0 +1,262 @@
+//! The lists of facts, and what makes tests of them.
+
+/// Makes one test of each fact that every engine must keep.
+///
+/// The expression makes a new [`Fixture`](crate::Fixture) for each test. The tests stand where the macro is called, so
+/// give each engine a module of its own.
+#[macro_export]
+macro_rules! conformance {
+    ($fixture:expr) => {
+        $crate::__tests! {
+            $fixture;
+            writing {
+                a1_the_first_append_creates_the_stream_with_versions_from_1
+                a1_one_event_can_be_written_without_a_list
+                a1_versions_are_contiguous_over_appends_and_streams_do_not_mix
+                a1_the_outcome_names_versions_position_and_time
+                a1_the_positions_of_one_append_are_one_contiguous_block
+                a2_any_holds_for_every_stream
+                a2_no_stream_holds_for_a_missing_stream_only
+                a2_stream_exists_holds_for_an_existing_stream_only
+                a2_exact_holds_at_that_version_only
+                a2_exact_0_holds_for_a_missing_stream_only
+                a2_a_conflict_names_stream_expected_and_actual_and_writes_nothing
+                a3_an_append_that_fails_writes_none_of_its_events
+                a3_an_append_that_fails_takes_no_other_down
+                a4_an_append_of_no_events_answers_the_current_version_and_writes_nothing
+                a4_an_append_of_no_events_still_checks_the_expectation
+                a5_one_append_writes_several_streams_each_with_its_expectation
+                a5_a_conflict_lists_every_stream_that_failed_and_writes_none
+                a5_a_stream_can_be_checked_without_being_written
+                a5_a_stream_named_twice_is_refused
+                a5_no_reader_sees_part_of_an_append
+                a6_ids_that_begin_with_at_cannot_be_written
+                a6_a_stream_id_has_1_to_255_bytes
+                a6_a_payload_over_its_limit_is_refused
+                a6_metadata_over_its_limit_is_refused
+                a6_an_append_of_too_many_events_is_refused
+                a6_an_append_of_too_many_bytes_is_refused
+                a6_the_default_limits_are_those_of_the_contract
+                a6_what_is_wrong_is_said_before_what_is_unexpected
+                a7_positions_have_no_gaps_whatever_failed_in_between
+                a7_nothing_new_appears_below_a_position_that_was_seen
+                a8_one_append_has_one_time_from_the_clock_of_the_store
+                a8_a_clock_set_back_is_overruled_by_the_log_and_reported
+                a8_a_clock_before_1970_is_no_reason_to_fail
+                a8_time_never_runs_backwards_in_position_order
+                a11_a_handle_that_is_behind_is_judged_by_the_log
+            }
+            concurrency {
+                a9_twenty_writers_of_one_stream_that_expect_nothing_all_succeed
+                a9_of_many_writers_of_one_version_exactly_one_wins
+                a9_writers_that_try_again_after_a_conflict_all_succeed
+                a9_writers_of_different_streams_do_not_disturb_each_other
+                a9_one_atomic_transfer_at_a_time_holds_over_two_streams
+                a9_a_caller_that_would_rather_fail_is_served_or_told_overloaded
+                a9_more_writers_than_the_queue_holds_wait_and_succeed
+                a10_a_dropped_write_is_whole_or_absent
+                a10_a_task_that_is_aborted_leaves_the_store_usable
+            }
+            commands {
+                a12_the_same_command_again_answers_the_first_outcome_and_writes_nothing
+                a12_a_command_without_events_is_remembered
+                a12_the_same_key_for_another_command_is_refused
+                a12_a_key_is_unique_in_the_store_not_in_a_stream
+                a12_the_key_is_judged_before_ids_and_expectation
+                a12_a_command_that_failed_is_not_remembered
+                a12_a_command_can_be_looked_up_by_its_key
+                a12_a_command_whose_events_are_known_by_their_ids_is_remembered
+                a12_of_the_same_command_sent_by_many_at_once_one_is_carried_out
+            }
+            idempotency {
+                b1_ids_for_some_events_of_an_append_only_are_refused
+                b1_without_ids_nothing_is_deduplicated
+                b1_an_id_is_a_text_of_1_to_255_bytes_or_a_uuid
+                b1_ids_compare_as_bytes
+                b1_the_canonical_text_of_a_uuid_is_that_uuid
+                b1_an_event_without_an_id_reads_with_the_same_derived_one_everywhere
+                b1_derived_ids_are_never_the_same_twice
+                b1_ids_of_the_derived_form_cannot_be_written
+                b2_a_retry_is_known_whatever_it_expects
+                b2_the_outcome_of_a_retry_says_how_many_events_were_known
+                b2_a_part_of_an_earlier_append_is_known_with_its_versions
+                b2_an_append_over_several_streams_is_known_as_a_whole
+                b2_an_append_over_several_streams_known_in_part_is_refused
+                b2_of_the_same_write_sent_by_many_at_once_one_is_written
+                b3_the_same_id_with_other_content_is_refused_and_named
+                b3_metadata_is_not_compared_and_the_first_stays
+                b4_known_events_are_skipped_and_the_rest_appended
+                b4_an_append_known_in_part_is_refused_where_it_cannot_be_a_retry
+                b5_the_same_id_twice_in_one_append_is_stored_once
+                b5_the_same_id_twice_in_one_append_with_other_content_is_refused
+                b5_the_same_id_in_another_stream_is_another_event
+            }
+            reading {
+                c1_a_stream_is_read_forward_and_backward_between_versions
+                c1_all_is_read_forward_and_backward_between_positions
+                c1_all_holds_every_stream_in_the_order_of_writing
+                c1_a_place_of_the_wrong_kind_is_refused
+                c2_a_missing_stream_reads_as_empty
+                c2_an_empty_store_reads_as_empty
+                c2_version_existence_and_metrics_of_a_stream_can_be_asked
+                c2_streams_are_listed_in_pages_in_the_order_of_their_first_events
+                c2_the_streams_of_a_category_are_listed_in_pages
+                c4_pages_of_any_size_give_the_same_events
+                c4_a_page_is_bounded_in_events_and_bytes_but_holds_one_at_least
+                c4_a_page_counts_metadata_in_its_bytes
+                c4_a_page_ends_after_10_000_rows_that_did_not_match
+                c4_a_page_of_all_names_the_last_event_it_looked_at
+                c4_a_read_ends_at_the_head_its_first_page_saw
+                c4_half_read_readers_block_nobody
+                c4_a_read_is_a_stream_of_events_and_of_batches
+                c4_a_next_that_is_dropped_loses_no_event
+                c5_events_read_back_byte_for_byte
+                c5_empty_metadata_is_not_no_metadata
+                c5_the_shape_of_a_type_reads_back
+                c5_ids_read_back_as_they_were_written
+                c7_a_stream_is_read_as_of_a_version_a_time_or_a_position
+                c7_all_is_read_as_of_a_position_or_a_time
+            }
+            filters {
+                c3_every_filter_answers_what_the_evaluator_says
+                c3_a_filter_goes_with_bounds_and_limits
+                c3_two_filters_of_one_read_are_joined_by_and
+                c3_the_answers_are_those_of_the_contract
+                c3_time_bounds_include_every_event_of_that_time
+                c3_a_long_list_of_values_is_no_reason_to_fail
+            }
+            watching {
+                d1_a_watch_from_the_start_gives_history_and_then_what_is_written
+                d1_a_watch_begins_after_the_place_that_was_given
+                d1_without_a_start_a_watch_begins_at_the_present
+                d1_the_start_is_fixed_before_the_await_returns
+                d1_a_watch_after_a_place_to_come_begins_there
+                d1_a_place_of_the_wrong_kind_is_refused
+                d1_no_gap_and_no_duplicate_while_writers_run
+                d1_a_stream_a_category_and_a_filter_are_watched
+                d1_the_same_filters_hold_for_history_and_for_what_is_written
+                d2_the_right_watchers_are_woken
+                d2_thousands_of_idle_watchers_are_no_burden
+                d3_a_write_wakes_a_waiting_watcher
+                d4_a_retry_that_writes_nothing_gives_watchers_nothing
+                d5_a_slow_watcher_gets_each_event_of_a_flood_once_and_in_order
+                d5_a_flood_of_large_events_is_watched_whole
+                d5_a_watcher_that_pauses_again_and_again_misses_nothing
+                d6_dropping_a_watcher_frees_it
+                d6_a_watch_that_was_never_begun_costs_nothing
+                d6_closing_tells_every_watcher_once
+                d6_a_watch_that_closing_finds_busy_is_told_too
+                d6_a_watch_is_resumed_from_the_last_place
+                d6_a_next_that_is_dropped_loses_no_event
+                d6_a_watch_outlives_the_handles_it_was_made_with
+            }
+            snapshots {
+                e1_a_snapshot_that_was_never_saved_is_none
+                e1_there_is_one_snapshot_per_stream_and_name
+                e1_all_has_snapshots_of_its_own_at_positions
+                e1_a_snapshot_keeps_its_fingerprint_and_the_time_it_was_saved
+                e1_one_call_loads_the_snapshot_and_the_events_after_it
+                e1_a_load_up_to_a_version_has_nothing_above_it
+                e1_a_load_of_a_long_stream_goes_on_in_pages
+                e2_an_older_snapshot_over_a_newer_one_does_nothing
+                e2_a_snapshot_beyond_the_end_is_refused
+                e2_a_place_of_the_wrong_kind_is_refused
+                e3_bytes_in_are_bytes_out
+                e3_a_snapshot_changes_nothing_of_its_stream
+                e3_a_stream_is_rebuilt_from_its_snapshot_and_what_came_after
+            }
+            store {
+                f1_every_store_has_an_id_of_its_own
+                f1_two_stores_share_nothing
+                f1_clones_of_a_handle_are_the_same_store
+                f3_a_closed_store_says_so_whatever_it_is_asked
+                f3_closing_twice_does_nothing
+                f3_closing_by_many_at_once_is_closing_once
+                f3_a_write_beside_a_close_succeeds_or_says_closed
+                f3_a_half_read_reader_of_a_closed_store_ends
+                cells_are_set_if_they_are_at_the_expected_revision
+                cells_are_removed_and_never_get_an_old_revision_again
+                cells_are_apart_and_take_any_bytes
+                cells_set_by_many_at_once_are_won_by_one
+                cells_and_appends_go_on_beside_each_other
+            }
+            model {
+                every_engine_answers_like_the_model
+            }
+        }
+    };
+}
+
+/// Makes one test of each fact about stores that outlive their handles; the fixture must be [`Durable`](crate::Durable).
+///
+/// See [`conformance!`](crate::conformance!); the two go well in one module.
+#[macro_export]
+macro_rules! conformance_durable {
+    ($fixture:expr) => {
+        $crate::__tests! {
+            $fixture;
+            durable {
+                a1_after_reopening_every_event_is_there_as_it_was
+                a2_after_reopening_expectations_are_judged_as_before
+                a7_positions_go_on_over_many_reopenings
+                a8_after_reopening_time_does_not_run_backwards
+                a12_after_reopening_a_command_is_remembered
+                b1_after_reopening_derived_ids_are_the_same
+                b2_after_reopening_a_retry_is_known
+                d1_after_reopening_a_watch_goes_on_after_its_last_place
+                e1_after_reopening_snapshots_are_there
+                f1_after_reopening_the_store_has_the_same_id
+                f2_what_was_acknowledged_is_there_after_reopening
+                cells_are_there_after_reopening
+            }
+        }
+    };
+}
+
+/// Makes one test of each fact about stores that several processes share; the fixture must be
+/// [`Shared`](crate::Shared).
+///
+/// See [`conformance!`](crate::conformance!); the two go well in one module.
+#[macro_export]
+macro_rules! conformance_shared {
+    ($fixture:expr) => {
+        $crate::__tests! {
+            $fixture;
+            shared {
+                a2_the_writes_of_another_handle_are_judged
+                a7_positions_are_in_commit_order_over_all_handles
+                a8_time_never_runs_backwards_over_all_handles
+                a9_of_many_writers_of_one_version_one_wins_over_all_handles
+                a9_writers_of_all_handles_that_expect_nothing_succeed
+                a12_a_command_of_another_handle_is_known
+                b2_a_retry_through_another_handle_is_known
+                c1_reads_see_the_writes_of_another_handle_at_once
+                d3_the_writes_of_another_handle_are_noticed
+                d1_a_watch_begins_at_the_present_of_all_handles
+                d1_no_gap_and_no_duplicate_while_several_handles_write
+                d5_a_flood_by_another_handle_is_watched_whole
+                e2_snapshots_are_shared_and_only_grow
+                f1_all_handles_are_the_same_store
+                f1_a_cell_is_won_by_one_of_all_handles
+                f3_closing_one_handle_leaves_the_others_open
+            }
+        }
+    };
+}
+
+/// Makes one test of each fact that is listed.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __tests {
+    ($fixture:expr; $($module:ident { $($fact:ident)* })*) => {
+        $($(
+            #[test]
+            fn $fact() {
+                $crate::run(async {
+                    let fixture = $fixture;
+                    $crate::$module::$fact(&fixture).await;
+                });
+            }
+        )*)*
+    };
+}

@@ -1,0 +1,455 @@
+//! C1, C2, C4, C5 and C7: reading back what was written.
+#![expect(missing_docs, reason = "a fact's name says what it checks")]
+
+use std::pin::Pin;
+
+use es_framework::{Direction, EventId, ExpectedVersion, ListStreams, Mark, PAGE_SCAN, Store, StoreError, Version};
+use futures_core::Stream as _;
+
+use crate::fixture::{Fixture, Setup};
+use crate::support::{
+    ManualClock, a_list, a_page, append, at, event, events_of, id, log, metadata, numbered, p, positions, refused,
+    stream, text_id, texts, typed, up_to, v, versions, within, write,
+};
+
+/// Ten events in `a-1` and, in between, ten in `b-1`: the odd and the even positions.
+async fn two_streams(fixture: &impl Fixture) -> Store {
+    let store = fixture.open().await;
+    for n in 1..=10 {
+        write(&stream(&store, "a-1"), numbered([n])).await;
+        write(&stream(&store, "b-1"), numbered([n + 100])).await;
+    }
+    store
+}
+
+pub async fn c1_a_stream_is_read_forward_and_backward_between_versions(fixture: &impl Fixture) {
+    let store = two_streams(fixture).await;
+    let read = || stream(&store, "a-1").read();
+    for (what, reader, expected) in [
+        ("all", read(), up_to(10)),
+        ("after is exclusive", read().after(v(3)), (4..=10).collect()),
+        ("before is exclusive", read().before(v(4)), up_to(3)),
+        ("between", read().after(v(3)).before(v(7)), vec![4, 5, 6]),
+        ("limit", read().limit(3), up_to(3)),
+        ("after with limit", read().after(v(3)).limit(2), vec![4, 5]),
+        ("after 0", read().after(v(0)), up_to(10)),
+        ("after the last", read().after(v(10)), vec![]),
+        ("after any", read().after(Version::MAX), vec![]),
+        ("before the first", read().before(v(1)), vec![]),
+        ("before 0", read().before(v(0)), vec![]),
+        ("before more than there is", read().before(v(100)), up_to(10)),
+        ("nothing between", read().after(v(5)).before(v(6)), vec![]),
+        ("after above before", read().after(v(7)).before(v(3)), vec![]),
+        ("limit 0", read().limit(0), vec![]),
+        ("limit above all", read().limit(usize::MAX), up_to(10)),
+        ("backward", read().backward(), (1..=10).rev().collect()),
+        ("backward after", read().backward().after(v(8)), vec![10, 9]),
+        ("backward before", read().backward().before(v(3)), vec![2, 1]),
+        ("backward between", read().backward().after(v(3)).before(v(7)), vec![6, 5, 4]),
+        ("backward limit", read().backward().limit(2), vec![10, 9]),
+        ("backward before with limit", read().backward().before(v(7)).limit(2), vec![6, 5]),
+        ("backward before 1", read().backward().before(v(1)), vec![]),
+        ("backward after the last", read().backward().after(v(10)), vec![]),
+    ] {
+        let events = reader.clone().collect().await.expect("the stream can be read");
+        assert_eq!(versions(&events), expected, "{what}");
+        let in_small_pages = reader.page(2, 1 << 20).collect().await.expect("the stream can be read");
+        assert_eq!(events, in_small_pages, "{what}, in pages of two");
+    }
+}
+
+pub async fn c1_all_is_read_forward_and_backward_between_positions(fixture: &impl Fixture) {
+    let store = two_streams(fixture).await;
+    let read = || store.all().read();
+    for (what, reader, expected) in [
+        ("all", read(), up_to(20)),
+        ("after is exclusive", read().after(p(17)), vec![18, 19, 20]),
+        ("before is exclusive", read().before(p(3)), vec![1, 2]),
+        ("between", read().after(p(3)).before(p(6)), vec![4, 5]),
+        ("limit", read().limit(3), up_to(3)),
+        ("after the last", read().after(p(20)), vec![]),
+        ("after above before", read().after(p(9)).before(p(3)), vec![]),
+        ("backward", read().backward(), (1..=20).rev().collect()),
+        ("backward between", read().backward().after(p(3)).before(p(6)), vec![5, 4]),
+        ("backward limit", read().backward().limit(2), vec![20, 19]),
+        ("backward before with limit", read().backward().before(p(7)).limit(2), vec![6, 5]),
+    ] {
+        let events = reader.clone().collect().await.expect("@all can be read");
+        assert_eq!(positions(&events), expected, "{what}");
+        let in_small_pages = reader.page(3, 1 << 20).collect().await.expect("@all can be read");
+        assert_eq!(events, in_small_pages, "{what}, in pages of three");
+    }
+}
+
+pub async fn c1_all_holds_every_stream_in_the_order_of_writing(fixture: &impl Fixture) {
+    let store = two_streams(fixture).await;
+    let all = log(&store).await;
+    let (odd, even): (Vec<_>, Vec<_>) = all.iter().cloned().partition(|event| event.position.get() % 2 == 1);
+    assert_eq!(odd, events_of(&stream(&store, "a-1")).await, "an event is the same in @all and in its stream");
+    assert_eq!(even, events_of(&stream(&store, "b-1")).await, "an event is the same in @all and in its stream");
+}
+
+pub async fn c1_a_place_of_the_wrong_kind_is_refused(fixture: &impl Fixture) {
+    let store = two_streams(fixture).await;
+    let account = stream(&store, "a-1");
+    refused!(account.read().after(p(1)).collect().await, StoreError::WrongPlace { .. });
+    refused!(account.read().before(p(1)).collect().await, StoreError::WrongPlace { .. });
+    refused!(store.all().read().after(v(1)).collect().await, StoreError::WrongPlace { .. });
+    refused!(store.all().read().as_of(v(1)).collect().await, StoreError::WrongPlace { .. });
+}
+
+pub async fn c2_a_missing_stream_reads_as_empty(fixture: &impl Fixture) {
+    let store = two_streams(fixture).await;
+    for name in ["missing-1", "a", "a-", "a-11", "A-1", "a-1 ", "a_1", "%"] {
+        let missing = stream(&store, name);
+        assert!(events_of(&missing).await.is_empty(), "{name}");
+        assert!(missing.read().backward().collect().await.expect("can be read").is_empty(), "{name}, backward");
+        assert!(!missing.exists().await.expect("can be asked"), "{name}");
+        assert_eq!(missing.version().await.expect("can be asked"), v(0), "{name}");
+    }
+}
+
+pub async fn c2_an_empty_store_reads_as_empty(fixture: &impl Fixture) {
+    let store = fixture.open().await;
+    assert!(log(&store).await.is_empty());
+    assert!(store.all().read().backward().collect().await.expect("can be read").is_empty());
+    assert!(store.streams(ListStreams::default()).await.expect("can be listed").is_empty());
+    let metrics = store.all().metrics().await.expect("can be asked");
+    assert_eq!((metrics.version, metrics.position, metrics.last_time), (v(0), p(0), None));
+    assert_eq!(store.head(), p(0));
+}
+
+pub async fn c2_version_existence_and_metrics_of_a_stream_can_be_asked(fixture: &impl Fixture) {
+    let clock = ManualClock::at(10);
+    let store = fixture.open_with(Setup::default().clock(clock.clone())).await;
+    let account = stream(&store, "a-1");
+    write(&account, numbered(1..=3)).await;
+    clock.set(20);
+    write(&stream(&store, "b-1"), numbered([1])).await;
+    assert!(account.exists().await.expect("can be asked"));
+    assert_eq!(account.version().await.expect("can be asked"), v(3));
+    let metrics = account.metrics().await.expect("can be asked");
+    assert_eq!((metrics.version, metrics.position, metrics.last_time), (v(3), p(3), Some(at(10))));
+    let all = store.all().metrics().await.expect("can be asked");
+    assert_eq!((all.version, all.position, all.last_time), (v(0), p(4), Some(at(20))));
+    assert_eq!(store.head(), p(4), "a handle knows of its own commits");
+}
+
+pub async fn c2_streams_are_listed_in_pages_in_the_order_of_their_first_events(fixture: &impl Fixture) {
+    let store = fixture.open().await;
+    for name in ["z-1", "a-2", "m", "a-1", "aa-1", "a", "z-0", "b-1-x"] {
+        write(&stream(&store, name), numbered([1])).await;
+    }
+    // Later writes change versions and no places.
+    write(&stream(&store, "a-1"), numbered(2..=4)).await;
+    write(&stream(&store, "z-1"), numbered([2])).await;
+    for page in [1, 2, 3, 1_000] {
+        let mut listed = Vec::new();
+        let mut list = a_list(|list| list.limit = page);
+        loop {
+            let streams = store.streams(list.clone()).await.expect("can be listed");
+            assert!(streams.len() <= page, "a page of {page} has {}", streams.len());
+            let Some(last) = streams.last() else { break };
+            list.after = Some(last.stream.clone());
+            listed.extend(streams.iter().map(|info| (info.stream.to_string(), info.version.get())));
+        }
+        let expected = [("z-1", 2), ("a-2", 1), ("m", 1), ("a-1", 4), ("aa-1", 1), ("a", 1), ("z-0", 1), ("b-1-x", 1)];
+        assert_eq!(listed, expected.map(|(name, version)| (name.to_owned(), version)), "in pages of {page}");
+    }
+}
+
+pub async fn c2_the_streams_of_a_category_are_listed_in_pages(fixture: &impl Fixture) {
+    let store = fixture.open().await;
+    for n in 0..10 {
+        for category in ["account", "accounts", "Account", "order"] {
+            write(&stream(&store, &format!("{category}-{}", 9 - n)), numbered([1])).await;
+        }
+    }
+    write(&stream(&store, "account"), numbered([1])).await;
+    let mut listed = Vec::new();
+    let mut list = a_list(|list| (list.category, list.limit) = (Some("account".to_owned()), 4));
+    loop {
+        let streams = store.streams(list.clone()).await.expect("can be listed");
+        let Some(last) = streams.last() else { break };
+        list.after = Some(last.stream.clone());
+        listed.extend(streams.iter().map(|info| info.stream.to_string()));
+    }
+    let expected: Vec<_> = (0..10).map(|n| format!("account-{}", 9 - n)).chain(["account".to_owned()]).collect();
+    assert_eq!(listed, expected);
+    for none in ["acc", "account-1", "missing", "%", ""] {
+        let list = a_list(|list| list.category = Some(none.to_owned()));
+        assert!(store.streams(list).await.expect("can be listed").is_empty(), "{none:?} is no category");
+    }
+}
+
+pub async fn c4_pages_of_any_size_give_the_same_events(fixture: &impl Fixture) {
+    let store = two_streams(fixture).await;
+    let whole = log(&store).await;
+    for (events, bytes) in [(1, 1), (1, usize::MAX), (3, 1 << 20), (usize::MAX, 1), (7, 10), (20, 100), (0, 0)] {
+        let read = store.all().read().page(events, bytes);
+        assert_eq!(read.clone().collect().await.expect("can be read"), whole, "pages of {events} and {bytes} bytes");
+        let backward = read.clone().backward().collect().await.expect("can be read");
+        assert!(backward.iter().eq(whole.iter().rev()), "backward, pages of {events} and {bytes} bytes");
+        let limited = read.limit(7).collect().await.expect("can be read");
+        assert_eq!(limited, whole[..7], "limited, pages of {events} and {bytes} bytes");
+    }
+}
+
+pub async fn c4_a_page_is_bounded_in_events_and_bytes_but_holds_one_at_least(fixture: &impl Fixture) {
+    let store = fixture.open().await;
+    let account = stream(&store, "a-1");
+    write(&account, (0..10).map(|n| event(vec![n; 1_000])).collect::<Vec<_>>()).await;
+    for of in ["a-1", "@all"] {
+        for direction in [Direction::Forward, Direction::Backward] {
+            for (events, bytes, expected) in
+                [(4, 1 << 20, 4), (100, 2_500, 2), (100, 3_000, 3), (100, 10, 1), (100, 1 << 20, 10), (10, 10_000, 10)]
+            {
+                let read = a_page(of, |read| (read.events, read.bytes, read.direction) = (events, bytes, direction));
+                let page = store.engine().read(read).await.expect("can be read");
+                assert_eq!(page.events.len(), expected, "{of} {direction:?} {events} {bytes}");
+                assert_eq!(page.head, 10);
+                assert_eq!(page.end, expected == 10, "{of} {direction:?}: the end is reached or not");
+                if !page.end {
+                    let forward = direction == Direction::Forward;
+                    let last = if forward { expected as u64 } else { 11 - expected as u64 };
+                    assert_eq!(page.scanned, last, "{of} {direction:?}: go on from the last event of the page");
+                }
+            }
+        }
+    }
+}
+
+pub async fn c4_a_page_counts_metadata_in_its_bytes(fixture: &impl Fixture) {
+    let store = fixture.open().await;
+    let heavy = format!("{{\"text\": \"{}\"}}", "x".repeat(1_000));
+    let events: Vec<_> = (0..5).map(|_| event("x").with_metadata(metadata(&heavy))).collect();
+    write(&stream(&store, "a-1"), events).await;
+    let page = store.engine().read(a_page("a-1", |read| read.bytes = 2_100)).await.expect("can be read");
+    assert_eq!(page.events.len(), 2);
+}
+
+pub async fn c4_a_page_ends_after_10_000_rows_that_did_not_match(fixture: &impl Fixture) {
+    let store = fixture.open().await;
+    let busy = stream(&store, "busy-1");
+    write(&busy, typed("rare", "first")).await;
+    for _ in 0..5 {
+        write(&busy, vec![event("x"); 5_000]).await;
+    }
+    write(&busy, typed("rare", "last")).await;
+    // No engine can answer this filter with an index, so the rows have to be looked at.
+    let filter = || es_framework::Filter::new().type_like("r_re");
+    for of in ["busy-1", "@all"] {
+        let first = a_page(of, |read| read.filter = filter());
+        let page = store.engine().read(first.clone()).await.expect("can be read");
+        assert!(!page.end, "{of}: a page looks at {PAGE_SCAN} rows and is not the end");
+        assert!(page.scanned <= PAGE_SCAN as u64 && page.scanned > 0, "{of}: scanned up to {}", page.scanned);
+        assert_eq!(texts(&page.events), ["first"], "{of}");
+        let mut next = first;
+        next.after = page.scanned;
+        let page = store.engine().read(next).await.expect("can be read");
+        assert!(page.events.is_empty() && !page.end, "{of}: the second page has nothing and is not the end");
+        let read = store.stream(id(of)).read().filter(filter());
+        assert_eq!(texts(&read.clone().collect().await.expect("can be read")), ["first", "last"], "{of}");
+        assert_eq!(texts(&read.backward().collect().await.expect("can be read")), ["last", "first"], "{of} backward");
+    }
+}
+
+pub async fn c4_a_page_of_all_names_the_last_event_it_looked_at(fixture: &impl Fixture) {
+    let store = two_streams(fixture).await;
+    let all = log(&store).await;
+    let mark = |index: usize| Some(Mark { position: all[index].position, checksum: all[index].checksum });
+    let filter = es_framework::Filter::new().stream(id("a-1"));
+    let page = |after, events, filter: &es_framework::Filter| {
+        let read = a_page("@all", |read| (read.after, read.events, read.filter) = (after, events, filter.clone()));
+        let engine = std::sync::Arc::clone(store.engine());
+        async move { engine.read(read).await.expect("can be read") }
+    };
+    assert_eq!(page(0, 5, &es_framework::Filter::new()).await.mark, mark(4));
+    let filtered = page(0, 1_000, &filter).await;
+    assert_eq!(filtered.events.last().map(|event| event.position), Some(p(19)));
+    assert_eq!((filtered.scanned, filtered.mark), (20, mark(19)), "also of an event that did not pass the filter");
+    let at_the_end = page(20, 1_000, &filter).await;
+    assert!(at_the_end.events.is_empty() && at_the_end.end);
+    assert_eq!(at_the_end.mark, mark(19), "also when there was nothing new");
+}
+
+pub async fn c4_a_read_ends_at_the_head_its_first_page_saw(fixture: &impl Fixture) {
+    let store = two_streams(fixture).await;
+    for of in ["a-1", "@all"] {
+        let handle = store.stream(id(of));
+        let (there, more) = (events_of(&handle).await, stream(&store, "a-1"));
+        let mut reading = handle.read().page(2, 1 << 20).stream();
+        let mut read = Vec::new();
+        while let Some(event) = within("a page", reading.next()).await {
+            read.push(event.expect("can be read"));
+            // Writes go on while the read is half through; it would never end if it followed them.
+            write(&more, numbered([1, 2, 3])).await;
+        }
+        assert_eq!(read, there, "{of}");
+    }
+}
+
+pub async fn c4_half_read_readers_block_nobody(fixture: &impl Fixture) {
+    let store = two_streams(fixture).await;
+    let mut paused = Vec::new();
+    for n in 0..200_u64 {
+        let handle = if n % 2 == 0 { store.all() } else { stream(&store, "a-1") };
+        let mut reading = handle.read().page(2, 1 << 20).stream();
+        within("the first event", reading.next()).await.expect("there are events").expect("can be read");
+        paused.push(reading);
+    }
+    let account = stream(&store, "a-1");
+    for n in 0..20 {
+        let written = within("a write beside half-read readers", account.write(event("x"), v(10 + n))).await;
+        written.expect("nobody else writes");
+    }
+    within("a snapshot", account.snapshot("sum", v(30), "state")).await.expect("nobody is in the way");
+    for (n, mut reading) in paused.into_iter().enumerate() {
+        let mut count = 1;
+        while let Some(event) = within("the rest", reading.next()).await {
+            event.expect("can be read");
+            count += 1;
+        }
+        assert_eq!(count, if n % 2 == 0 { 20 } else { 10 }, "a paused reader goes on and ends where it would have");
+    }
+}
+
+pub async fn c4_a_read_is_a_stream_of_events_and_of_batches(fixture: &impl Fixture) {
+    let store = two_streams(fixture).await;
+    let mut reading = store.all().read().page(6, 1 << 20).stream();
+    let first = std::future::poll_fn(|context| Pin::new(&mut reading).poll_next(context)).await;
+    let mut count = first.expect("there are events").map(|event| event.position.get()).expect("can be read");
+    while let Some(batch) = reading.next_batch().await {
+        let batch = batch.expect("can be read");
+        assert!(!batch.is_empty(), "a batch has one event at least");
+        count += batch.len() as u64;
+    }
+    assert_eq!(count, 20);
+    assert!(reading.next().await.is_none() && reading.next_batch().await.is_none(), "the end stays the end");
+}
+
+pub async fn c4_a_next_that_is_dropped_loses_no_event(fixture: &impl Fixture) {
+    let store = two_streams(fixture).await;
+    let mut reading = store.all().read().page(1, 1).stream();
+    let mut read = Vec::new();
+    loop {
+        crate::support::poll_once_and_drop(async {
+            if let Some(Ok(event)) = reading.next().await {
+                read.push(event);
+            }
+        })
+        .await;
+        match reading.next().await {
+            Some(event) => read.push(event.expect("can be read")),
+            None => break,
+        }
+    }
+    assert_eq!(positions(&read), up_to(20));
+}
+
+pub async fn c5_events_read_back_byte_for_byte(fixture: &impl Fixture) {
+    let store = fixture.open().await;
+    let account = stream(&store, "zürich-☃-\u{10ffff}");
+    let mebibyte: Vec<u8> = (0..1_u32 << 20).map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()[3]).collect();
+    let written = vec![
+        event(""),
+        event(vec![0]),
+        event(vec![0, 0xff, 0, 0xfe]),
+        event("text with ' quotes \" and ; -- é ☃"),
+        event(mebibyte),
+        typed("ereignis.geöffnet 🎉", "x"),
+        typed(&"t".repeat(255), "x"),
+        event("x").with_metadata(metadata("{}")),
+        event("x").with_metadata(metadata(" {\"a\" : 1.0,\n\t\"a\":[1e3, null, \"\\u00e9é\"]} ")),
+        event("x").with_metadata(None),
+        crate::support::of_type("n", u32::MAX, "my codec é", "x"),
+        crate::support::of_type("n", 0, "raw", "x"),
+    ];
+    let appended = write(&account, written.clone()).await;
+    for read in [events_of(&account).await, log(&store).await] {
+        assert_eq!(read.len(), written.len());
+        for (n, (stored, candidate)) in read.iter().zip(&written).enumerate() {
+            assert_eq!(stored.payload, candidate.payload(), "payload {n}");
+            assert_eq!(stored.metadata.as_ref(), candidate.metadata(), "metadata {n}");
+            assert_eq!(stored.event_type.name(), candidate.event_type().name(), "type {n}");
+            assert_eq!(stored.event_type.schema_version(), candidate.event_type().schema_version(), "schema {n}");
+            assert_eq!(stored.event_type.codec(), candidate.event_type().codec(), "codec {n}");
+            assert_eq!(stored.stream, "zürich-☃-\u{10ffff}");
+            assert_eq!(stored.time, appended.time);
+            assert_eq!(stored.checksum, stored.computed_checksum(), "the checksum covers what was read, {n}");
+        }
+    }
+}
+
+pub async fn c5_empty_metadata_is_not_no_metadata(fixture: &impl Fixture) {
+    let account = stream(&fixture.open().await, "a-1");
+    write(&account, vec![event("x").with_metadata(metadata("{}")), event("x")]).await;
+    let read: Vec<_> = events_of(&account).await.into_iter().map(|event| event.metadata).collect();
+    assert_eq!(read, [Some(metadata("{}")), None]);
+}
+
+pub async fn c5_the_shape_of_a_type_reads_back(fixture: &impl Fixture) {
+    let account = stream(&fixture.open().await, "a-1");
+    let shaped = es_framework::EventType::new("opened", 1, "bincode").expect("valid").with_shape("{owner: str}");
+    write(&account, es_framework::CandidateEvent::of_type(shaped, "x")).await;
+    assert_eq!(events_of(&account).await[0].event_type.shape(), Some("{owner: str}"));
+}
+
+pub async fn c5_ids_read_back_as_they_were_written(fixture: &impl Fixture) {
+    let account = stream(&fixture.open().await, "a-1");
+    let ids = [text_id("text"), EventId::uuid([7; 16]), EventId::time_ordered(at(1_000_000)), text_id("☃")];
+    write(&account, ids.iter().map(|id| event("x").with_id(id.clone())).collect::<Vec<_>>()).await;
+    assert_eq!(events_of(&account).await.into_iter().map(|event| event.id).collect::<Vec<_>>(), ids);
+}
+
+pub async fn c7_a_stream_is_read_as_of_a_version_a_time_or_a_position(fixture: &impl Fixture) {
+    let clock = ManualClock::at(0);
+    let store = fixture.open_with(Setup::default().clock(clock.clone())).await;
+    for n in 1..=5 {
+        clock.set(n * 10);
+        write(&stream(&store, "a-1"), numbered([1, 1])).await;
+        write(&stream(&store, "b-1"), numbered([1])).await;
+    }
+    // Version 2n of a-1 is at position 3n − 1 and time 10n.
+    let read = || stream(&store, "a-1").read();
+    for (what, reader, expected) in [
+        ("version 3", read().as_of(v(3)), 3),
+        ("version 0", read().as_of(v(0)), 0),
+        ("a version to come", read().as_of(v(99)), 10),
+        ("time 30", read().as_of(at(30)), 6),
+        ("time 29", read().as_of(at(29)), 4),
+        ("before all times", read().as_of(at(9)), 0),
+        ("a time to come", read().as_of(at(i64::MAX)), 10),
+        ("position 5", read().as_of(p(5)), 4),
+        ("position 6", read().as_of(p(6)), 4),
+        ("position 7", read().as_of(p(7)), 5),
+        ("position 0", read().as_of(p(0)), 0),
+    ] {
+        let events = reader.clone().collect().await.expect("can be read");
+        assert_eq!(versions(&events), up_to(expected), "as of {what}");
+        let backward = reader.backward().limit(1).page(1, 1).collect().await.expect("can be read");
+        assert_eq!(versions(&backward), if expected == 0 { vec![] } else { vec![expected] }, "last as of {what}");
+    }
+}
+
+pub async fn c7_all_is_read_as_of_a_position_or_a_time(fixture: &impl Fixture) {
+    let clock = ManualClock::at(0);
+    let store = fixture.open_with(Setup::default().clock(clock.clone())).await;
+    for n in 1..=5 {
+        clock.set(n * 10);
+        let both = es_framework::Append::to(id("a-1"), ExpectedVersion::Any, numbered([1, 1]));
+        append(&store, both.and(id("b-1"), ExpectedVersion::Any, numbered([1]))).await;
+    }
+    let read = || store.all().read();
+    for (what, reader, expected) in [
+        ("position 4", read().as_of(p(4)), 4),
+        ("position 0", read().as_of(p(0)), 0),
+        ("time 20", read().as_of(at(20)), 6),
+        ("time 19", read().as_of(at(19)), 3),
+        ("time 9", read().as_of(at(9)), 0),
+        ("both", read().as_of(p(4)).as_of(at(10)), 3),
+    ] {
+        let events = reader.page(2, 1 << 20).collect().await.expect("can be read");
+        assert_eq!(positions(&events), up_to(expected), "as of {what}");
+    }
+}

@@ -1,0 +1,25 @@
+//! The fixtures.
+
+use std::sync::Arc;
+
+use es_conformance::{Fixture, Setup};
+use es_framework::{Engine, MemoryStore, Store};
+
+/// Opens memory stores as values.
+pub(crate) struct MemoryByValue;
+
+impl Fixture for MemoryByValue {
+    async fn open_with(&self, setup: Setup) -> Store {
+        MemoryStore::with(setup.limits, setup.clock).into()
+    }
+}
+
+/// Opens memory stores behind `Arc<dyn Engine>`.
+pub(crate) struct MemoryAsObject;
+
+impl Fixture for MemoryAsObject {
+    async fn open_with(&self, setup: Setup) -> Store {
+        let engine: Arc<dyn Engine> = Arc::new(MemoryStore::with(setup.limits, setup.clock));
+        Store::from(&engine)
+    }
+}
