@@ -144,7 +144,7 @@ pub async fn g5_a_dropped_command_is_whole_or_absent(fixture: &impl Fixture) {
     let store = fixture.open().await;
     let accounts = Repository::<Account>::new(&store);
     for _ in 0..20 {
-        poll_once_and_drop(std::future::IntoFuture::into_future(accounts.execute("alice", DepositEach(1, 3)))).await;
+        poll_once_and_drop(IntoFuture::into_future(accounts.execute("alice", DepositEach(1, 3)))).await;
     }
     let receipt = accounts.execute("alice", Deposit(1)).await.expect("it deposits");
     assert_eq!(receipt.version.get() % 3, 1, "only whole commands are there");

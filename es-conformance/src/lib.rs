@@ -29,7 +29,7 @@
 //!   [`Shared`].
 //!
 //! A fact begins with the letter and number it has in the specification: A writing, B idempotency, C reading, D watching,
-//! E snapshots, F the store as a whole. Nothing is skipped at run time: an engine without a capability leaves the macro
+//! E snapshots, F the store as a whole, G the typed layer, H projections. Nothing is skipped at run time: an engine without a capability leaves the macro
 //! of that group out.
 //!
 //! This crate is not a benchmark, and knows nothing of files, disks or power: what an engine promises beyond the contract
@@ -41,6 +41,8 @@
     reason = "a broken fact panics, that is how a test says so; a wrong index is a broken fact"
 )]
 
+pub mod aggregates;
+pub mod bank;
 pub mod commands;
 pub mod concurrency;
 pub mod durable;
@@ -48,7 +50,9 @@ pub mod filters;
 mod fixture;
 pub mod idempotency;
 mod macros;
+pub mod meddling;
 pub mod model;
+pub mod projections;
 pub mod reading;
 pub mod shared;
 pub mod snapshots;

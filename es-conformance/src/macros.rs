@@ -183,6 +183,42 @@ macro_rules! conformance {
             model {
                 every_engine_answers_like_the_model
             }
+            aggregates {
+                g4_a_handler_sees_id_version_and_time
+                g4_apply_sees_the_envelope
+                g5_a_receipt_carries_state_version_position_and_time
+                g5_a_rejection_writes_nothing
+                g5_a_conflict_is_decided_again
+                g5_a_rejection_from_memory_is_confirmed
+                g5_a_decision_for_nothing_is_confirmed
+                g5_concurrent_commands_all_take_effect_once
+                g5_tries_are_bounded
+                g5_a_dropped_command_is_whole_or_absent
+                g6_a_key_executes_a_command_once
+                g6_a_command_without_events_is_remembered
+                g6_a_known_command_is_not_rejected
+                g6_a_key_of_another_command_is_refused
+                g6_rejections_are_not_remembered
+                g7_a_snapshot_is_the_state_of_the_committed_version
+                e4_a_useless_snapshot_is_left_aside_and_counted
+                e4_a_failed_save_never_fails_a_command
+                g8_provenance_travels_in_metadata
+                g2_an_unknown_event_is_a_typed_error
+                c7_an_aggregate_is_loaded_as_of_the_past
+                g5_a_long_stream_is_folded_to_its_end
+            }
+            projections {
+                h1_each_event_takes_effect_exactly_once
+                h2_catching_up_goes_over_into_live
+                h2_catching_up_can_be_all_there_is
+                h3_a_refusal_stops_before_the_event
+                h3_a_panic_is_a_failure
+                h5_a_commands_position_can_be_awaited
+                h6_a_stopped_projection_goes_on_where_it_was
+                h6_closing_the_store_ends_a_projection
+                h7_unwanted_events_move_the_checkpoint
+                h2_a_runner_notices_that_it_was_taken_over
+            }
         }
     };
 }
@@ -208,6 +244,12 @@ macro_rules! conformance_durable {
                 f1_after_reopening_the_store_has_the_same_id
                 f2_what_was_acknowledged_is_there_after_reopening
                 cells_are_there_after_reopening
+            }
+            aggregates {
+                g6_keys_and_snapshots_survive_a_reopening
+            }
+            projections {
+                h1_a_projection_survives_a_reopening
             }
         }
     };
@@ -239,6 +281,12 @@ macro_rules! conformance_shared {
                 f1_all_handles_are_the_same_store
                 f1_a_cell_is_won_by_one_of_all_handles
                 f3_closing_one_handle_leaves_the_others_open
+            }
+            aggregates {
+                g5_repositories_of_two_handles_share_an_aggregate
+            }
+            projections {
+                h2_a_projection_sees_what_another_handle_writes
             }
         }
     };

@@ -1,0 +1,269 @@
+//! H: read models in SQLite, in a file of their own and in the log's file.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use es_conformance::bank::AccountEvent;
+use es_framework::{
+    Event, ExpectedVersion, ModelError, Position, Projection, Projector, Recorded, RunError, RunningState, Store,
+};
+use es_sqlite::rusqlite::{self, params};
+use es_sqlite::{Durability, SqliteModel, SqliteStore, SqliteTx};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// One row an account: what is in it and how many events it had.
+#[derive(Debug, Default, Clone)]
+struct Balances {
+    /// The amount at which the projector refuses; at twice this amount it panics.
+    refuses: Arc<AtomicU64>,
+}
+
+impl Projector for Balances {
+    type Event = AccountEvent;
+    type Model = SqliteModel;
+    type Error = rusqlite::Error;
+    const NAME: &'static str = "balances";
+
+    fn prepare(&self, tx: &mut SqliteTx<'_>) -> rusqlite::Result<()> {
+        tx.execute_batch(
+            "-- Made at the first start.
+             CREATE TABLE IF NOT EXISTS balances (account TEXT PRIMARY KEY, cents INTEGER, events INTEGER);
+             CREATE INDEX IF NOT EXISTS balances_by_cents ON balances (cents);",
+        )
+    }
+
+    fn project(&self, event: &Recorded<AccountEvent>, tx: &mut SqliteTx<'_>) -> rusqlite::Result<()> {
+        let cents = match event.event() {
+            AccountEvent::Opened { .. } => 0,
+            AccountEvent::Deposited { cents } => cents.cast_signed(),
+            AccountEvent::Withdrawn { cents } => -cents.cast_signed(),
+        };
+        tx.execute(
+            "INSERT INTO balances VALUES (?1, ?2, 1)
+             ON CONFLICT (account) DO UPDATE SET cents = cents + excluded.cents, events = events + 1",
+            params![event.aggregate_id(), cents],
+        )?;
+        let refuses = self.refuses.load(Ordering::SeqCst).cast_signed();
+        if refuses != 0 && cents == refuses {
+            return Err(rusqlite::Error::InvalidQuery);
+        }
+        assert!(refuses == 0 || cents != 2 * refuses, "the projector breaks");
+        Ok(())
+    }
+}
+
+async fn deposit(store: &Store, account: &str, cents: impl IntoIterator<Item = u64>) -> Position {
+    let events = cents.into_iter().map(|cents| AccountEvent::Deposited { cents }.encode().unwrap()).collect::<Vec<_>>();
+    store.open_stream(format!("account-{account}")).unwrap().write(events, ExpectedVersion::Any).await.unwrap().position
+}
+
+async fn balances(model: &SqliteModel) -> BTreeMap<String, (i64, i64)> {
+    let read = |connection: &rusqlite::Connection| {
+        let mut statement = connection.prepare_cached("SELECT account, cents, events FROM balances")?;
+        statement.query_map([], |row| Ok((row.get(0)?, (row.get(1)?, row.get(2)?))))?.collect()
+    };
+    model.query(read).await.unwrap()
+}
+
+/// The same story for each place a read model can have.
+async fn rows_and_checkpoint_commit_together(store: &SqliteStore, model: SqliteModel) {
+    let balances_projector = Balances::default();
+    let first = deposit(store, "alice", [1, 2, 3]).await;
+    let running = Projection::new(store, balances_projector.clone(), model.clone()).start().await.unwrap();
+    running.wait_for(first, PATIENCE).await.unwrap();
+    assert_eq!(balances(&model).await["alice"], (6, 3));
+
+    // A refusal rolls the rows of the whole batch back with the checkpoint, and harms no append.
+    balances_projector.refuses.store(13, Ordering::SeqCst);
+    let bad = deposit(store, "alice", [4, 13, 5]).await;
+    let failed = running.finished().await.unwrap_err();
+    assert!(
+        matches!(&*failed, RunError::Model(ModelError::Refused { position, .. }) if position.get() == 5),
+        "{failed:?}"
+    );
+    assert_eq!(balances(&model).await["alice"], (6, 3));
+
+    // So does a panic.
+    balances_projector.refuses.store(2, Ordering::SeqCst);
+    let running = Projection::new(store, balances_projector.clone(), model.clone()).start().await.unwrap();
+    assert_eq!(running.position(), first);
+    let failed = running.finished().await.unwrap_err();
+    assert!(matches!(&*failed, RunError::Model(ModelError::Panicked { .. })), "{failed:?}");
+    assert_eq!(balances(&model).await["alice"], (6, 3));
+
+    // When the cause is gone it goes on, and each event has taken effect once.
+    balances_projector.refuses.store(0, Ordering::SeqCst);
+    let running = Projection::new(store, balances_projector, model.clone()).start().await.unwrap();
+    running.wait_for(bad, PATIENCE).await.unwrap();
+    let live = deposit(store, "bob", [100]).await;
+    running.wait_for(live, PATIENCE).await.unwrap();
+    assert_eq!(running.status().state, RunningState::Live);
+    assert_eq!(balances(&model).await, [("alice".into(), (28, 6)), ("bob".into(), (100, 1))].into());
+    assert_eq!(running.stop().await.unwrap(), live);
+}
+
+#[tokio::test]
+async fn h1_rows_and_checkpoint_commit_together_in_a_file_of_their_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(folder.path().join("log.db")).await.unwrap();
+    let model = SqliteModel::open(folder.path().join("balances.db")).await.unwrap();
+    rows_and_checkpoint_commit_together(&store, model.clone()).await;
+    model.close().await.unwrap();
+    store.close().await.unwrap();
+    let left = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect::<Vec<_>>();
+    assert_eq!(left.len(), 2, "no -wal and no -shm stays: {left:?}");
+}
+
+#[tokio::test]
+async fn h1_rows_and_checkpoint_commit_together_in_the_logs_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(folder.path().join("log.db")).await.unwrap();
+    rows_and_checkpoint_commit_together(&store, store.read_model()).await;
+    store.close().await.unwrap();
+    let store = SqliteStore::open(folder.path().join("log.db")).await.unwrap();
+    assert_eq!(balances(&store.read_model()).await["bob"], (100, 1));
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn h1_rows_and_checkpoint_commit_together_in_memory() {
+    let store = SqliteStore::in_memory().await.unwrap();
+    rows_and_checkpoint_commit_together(&store, SqliteModel::in_memory().await.unwrap()).await;
+    let store = SqliteStore::in_memory().await.unwrap();
+    rows_and_checkpoint_commit_together(&store, store.read_model()).await;
+}
+
+#[tokio::test]
+async fn h2_a_runner_that_finds_its_checkpoint_moved_stops() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(folder.path().join("log.db")).await.unwrap();
+    let path = folder.path().join("balances.db");
+    let models = [SqliteModel::open(&path).await.unwrap(), SqliteModel::open(&path).await.unwrap()];
+    let first = Projection::new(&store, Balances::default(), models[0].clone()).start().await.unwrap();
+    let second = Projection::new(&store, Balances::default(), models[1].clone()).start().await.unwrap();
+    let position = deposit(&store, "alice", [1]).await;
+    let (one, other) = tokio::join!(first.wait_for(position, PATIENCE), second.wait_for(position, PATIENCE));
+    assert!(one.is_ok() != other.is_ok(), "one of the two goes on: {one:?}, {other:?}");
+    let (ahead, behind) = if one.is_ok() { (first, second) } else { (second, first) };
+    let error = behind.finished().await.unwrap_err();
+    assert!(matches!(&*error, RunError::Model(ModelError::TakenOver { .. })), "{error:?}");
+    let position = deposit(&store, "alice", [1]).await;
+    ahead.wait_for(position, PATIENCE).await.unwrap();
+    assert_eq!(balances(&models[0]).await["alice"], (2, 2));
+}
+
+/// Runs the projection over a log until it has dealt with what is there.
+async fn catch_up(log: &Path, model: &Path) -> Result<Position, RunError> {
+    let store = SqliteStore::open(log).await.unwrap();
+    let model = SqliteModel::open(model).await.unwrap();
+    let reached = Projection::new(&store, Balances::default(), model.clone()).catch_up().await;
+    model.close().await.unwrap();
+    store.close().await.unwrap();
+    reached
+}
+
+async fn write_to(log: &Path, account: &str, cents: impl IntoIterator<Item = u64>) {
+    let store = SqliteStore::open(log).await.unwrap();
+    deposit(&store, account, cents).await;
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn h1_a_log_that_was_rewound_is_noticed() {
+    let folder = tempfile::tempdir().unwrap();
+    let [log, model, backup, other] =
+        ["log.db", "model.db", "backup.db", "other.db"].map(|name| folder.path().join(name));
+    write_to(&log, "alice", [1, 2]).await;
+    std::fs::copy(&log, &backup).unwrap();
+    write_to(&log, "alice", [3]).await;
+    assert_eq!(catch_up(&log, &model).await.unwrap().get(), 3);
+    let rewound = |reached: Result<Position, RunError>, reason: &str| match reached {
+        Err(RunError::LogRewound { position, reason: said, .. }) => {
+            assert_eq!(position.get(), 3);
+            assert!(said.contains(reason), "{said}");
+        }
+        other => panic!("{other:?}"),
+    };
+    // A backup from before was restored: the log is shorter.
+    std::fs::copy(&backup, &log).unwrap();
+    rewound(catch_up(&log, &model).await, "ends at position 2");
+    // It grew again, by other events.
+    write_to(&log, "bob", [4, 5]).await;
+    rewound(catch_up(&log, &model).await, "another");
+    // It is another store altogether.
+    write_to(&other, "alice", [1, 2, 3]).await;
+    rewound(catch_up(&other, &model).await, "store");
+}
+
+#[tokio::test]
+async fn a_projector_cannot_begin_or_end_transactions_and_a_query_cannot_write() {
+    let model = SqliteModel::in_memory().await.unwrap();
+    for control in ["BEGIN", "COMMIT", "ROLLBACK", "SAVEPOINT s", "CREATE TABLE t (x); COMMIT"] {
+        use es_framework::ReadModel as _;
+        let refused = model
+            .transact(move |tx| {
+                let refused = tx.execute_batch(control).unwrap_err().to_string();
+                tx.execute_batch("CREATE TABLE kept (x)").map_err(ModelError::failed)?;
+                Ok(refused)
+            })
+            .await
+            .unwrap();
+        assert!(refused.contains("its runner does"), "{control}: {refused}");
+        model.transact(|tx| tx.execute_batch("DROP TABLE kept").map_err(ModelError::failed)).await.unwrap();
+    }
+    model.query(|connection| connection.execute_batch("CREATE TABLE u (x)")).await.unwrap_err();
+}
+
+const CHILD: &str = "ES_SQLITE_READ_MODEL_CHILD";
+
+/// Not a fact of its own: what the next test kills. Without the variable it has nothing to do.
+#[tokio::test]
+async fn child_that_projects_until_it_is_killed() {
+    let Ok(folder) = std::env::var(CHILD) else { return };
+    let folder = Path::new(&folder);
+    let store = SqliteStore::open(folder.join("log.db")).await.unwrap();
+    let model = SqliteModel::open(folder.join("model.db")).await.unwrap();
+    let running = Projection::new(&store, Balances::default(), model).start().await.unwrap();
+    println!("projecting");
+    running.finished().await.unwrap();
+}
+
+/// A projecting process is killed at random moments; in the end every event has taken effect exactly once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn h1_a_killed_projection_has_applied_each_event_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("log.db");
+    let store = SqliteStore::builder().durability(Durability::Normal).open(&log).await.unwrap();
+    let accounts = ["a", "b", "c"];
+    let mut written = 0;
+    for round in 0..20_u64 {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "read_models::child_that_projects_until_it_is_killed", "--nocapture"])
+            .env(CHILD, folder.path())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut said = BufReader::new(child.stdout.take().unwrap()).lines();
+        assert!(said.any(|line| line.unwrap().contains("projecting")));
+        for account in accounts {
+            deposit(&store, account, vec![1; 700]).await;
+            written += 700;
+        }
+        // Anywhere between "has not begun" and "has dealt with all of it".
+        tokio::time::sleep(Duration::from_millis(round * 2)).await;
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    store.close().await.unwrap();
+    assert_eq!(catch_up(&log, &folder.path().join("model.db")).await.unwrap().get(), written);
+    let model = SqliteModel::open(folder.path().join("model.db")).await.unwrap();
+    let each = (i64::try_from(written).unwrap() / 3, i64::try_from(written).unwrap() / 3);
+    assert_eq!(balances(&model).await, accounts.map(|account| (account.to_owned(), each)).into());
+}
