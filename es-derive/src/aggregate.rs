@@ -108,7 +108,7 @@ impl<'a> Aggregate<'a> {
             impl #impl_generics #private::Aggregate for #ident #ty_generics #where_clause {
                 type Id = #id;
                 type Event = #event;
-                const CATEGORY: &'static str = #category;
+                const CATEGORY: &'static ::core::primitive::str = #category;
                 const SNAPSHOTS: ::core::option::Option<#private::Snapshots<Self>> = #snapshots;
             }
         })
@@ -127,7 +127,7 @@ impl<'a> Aggregate<'a> {
             impl #impl_generics #private::Aggregate for #ident #ty_generics #where_clause {
                 type Id = #id;
                 type Event = #event;
-                const CATEGORY: &'static str = "";
+                const CATEGORY: &'static ::core::primitive::str = "";
                 const SNAPSHOTS: ::core::option::Option<#private::Snapshots<Self>> = ::core::option::Option::None;
             }
         });

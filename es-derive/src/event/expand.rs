@@ -37,11 +37,11 @@ pub(crate) fn expand(event: &Input<'_>) -> TokenStream {
 
         #[automatically_derived]
         impl #impl_generics #private::Event for #ident #ty_generics #where_clause {
-            fn names() -> #private::Vec<&'static str> {
-                #private::Vec::from([#(#names),*])
+            fn names() -> #private::Vec<&'static ::core::primitive::str> {
+                #private::list([#(#names),*])
             }
 
-            fn claims(#names_parameter: &str) -> bool {
+            fn claims(#names_parameter: &::core::primitive::str) -> ::core::primitive::bool {
                 #claims
             }
 
@@ -69,7 +69,7 @@ pub(crate) fn fallback(event: &Input<'_>, errors: &TokenStream) -> TokenStream {
     let code = in_const(&quote! {
         #[automatically_derived]
         impl #impl_generics #private::Event for #ident #ty_generics #where_clause {
-            fn names() -> #private::Vec<&'static str> {
+            fn names() -> #private::Vec<&'static ::core::primitive::str> {
                 ::core::unreachable!()
             }
             fn event_types() -> #private::Vec<#private::Arc<#private::EventType>> {
@@ -99,7 +99,13 @@ pub(crate) fn own_bounds(event: &Input<'_>) -> Vec<WherePredicate> {
 /// The generics of the implementations: what `Event` asks of the type, and what serde asks of its fields.
 fn bounded(event: &Input<'_>) -> syn::Generics {
     let (serialize, deserialize) = field_bounds(event);
-    extended(event.generics, own_bounds(event).into_iter().chain(serialize).chain(deserialize))
+    let upcasts = event.variants.iter().flat_map(|variant| &variant.keys.old).map(|old| -> WherePredicate {
+        let (ident, ty) = (event.ident, &old.ty);
+        let (_, ty_generics, _) = event.generics.split_for_impl();
+        parse_quote!(#ident #ty_generics: ::core::convert::From<#ty>)
+    });
+    let upcasts: Vec<_> = if is_generic(event.generics) { upcasts.collect() } else { Vec::new() };
+    extended(event.generics, own_bounds(event).into_iter().chain(serialize).chain(deserialize).chain(upcasts))
 }
 
 /// What serde asks of the fields to write and to read them, where that depends on a parameter.
@@ -132,7 +138,8 @@ fn mirror(event: &Input<'_>) -> TokenStream {
     let ident = event.ident;
     let (_, ty_generics, where_clause) = event.generics.split_for_impl();
     let this = quote!(#ident #ty_generics);
-    let remote = this.to_string();
+    // Without parameters: serde adds those of the mirror.
+    let remote = ident.to_string();
     let serde = quote!(#private::serde).to_string();
     let bounds = is_generic(event.generics).then(|| {
         // The same bounds as on the implementations, in serde's words.
@@ -203,7 +210,7 @@ fn payload(event: &Input<'_>) -> (TokenStream, TokenStream) {
             }
         },
         quote! {
-            fn read<'__de, __D>(__variant: u32, __deserializer: __D) -> ::core::result::Result<Self, __D::Error>
+            fn read<'__de, __D>(__variant: ::core::primitive::u32, __deserializer: __D) -> ::core::result::Result<Self, __D::Error>
             where
                 __D: #private::serde::Deserializer<'__de>,
             {
@@ -219,7 +226,7 @@ fn event_types(event: &Input<'_>) -> TokenStream {
         let (name, version, codec) = (&variant.keys.name, variant.version(), event.codec_of(variant));
         quote!(#private::event_type::<#codec, Self, #index>(#name, #version))
     });
-    let build = quote!(|| #private::Vec::from([#(#types),*]));
+    let build = quote!(|| #private::list([#(#types),*]));
     let body = if is_generic(event.generics) {
         quote!(#private::types_of::<Self>(#build))
     } else {

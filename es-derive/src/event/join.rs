@@ -67,11 +67,11 @@ pub(crate) fn expand(event: &Input<'_>, parts: &[Part<'_>]) -> TokenStream {
     in_const(&quote! {
         #[automatically_derived]
         impl #impl_generics #private::Event for #ident #ty_generics #where_clause {
-            fn names() -> #private::Vec<&'static str> {
+            fn names() -> #private::Vec<&'static ::core::primitive::str> {
                 #private::concat([#(#as_event::names()),*])
             }
 
-            fn claims(__name: &str) -> bool {
+            fn claims(__name: &::core::primitive::str) -> ::core::primitive::bool {
                 false #(|| #as_event::claims(__name))*
             }
 

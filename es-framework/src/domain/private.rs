@@ -147,6 +147,11 @@ pub fn types_of<E: 'static>(build: impl FnOnce() -> Vec<Arc<EventType>>) -> &'st
     types.entry(TypeId::of::<E>()).or_insert_with(|| Vec::leak(built))
 }
 
+/// Makes a list.
+pub fn list<T, const N: usize>(items: [T; N]) -> Vec<T> {
+    Vec::from(items)
+}
+
 /// Puts lists together, in order.
 pub fn concat<T, const N: usize>(lists: [Vec<T>; N]) -> Vec<T> {
     lists.into_iter().flatten().collect()

@@ -2,5 +2,8 @@
 
 mod aggregate;
 mod events;
+mod generics;
+mod renamed;
 mod support;
+#[cfg(feature = "bincode")]
 mod variants;

@@ -1,0 +1,71 @@
+//! What a type looks like to serde.
+
+mod render;
+#[cfg(test)]
+mod tests;
+mod trace;
+
+use std::fmt;
+
+use serde::de::DeserializeOwned;
+
+use super::codec::Codec;
+
+/// What a type looks like to serde, nested types included, as a short text.
+///
+/// The shape is found by letting serde read the type from made-up values and writing down what it asks for. It is kept with
+/// every event type, so that payloads stay readable without the Rust types, and it is part of the fingerprint of snapshots.
+///
+/// | text | what serde asks for |
+/// |---|---|
+/// | `bool` `i8`…`i128` `u8`…`u128` `f32` `f64` `char` `str` `bytes` | a value of that type |
+/// | `()` | nothing: a unit or a unit struct |
+/// | `?T` | an option |
+/// | `[T]` | a sequence |
+/// | `[K:V]` | a map |
+/// | `(T)` | a newtype struct |
+/// | `(A,B)`, `(T,)`, `(T;32)` | a tuple, a tuple struct or an array; `T;n` stands for more than three of a kind in a row |
+/// | `{a:A,b:B}` | a struct with these fields, in this order |
+/// | `enum{A,B(T),C(T,U),D{x:X}}` | an enum with these variants, in this order |
+/// | `^2` | the type two levels further out again, in recursive types: `?`, `[]`, `()`, `{}` and `enum{}` are levels |
+/// | `any` | whatever is there: untagged, internally tagged and flattened types, `serde_json::Value` |
+/// | `opaque` | not to be found out, because a type before it refuses every made-up value, or over 16,384 parts |
+///
+/// Names of fields and variants count, and so does their order, because codecs store one or the other. Names of types do not:
+/// renaming a struct or an enum leaves the shape as it is. A name that is no plain identifier stands in quotes.
+///
+/// ```
+/// # #[cfg(feature = "json")] {
+/// use es_framework::{Json, Shape};
+///
+/// #[derive(serde::Deserialize)]
+/// struct Account {
+///     owner: Option<String>,
+///     cents: u64,
+/// }
+///
+/// assert_eq!(Shape::of::<Json, Account>().as_str(), "{owner:?str,cents:u64}");
+/// # }
+/// ```
+#[derive(Clone, PartialEq, Eq)]
+pub struct Shape(String);
+
+impl Shape {
+    /// The shape of a type as this codec stores it; some types look different in codecs that people can read.
+    ///
+    /// Never fails and always ends; what it cannot find out is `opaque`.
+    pub fn of<C: Codec, T: DeserializeOwned>() -> Self {
+        Self(render::render(&trace::trace::<T>(C::HUMAN_READABLE)))
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
