@@ -1,0 +1,136 @@
+//! The log on its own: one stream of typed events, without an aggregate.
+//!
+//! ```text
+//! cargo run --release --example counter
+//! ```
+//!
+//! It writes and reads a stream, makes state from events, watches the stream while it is written, and saves a snapshot so
+//! that the next start reads only the events since. The store is in memory; `SqliteStore::open("counter.db").await?` in
+//! its place is the only change for a file.
+
+#![expect(clippy::print_stdout, reason = "a program for the terminal")]
+
+use std::error::Error;
+
+use es_framework::{Event, ExpectedVersion, MemoryStore, Store, StoredEvent, Stream, Version};
+
+/// What can happen to a counter.
+#[derive(Debug, Clone, PartialEq, Event)]
+enum CounterEvent {
+    #[es(name = "counter.increased")]
+    Increased { by: u32 },
+    #[es(name = "counter.decreased")]
+    Decreased { by: u32 },
+    #[es(name = "counter.reset")]
+    Reset,
+}
+
+/// State is what the events lead to, and nothing else.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+struct Counter {
+    value: i64,
+}
+
+impl Counter {
+    fn apply(&mut self, event: &CounterEvent) {
+        match event {
+            CounterEvent::Increased { by } => self.value += i64::from(*by),
+            CounterEvent::Decreased { by } => self.value -= i64::from(*by),
+            CounterEvent::Reset => self.value = 0,
+        }
+    }
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let store = Store::from(MemoryStore::new());
+    let stream = store.open_stream("counter-visitors")?;
+
+    println!("1. write");
+    let first = [CounterEvent::Increased { by: 10 }, CounterEvent::Decreased { by: 3 }];
+    let events = first.iter().map(Event::encode).collect::<Result<Vec<_>, _>>()?;
+    let written = stream.write(events, ExpectedVersion::NoStream).await?;
+    println!("   {} is at version {}, the log at position {}", stream.id(), written.version(), written.position);
+
+    println!("\n2. read, and make state of the events");
+    let mut counter = Counter::default();
+    let mut events = stream.read().stream();
+    while let Some(stored) = events.next().await {
+        show(&mut counter, &stored?)?;
+    }
+
+    println!("\n3. an expectation that no longer holds writes nothing");
+    match stream.write(CounterEvent::Reset.encode()?, Version::new(1)).await {
+        Ok(_) => return Err("a write with an old version must not succeed".into()),
+        Err(refused) => println!("   {refused}"),
+    }
+
+    println!("\n4. watch: the events since version 1, then whatever is written");
+    let watch = stream.watch().after(Version::new(1)).await?;
+    let watcher = tokio::spawn(until_reset(watch));
+    for by in [5, 20] {
+        stream.write(CounterEvent::Increased { by }.encode()?, ExpectedVersion::StreamExists).await?;
+    }
+    stream.write(CounterEvent::Reset.encode()?, ExpectedVersion::Any).await?;
+    println!("   the watcher saw {} events, the last of them a reset", watcher.await??);
+
+    println!("\n5. a snapshot, and the events since");
+    let (counter, version) = replay(&stream, Counter::default(), Version::ZERO).await?;
+    stream.snapshot("value", version, counter.value.to_le_bytes().to_vec()).await?;
+    println!("   saved the value {} at version {version}", counter.value);
+    for by in 1..=4 {
+        stream.write(CounterEvent::Increased { by }.encode()?, ExpectedVersion::Any).await?;
+    }
+    let saved = stream.load_snapshot("value").await?.ok_or("the snapshot was just saved")?;
+    let start = Counter { value: i64::from_le_bytes(saved.state.as_ref().try_into()?) };
+    let since = Version::new(saved.at);
+    let (fast, version) = replay(&stream, start, since).await?;
+    let (slow, _) = replay(&stream, Counter::default(), Version::ZERO).await?;
+    println!("   from the snapshot: {} events read, value {}", version.get() - since.get(), fast.value);
+    println!("   from the start:    {} events read, value {}", version.get(), slow.value);
+    if fast != slow {
+        return Err("a snapshot and the events since must lead to the same state".into());
+    }
+
+    let metrics = stream.metrics().await?;
+    println!("\n{} ends at version {}, position {}", stream.id(), metrics.version, metrics.position);
+    store.close().await?;
+    Ok(())
+}
+
+/// Folds the events after a version.
+async fn replay(
+    stream: &Stream,
+    mut counter: Counter,
+    mut version: Version,
+) -> Result<(Counter, Version), Box<dyn Error>> {
+    let mut events = stream.read().after(version).stream();
+    while let Some(stored) = events.next().await {
+        let stored = stored?;
+        counter.apply(&CounterEvent::decode(&stored)?);
+        version = stored.version;
+    }
+    Ok((counter, version))
+}
+
+/// Shows events as they come, until the counter is reset; answers how many that were.
+async fn until_reset(mut watch: es_framework::Watch) -> Result<u32, Box<dyn Error + Send + Sync>> {
+    let mut seen = 0;
+    while let Some(stored) = watch.next().await {
+        let stored = stored?;
+        let event = CounterEvent::decode(&stored)?;
+        seen += 1;
+        println!("   watcher: version {} {event:?}", stored.version);
+        if event == CounterEvent::Reset {
+            break;
+        }
+    }
+    Ok(seen)
+}
+
+fn show(counter: &mut Counter, stored: &StoredEvent) -> Result<(), Box<dyn Error>> {
+    let event = CounterEvent::decode(stored)?;
+    counter.apply(&event);
+    println!("   version {} at {}: {event:?}, so the value is {}", stored.version, stored.time, counter.value);
+    Ok(())
+}

@@ -1,0 +1,76 @@
+//! The command line.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+pub(crate) const USAGE: &str = "\
+usage: flights FILE.csv[.gz] [--db PATH] [--json]
+
+  FILE     an airline log with a header line, plain or gzipped
+  --db     where the events are kept; the tables go beside it, into PATH.tables
+           (without it: a temporary file, removed at the end)
+  --json   the summary as one JSON object on stdout, instead of tables";
+
+/// What the command line asks for.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Args {
+    pub(crate) file: PathBuf,
+    pub(crate) db: Option<PathBuf>,
+    pub(crate) json: bool,
+}
+
+/// What a command line can ask for besides.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Request {
+    Run(Args),
+    Help,
+}
+
+/// Reads the command line, without the program's name; the error says what is wrong with it.
+pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Request, String> {
+    let (mut file, mut db, mut json) = (None, None, false);
+    let mut args = args.into_iter();
+    while let Some(arg) = args.next() {
+        match arg.to_str() {
+            Some("--help" | "-h") => return Ok(Request::Help),
+            Some("--json") => json = true,
+            Some("--db") => match args.next() {
+                Some(path) if db.is_none() && !path.is_empty() => db = Some(PathBuf::from(path)),
+                Some(path) if path.is_empty() => return Err("--db needs a path".to_owned()),
+                Some(_) => return Err("--db is given twice".to_owned()),
+                None => return Err("--db needs a path".to_owned()),
+            },
+            Some(option) if option.starts_with("--db=") => {
+                return Err(format!("write --db PATH, with a space, instead of {option}"));
+            }
+            Some(option) if option.starts_with('-') => return Err(format!("unknown option {option}")),
+            _ if file.is_none() => file = Some(PathBuf::from(arg)),
+            _ => return Err(format!("one file at a time: {} is one too many", arg.display())),
+        }
+    }
+    let file = file.ok_or("which file?")?;
+    Ok(Request::Run(Args { file, db, json }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(line: &str) -> Result<Request, String> {
+        parse(line.split_whitespace().map(OsString::from))
+    }
+
+    #[test]
+    fn options_may_stand_before_and_after_the_file() {
+        let wanted = Args { file: "a.csv".into(), db: Some("a.db".into()), json: true };
+        assert_eq!(parsed("--json a.csv --db a.db"), Ok(Request::Run(wanted)));
+        assert_eq!(parsed("--help"), Ok(Request::Help));
+    }
+
+    #[test]
+    fn what_cannot_be_understood_is_refused() {
+        for line in ["", "--jsn a.csv", "a.csv b.csv", "a.csv --db", "a.csv --db=x", "a.csv --db x --db y"] {
+            assert!(parsed(line).is_err(), "{line}");
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! Whether the tables say what they should.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use es_framework::{Recorded, Store};
+
+use crate::domain::FlightEvent;
+use crate::figures::{Figured, Figures};
+
+/// What the tables were compared with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Against {
+    /// A direct computation over the file.
+    File,
+    /// A replay of the log, because it also holds so many flights of other files.
+    Log { others: i64 },
+}
+
+/// What is in the log, counted without the tables.
+#[derive(Debug)]
+pub(crate) struct Replay {
+    pub(crate) events: u64,
+    figured: Figured,
+}
+
+/// Reads the whole log, a page at a time.
+pub(crate) async fn replay(store: &Store) -> Result<Replay, Box<dyn std::error::Error + Send + Sync>> {
+    let mut replay = Replay { events: 0, figured: Figured::default() };
+    let mut pages = store.all().read().stream();
+    while let Some(page) = pages.next_batch().await {
+        for stored in page? {
+            let event = Recorded::<FlightEvent>::decode(stored)?;
+            replay.figured.add(event.flight(), &Figures::of_event(&event));
+            replay.events += 1;
+        }
+    }
+    Ok(replay)
+}
+
+/// Compares every figure of both tables, and answers one line for each that is wrong.
+///
+/// Every row of the file is in the log by now. So if the log has as many flights as the file has rows, it holds nothing
+/// else, and the tables must say what the file says. If it has more, it holds flights of other files too: then the tables
+/// must say what the log says.
+pub(crate) fn check(tables: &Figured, file: &Figured, replay: &Replay) -> (Against, Vec<String>) {
+    let others = replay.figured.total().flights - file.total().flights;
+    let (against, expected) =
+        if others > 0 { (Against::Log { others }, &replay.figured) } else { (Against::File, file) };
+    let mut wrong = Vec::new();
+    compare("carrier", &tables.carriers, &expected.carriers, &mut wrong);
+    compare("route", &tables.routes, &expected.routes, &mut wrong);
+    (against, wrong)
+}
+
+fn compare(
+    what: &str,
+    table: &BTreeMap<String, Figures>,
+    expected: &BTreeMap<String, Figures>,
+    wrong: &mut Vec<String>,
+) {
+    let keys: BTreeSet<&String> = table.keys().chain(expected.keys()).collect();
+    for key in keys {
+        let of = |figures: &BTreeMap<String, Figures>| figures.get(key).copied().unwrap_or_default().values();
+        for ((column, is), should) in Figures::COLUMNS.iter().zip(of(table)).zip(of(expected)) {
+            if is != should {
+                wrong.push(format!("{what} {key}: {column} is {is}, should be {should}"));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn figured(flights: i64) -> Figured {
+        let figures = Figures { flights, cancelled: 1, ..Figures::default() };
+        let table = |key: &str| BTreeMap::from([(key.to_owned(), figures)]);
+        Figured { carriers: table("UA"), routes: table("EWR-IAH") }
+    }
+
+    #[test]
+    fn every_wrong_figure_is_named() {
+        let replay = Replay { events: 0, figured: figured(2) };
+        let (against, wrong) = check(&figured(3), &figured(2), &replay);
+        assert_eq!(against, Against::File);
+        assert_eq!(wrong, ["carrier UA: flights is 3, should be 2", "route EWR-IAH: flights is 3, should be 2"]);
+    }
+
+    #[test]
+    fn tables_of_several_files_are_checked_against_the_log() {
+        let replay = Replay { events: 0, figured: figured(5) };
+        assert_eq!(check(&figured(5), &figured(2), &replay), (Against::Log { others: 3 }, Vec::new()));
+        assert_eq!(check(&figured(6), &figured(2), &replay).1.len(), 2);
+    }
+}
