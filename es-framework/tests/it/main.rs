@@ -1,6 +1,8 @@
 //! The contract on the memory engine, and what the suite cannot reach from outside.
 
 mod engines;
+mod processes;
+mod sends;
 
 /// The memory engine, handed over as a value.
 mod memory_as_a_value {
@@ -14,4 +16,22 @@ mod memory_as_a_trait_object {
     use crate::engines::MemoryAsObject;
 
     es_conformance::conformance!(MemoryAsObject);
+}
+
+/// Memory stores that several handles share, whose watchers are told of the events.
+mod processes_that_tell_events {
+    use crate::processes::{Processes, Tells};
+
+    es_conformance::conformance!(Processes::that_tell(Tells::Events));
+    es_conformance::conformance_durable!(Processes::that_tell(Tells::Events));
+    es_conformance::conformance_shared!(Processes::that_tell(Tells::Events));
+}
+
+/// Memory stores that several handles share, whose watchers are told of the head only.
+mod processes_that_tell_the_head {
+    use crate::processes::{Processes, Tells};
+
+    es_conformance::conformance!(Processes::that_tell(Tells::Head));
+    es_conformance::conformance_durable!(Processes::that_tell(Tells::Head));
+    es_conformance::conformance_shared!(Processes::that_tell(Tells::Head));
 }
