@@ -3,6 +3,9 @@
 use std::fmt;
 use std::sync::Arc;
 
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
 /// The longest name, in bytes.
 pub const MAX_NAME_BYTES: usize = 255;
 
@@ -103,6 +106,19 @@ macro_rules! name {
         impl std::borrow::Borrow<str> for $name {
             fn borrow(&self) -> &str {
                 &self.0
+            }
+        }
+
+        /// As its text.
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(&self.0)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                Self::new(String::deserialize(deserializer)?).map_err(D::Error::custom)
             }
         }
 
@@ -229,6 +245,13 @@ mod tests {
         assert!(matches!(StreamId::new("a".repeat(256)), Err(InvalidName::TooLong { bytes: 256, .. })));
         assert!(matches!(StreamId::new("a\nb"), Err(InvalidName::ControlCharacter { character: '\n', .. })));
         assert!(StreamId::new("zürich-☃").is_ok());
+    }
+
+    #[test]
+    fn a_name_that_is_read_back_is_checked() {
+        let id: StreamId = serde_json::from_str(r#""account-alice""#).unwrap();
+        assert_eq!(serde_json::to_string(&id).unwrap(), r#""account-alice""#);
+        assert!(serde_json::from_str::<StreamId>(r#""""#).is_err());
     }
 
     #[test]

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use serde::{Deserialize, Serialize};
+
 /// A UTC time in microseconds since 1970-01-01T00:00:00Z; earlier times are negative.
 ///
 /// ```
@@ -11,7 +13,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// let time = Timestamp::from_micros(1_357_034_400_000_000);
 /// assert_eq!(time.to_string(), "2013-01-01T10:00:00.000000Z");
 /// ```
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct Timestamp(i64);
 
 impl Timestamp {
