@@ -70,14 +70,14 @@ impl SqliteEngine {
             None
         } else {
             workers.poller = Some(connect(side).await?);
-            let queue = write_on(&first, &settings, id, &notifier, true).await;
+            let queue = write_on(&first, &settings, id, &notifier, true);
             workers.writer = Some(first);
             Some(queue)
         };
         let alarm = Arc::<Alarm>::default();
         if let Some(poller) = &workers.poller {
             let (alarm, notifier, interval) = (Arc::clone(&alarm), Arc::clone(&notifier), settings.poll_interval);
-            poller.occupy(move |connection| poller::work(connection, &alarm, &notifier, id, interval)).await;
+            poller.occupy(move |connection| poller::work(connection, &alarm, &notifier, id, interval));
         }
         let readers = Some(Pool::new(path, side, &settings));
         Ok(Arc::new(Self { id, settings, notifier, queue, readers, alarm, workers: Mutex::new(workers) }))
@@ -89,7 +89,7 @@ impl SqliteEngine {
         let worker = Worker::start(settings.write_timeout, move || open::memory(cache_bytes)).await?;
         let (id, head) = facts(&worker, true).await?;
         let notifier = Arc::new(Notifier::new(head));
-        let queue = Some(write_on(&worker, &settings, id, &notifier, false).await);
+        let queue = Some(write_on(&worker, &settings, id, &notifier, false));
         let workers = Mutex::new(Workers { poller: None, writer: Some(worker) });
         Ok(Arc::new(Self { id, settings, notifier, queue, readers: None, alarm: Arc::default(), workers }))
     }
@@ -170,7 +170,7 @@ async fn facts(worker: &Worker, write: bool) -> Result<(StoreId, Position), Stor
 }
 
 /// Gives a connection to a writer and answers the queue before it.
-async fn write_on(
+fn write_on(
     worker: &Worker,
     settings: &Settings,
     id: StoreId,
@@ -180,7 +180,7 @@ async fn write_on(
     let (queue, jobs) = Queue::new(settings.queue_appends, settings.queue_bytes);
     let mut writer =
         Writer::new(id, Arc::clone(&settings.clock), Arc::clone(notifier), settings.write_timeout, shared);
-    worker.occupy(move |connection| writer.work(connection, &jobs)).await;
+    worker.occupy(move |connection| writer.work(connection, &jobs));
     queue
 }
 

@@ -1,40 +1,59 @@
 //! The connections that read.
 
+use std::collections::VecDeque;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
 
 use es_framework::StoreError;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{Notify, oneshot};
 use tokio_rusqlite::rusqlite::Connection;
 
 use crate::builder::Settings;
 use crate::names::Names;
 use crate::open::{self, Purpose};
-use crate::worker::Worker;
-use crate::{errors, schema};
+use crate::worker::{Worker, unpanicked};
+use crate::{busy, errors, schema};
 
 /// A few connections that read, each on a thread of its own, opened when they are first needed.
+///
+/// A read that was begun goes on without its caller and gives the connection back: callers may stop polling half-way
+/// through (a paused reader, a watch among many) and hold up nobody.
 #[derive(Debug)]
 pub(crate) struct Pool {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
     path: PathBuf,
     purpose: Purpose,
     settings: Settings,
-    /// One permit for each connection there may be.
-    turns: Semaphore,
-    idle: Mutex<Vec<Reader>>,
+    state: Mutex<State>,
+    /// There is a job, or the pool is closed.
+    changed: Condvar,
+    /// A connection was opened, or could not be.
+    opened: Notify,
 }
 
-#[derive(Debug, Clone)]
-struct Reader {
-    worker: Worker,
-    /// Only ever locked on the worker's thread.
-    names: Arc<Mutex<Names>>,
+#[derive(Default)]
+struct State {
+    jobs: VecDeque<Job>,
+    closed: bool,
+    /// The connections there are, with those that are being opened.
+    readers: usize,
+    idle: usize,
+    opening: usize,
+    workers: Vec<Worker>,
 }
+
+/// One read; told an error if there is no connection to run it on.
+type Job = Box<dyn FnOnce(Result<(&mut Connection, &mut Names), StoreError>) + Send>;
 
 impl Pool {
     pub(crate) fn new(path: PathBuf, purpose: Purpose, settings: &Settings) -> Self {
-        let turns = Semaphore::new(settings.readers);
-        Self { path, purpose, settings: settings.clone(), turns, idle: Mutex::new(Vec::new()) }
+        let (state, settings) = (Mutex::default(), settings.clone());
+        let (changed, opened) = (Condvar::new(), Notify::new());
+        Self { shared: Arc::new(Shared { path, purpose, settings, state, changed, opened }) }
     }
 
     /// Runs a job in a read transaction of its own, so that it sees one state of the log.
@@ -42,61 +61,141 @@ impl Pool {
         &self,
         job: impl FnOnce(&Connection, &mut Names) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let turn = self.turns.acquire().await.map_err(|_| StoreError::Closed)?;
-        let idle = self.idle().pop();
-        let reader = match idle {
-            Some(reader) => reader,
-            None => self.open().await?,
-        };
-        // Given back also when the caller goes away meanwhile: the worker's next job then waits for this one.
-        let lease = Lease { pool: self, reader, _turn: turn };
-        let names = Arc::clone(&lease.reader.names);
-        lease
-            .reader
-            .worker
-            .run(move |connection| {
-                let mut names = names.lock().unwrap_or_else(PoisonError::into_inner);
-                in_transaction(connection, |connection| job(connection, &mut names))
-            })
-            .await
+        let (reply, answer) = oneshot::channel();
+        let job: Job = Box::new(move |reader| {
+            let done = reader.and_then(|(connection, names)| {
+                let run = |connection: &mut Connection| in_transaction(connection, |connection| job(connection, names));
+                unpanicked(connection, run).unwrap_or_else(|panic| Err(errors::internal(panic)))
+            });
+            // A caller that went away does not need the answer.
+            drop(reply.send(done));
+        });
+        self.enqueue(job)?;
+        answer.await.unwrap_or(Err(StoreError::Closed))
     }
 
-    /// Waits for the reads under way and closes all connections.
+    /// Waits for the reads under way and closes all connections. Closing twice does nothing.
     pub(crate) async fn close(&self) -> Result<(), StoreError> {
-        let all = u32::try_from(self.settings.readers).unwrap_or(u32::MAX);
-        let Ok(turns) = self.turns.acquire_many(all).await else { return Ok(()) };
-        self.turns.close();
-        drop(turns);
-        let readers = std::mem::take(&mut *self.idle());
-        for Reader { worker, .. } in readers {
+        self.shared.lock().closed = true;
+        self.shared.changed.notify_all();
+        loop {
+            let opened = self.shared.opened.notified();
+            if self.shared.lock().opening == 0 {
+                break;
+            }
+            opened.await;
+        }
+        let workers = self.shared.lock().workers.clone();
+        for worker in workers {
+            // Runs after the worker's own job, which ends with the last read.
             worker.close().await?;
         }
+        self.shared.lock().workers.clear();
         Ok(())
     }
 
-    async fn open(&self) -> Result<Reader, StoreError> {
-        let Self { path, purpose, settings, .. } = self;
-        let (path, purpose, cache_bytes) = (path.clone(), *purpose, settings.cache_bytes);
-        let durability = settings.durability;
-        let open = move || open::file(&path, purpose, durability, cache_bytes);
-        let worker = Worker::start(settings.write_timeout, open).await?;
-        Ok(Reader { worker, names: Arc::default() })
-    }
-
-    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Reader>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    fn enqueue(&self, job: Job) -> Result<(), StoreError> {
+        let mut state = self.shared.lock();
+        if state.closed {
+            return Err(StoreError::Closed);
+        }
+        state.jobs.push_back(job);
+        let another = state.jobs.len() > state.idle + state.opening && state.readers < self.shared.settings.readers;
+        if another {
+            state.readers += 1;
+            state.opening += 1;
+        }
+        drop(state);
+        if another {
+            let shared = Arc::clone(&self.shared);
+            let thread = thread::Builder::new().name("es-sqlite-open".to_owned());
+            if let Err(source) = thread.spawn(move || shared.open()) {
+                self.shared.not_opened(&StoreError::Io { source: source.into() });
+            }
+        } else {
+            self.shared.changed.notify_one();
+        }
+        Ok(())
     }
 }
 
-struct Lease<'p> {
-    pool: &'p Pool,
-    reader: Reader,
-    _turn: SemaphorePermit<'p>,
-}
-
-impl Drop for Lease<'_> {
+impl Drop for Pool {
     fn drop(&mut self) {
-        self.pool.idle().push(self.reader.clone());
+        self.shared.lock().closed = true;
+        self.shared.changed.notify_all();
+    }
+}
+
+impl Shared {
+    fn open(self: Arc<Self>) {
+        let Self { path, purpose, settings, .. } = &*self;
+        busy::allow(settings.write_timeout);
+        match open::file(path, *purpose, settings.durability, settings.cache_bytes) {
+            Ok(connection) => {
+                let worker = Worker::of(connection, settings.write_timeout);
+                let shared = Arc::clone(&self);
+                worker.occupy(move |connection| shared.serve(connection));
+                let mut state = self.lock();
+                state.opening -= 1;
+                state.workers.push(worker);
+                drop(state);
+                self.opened.notify_waiters();
+            }
+            // The store was opened with an older one, so it changed since.
+            Err(StoreError::NewerFormat { found, .. }) => {
+                self.not_opened(&StoreError::FormatChanged { opened: schema::FORMAT, found });
+            }
+            Err(error) => self.not_opened(&error),
+        }
+    }
+
+    /// Fails the waiting reads, unless there is another connection to serve them.
+    fn not_opened(&self, error: &StoreError) {
+        let mut state = self.lock();
+        state.opening -= 1;
+        state.readers -= 1;
+        let jobs = if state.readers == 0 { std::mem::take(&mut state.jobs) } else { VecDeque::new() };
+        drop(state);
+        self.opened.notify_waiters();
+        for job in jobs {
+            job(Err(errors::repeat(error)));
+        }
+    }
+
+    /// Runs jobs until the pool is closed and none is left.
+    fn serve(&self, connection: &mut Connection) {
+        let mut names = Names::default();
+        while let Some(job) = self.next() {
+            busy::allow(self.settings.write_timeout);
+            job(Ok((&mut *connection, &mut names)));
+        }
+    }
+
+    fn next(&self) -> Option<Job> {
+        let mut state = self.lock();
+        loop {
+            if let Some(job) = state.jobs.pop_front() {
+                return Some(job);
+            }
+            if state.closed {
+                return None;
+            }
+            state.idle += 1;
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state.idle -= 1;
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing panics half-way through a change, so a poisoned state is whole.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let state = self.lock();
+        f.debug_struct("Pool").field("path", &self.path).field("readers", &state.readers).finish_non_exhaustive()
     }
 }
 

@@ -1,10 +1,10 @@
 //! A connection on a thread of its own; the only file that knows how that is done.
 
 use std::any::Any;
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
-use std::task::Poll;
+use std::task::{Context, Waker};
 use std::thread;
 use std::time::Duration;
 
@@ -39,8 +39,13 @@ impl Worker {
             })
             .map_err(|source| StoreError::Io { source: source.into() })?;
         let connection = opened.await.map_err(|_| errors::internal("opening the database panicked"))??;
+        Ok(Self::of(connection, timeout))
+    }
+
+    /// Gives a connection a thread.
+    pub(crate) fn of(connection: Connection, timeout: Duration) -> Self {
         connection.set_prepared_statement_cache_capacity(64);
-        Ok(Self { connection: connection.into(), timeout })
+        Self { connection: connection.into(), timeout }
     }
 
     /// Runs a job. A panic inside it is answered as [`StoreError::Internal`] and leaves no transaction open.
@@ -65,14 +70,10 @@ impl Worker {
     }
 
     /// Gives the thread to a job that goes on for long, and does not wait for its end.
-    pub(crate) async fn occupy(&self, job: impl FnOnce(&mut Connection) + Send + 'static) {
+    pub(crate) fn occupy(&self, job: impl FnOnce(&mut Connection) + Send + 'static) {
         let mut call = pin!(self.connection.call_raw(job));
         // A call is sent by its first poll, and goes on when it is dropped afterwards.
-        poll_fn(|context| {
-            drop(call.as_mut().poll(context));
-            Poll::Ready(())
-        })
-        .await;
+        drop(call.as_mut().poll(&mut Context::from_waker(Waker::noop())));
     }
 
     /// Closes the connection after the jobs that were accepted. Closing twice does nothing.
