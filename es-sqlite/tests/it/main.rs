@@ -1,3 +1,8 @@
 //! What the SQLite engine promises, alone and beyond the contract.
 
 mod conformance;
+mod damage;
+mod files;
+mod processes;
+mod read_models;
+mod support;

@@ -1,0 +1,259 @@
+//! Facts about files: opening, closing, what is refused.
+
+use std::fs;
+use std::time::Duration;
+
+use es_framework::{AppendError, ErrorKind, ExpectedVersion, StoreError};
+use es_sqlite::{SqliteStore, rusqlite};
+
+use crate::support::{all, event, files, folder, id, on_writer, sql, texts, write};
+
+#[tokio::test]
+async fn no_other_file_stays_after_close() {
+    let (_folder, path) = folder();
+    let store = SqliteStore::open(&path).await.unwrap();
+    let watch = store.all().watch().await.unwrap();
+    for n in 0..100 {
+        write(&store, &format!("s-{n}"), "x").await;
+    }
+    assert_eq!(all(&store).await.len(), 100);
+    assert!(files(&path).contains(&"store.db-wal".to_owned()));
+    store.close().await.unwrap();
+    drop(watch);
+    assert_eq!(files(&path), ["store.db"]);
+    store.close().await.unwrap();
+    assert!(matches!(store.all().read().collect().await, Err(StoreError::Closed)));
+    let refused = store.stream(id("s-1")).write(event("x"), ExpectedVersion::Any).await;
+    assert!(matches!(refused, Err(AppendError::Store(StoreError::Closed))));
+}
+
+#[tokio::test]
+async fn no_other_file_stays_when_the_last_of_two_handles_closes() {
+    let (_folder, path) = folder();
+    let first = SqliteStore::open(&path).await.unwrap();
+    let second = SqliteStore::open(&path).await.unwrap();
+    write(&first, "s-1", "a").await;
+    write(&second, "s-1", "b").await;
+    assert_eq!(texts(&all(&first).await), ["a", "b"]);
+    first.close().await.unwrap();
+    write(&second, "s-1", "c").await;
+    second.close().await.unwrap();
+    assert_eq!(files(&path), ["store.db"]);
+}
+
+#[tokio::test]
+async fn a_store_that_is_dropped_ends_its_threads_and_leaves_no_other_file() {
+    let (_folder, path) = folder();
+    let store = SqliteStore::open(&path).await.unwrap();
+    write(&store, "s-1", "a").await;
+    assert_eq!(all(&store).await.len(), 1);
+    drop(store);
+    for _ in 0..5_000 {
+        if files(&path) == ["store.db"] {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    panic!("the connections of a dropped store are still open: {:?}", files(&path));
+}
+
+#[tokio::test]
+async fn a_path_with_special_characters_is_a_path() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a?b#c%20&mode=memory é.db");
+    let store = SqliteStore::open(&path).await.unwrap();
+    write(&store, "s-1", "a").await;
+    store.close().await.unwrap();
+    let store = SqliteStore::builder().read_only(true).open(&path).await.unwrap();
+    assert_eq!(all(&store).await.len(), 1);
+    store.close().await.unwrap();
+    assert!(path.exists());
+}
+
+#[tokio::test]
+async fn a_mistyped_path_makes_no_store() {
+    let (_folder, path) = folder();
+    for builder in [SqliteStore::builder().create(false), SqliteStore::builder().read_only(true)] {
+        let error = builder.open(&path).await.unwrap_err();
+        assert!(matches!(&error, StoreError::Missing { path: named } if *named == path.display().to_string()));
+        assert_eq!(files(&path), Vec::<String>::new());
+    }
+    let nowhere = path.join("deeper").join("store.db");
+    assert!(matches!(SqliteStore::open(&nowhere).await.unwrap_err(), StoreError::Io { .. }));
+}
+
+#[tokio::test]
+async fn a_file_that_is_not_ours_is_refused_and_not_touched() {
+    let (_folder, path) = folder();
+    sql(&path).execute_batch("PRAGMA journal_mode = WAL; CREATE TABLE t (x); INSERT INTO t VALUES (1);").unwrap();
+    let of_others = fs::read(&path).unwrap();
+    let long_text = "not a database, and longer than a header ".repeat(10).into_bytes();
+    for content in [of_others, b"short".to_vec(), long_text] {
+        fs::write(&path, &content).unwrap();
+        for builder in [SqliteStore::builder(), SqliteStore::builder().read_only(true)] {
+            let error = builder.open(&path).await.unwrap_err();
+            assert!(matches!(error, StoreError::NotAStore { .. }), "{error}");
+        }
+        assert_eq!(fs::read(&path).unwrap(), content);
+        assert_eq!(files(&path), ["store.db"]);
+    }
+    fs::write(&path, b"").unwrap();
+    let error = SqliteStore::builder().create(false).open(&path).await.unwrap_err();
+    assert!(matches!(error, StoreError::NotAStore { .. }), "{error}");
+    let folder = SqliteStore::open(path.parent().unwrap()).await.unwrap_err();
+    assert!(matches!(folder, StoreError::NotAStore { .. }), "{folder}");
+}
+
+#[tokio::test]
+async fn a_newer_format_is_refused() {
+    let (_folder, path) = folder();
+    SqliteStore::open(&path).await.unwrap().close().await.unwrap();
+    sql(&path).execute_batch("PRAGMA user_version = 2").unwrap();
+    let error = SqliteStore::open(&path).await.unwrap_err();
+    assert!(matches!(error, StoreError::NewerFormat { found: 2, known: 1 }), "{error}");
+}
+
+#[tokio::test]
+async fn a_format_that_changes_under_an_open_store_stops_it() {
+    let (_folder, path) = folder();
+    let store = SqliteStore::open(&path).await.unwrap();
+    write(&store, "s-1", "a").await;
+    sql(&path).execute_batch("PRAGMA user_version = 2").unwrap();
+    let changed = |error: &StoreError| matches!(error, StoreError::FormatChanged { opened: 1, found: 2 });
+    assert!(changed(&store.all().read().collect().await.unwrap_err()));
+    let refused = store.stream(id("s-1")).write(event("b"), ExpectedVersion::Any).await.unwrap_err();
+    assert!(matches!(&refused, AppendError::Store(error) if changed(error)), "{refused}");
+    sql(&path).execute_batch("PRAGMA user_version = 1").unwrap();
+    assert_eq!(texts(&all(&store).await), ["a"]);
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_store_that_needs_an_unknown_feature_is_read_and_not_written() {
+    let (_folder, path) = folder();
+    let store = SqliteStore::open(&path).await.unwrap();
+    write(&store, "s-1", "a").await;
+    // A text's checksum, made by another implementation of the documented bytes.
+    let row = "INSERT INTO es_meta VALUES ('write_requires', 'merged-index', 1700840087)";
+    on_writer(&store, move |connection| connection.execute_batch(row)).await;
+    store.close().await.unwrap();
+    let error = SqliteStore::open(&path).await.unwrap_err();
+    assert!(matches!(&error, StoreError::WriteRequires { feature } if feature == "merged-index"), "{error:?}");
+    let store = SqliteStore::builder().read_only(true).open(&path).await.unwrap();
+    assert_eq!(texts(&all(&store).await), ["a"]);
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_store_opened_read_only_reads_and_watches_and_writes_nothing() {
+    let (_folder, path) = folder();
+    let writer = SqliteStore::open(&path).await.unwrap();
+    write(&writer, "s-1", "a").await;
+    let reader = SqliteStore::builder().read_only(true).open(&path).await.unwrap();
+    assert_eq!(texts(&all(&reader).await), ["a"]);
+    let refused = reader.stream(id("s-1")).write(event("b"), ExpectedVersion::Any).await.unwrap_err();
+    assert!(matches!(refused, AppendError::Store(StoreError::ReadOnly)), "{refused}");
+    let mut watch = reader.all().watch().await.unwrap();
+    write(&writer, "s-1", "b").await;
+    assert_eq!(&watch.next().await.unwrap().unwrap().payload[..], b"b");
+    reader.close().await.unwrap();
+    writer.close().await.unwrap();
+    assert_eq!(files(&path), ["store.db"]);
+}
+
+#[tokio::test]
+async fn a_full_disk_is_an_error_and_the_store_is_usable_again() {
+    let (_folder, path) = folder();
+    let store = SqliteStore::open(&path).await.unwrap();
+    write(&store, "s-1", "a").await;
+    let pages = on_writer(&store, |connection| {
+        let pages: i64 = connection.query_row("PRAGMA page_count", [], |row| row.get(0))?;
+        connection.query_row(&format!("PRAGMA max_page_count = {pages}"), [], |row| row.get::<_, i64>(0))
+    })
+    .await;
+    let refused = store.stream(id("s-1")).write(event("b".repeat(100_000)), ExpectedVersion::Any).await.unwrap_err();
+    assert!(matches!(refused, AppendError::Store(StoreError::DiskFull { .. })), "{refused:?}");
+    assert_eq!(refused.kind(), ErrorKind::Retry);
+    on_writer(&store, move |connection| {
+        connection.query_row(&format!("PRAGMA max_page_count = {}", pages + 1_000), [], |row| row.get::<_, i64>(0))
+    })
+    .await;
+    write(&store, "s-1", "c").await;
+    let events = all(&store).await;
+    assert_eq!(texts(&events), ["a", "c"]);
+    assert_eq!(events[1].position, 2);
+    assert_eq!(events[1].version, 2);
+    store.close().await.unwrap();
+}
+
+/// Appends share a transaction; the one that does not fit on the disk must not take the others with it.
+#[tokio::test]
+async fn an_append_that_cannot_be_written_leaves_the_others_of_its_group_alone() {
+    let (_folder, path) = folder();
+    let store = SqliteStore::open(&path).await.unwrap();
+    write(&store, "s-1", "a").await;
+    on_writer(&store, |connection| {
+        let pages: i64 = connection.query_row("PRAGMA page_count", [], |row| row.get(0))?;
+        connection.query_row(&format!("PRAGMA max_page_count = {}", pages + 20), [], |row| row.get::<_, i64>(0))
+    })
+    .await;
+    // Holds the writer up, so that what follows waits together.
+    let (hold, held) = std::sync::mpsc::channel::<()>();
+    let holding = tokio::spawn({
+        let store = store.clone();
+        async move { store.transact(move |_| held.recv()).await }
+    });
+    let mut waiting = Vec::new();
+    for n in 0..20 {
+        let payload = if n == 7 { "x".repeat(1_000_000) } else { n.to_string() };
+        let expected = if n == 9 { ExpectedVersion::StreamExists } else { ExpectedVersion::NoStream };
+        let stream = store.stream(id(&format!("g-{n}")));
+        waiting.push(tokio::spawn(async move { stream.write(event(payload), expected).await }));
+        tokio::task::yield_now().await;
+    }
+    hold.send(()).unwrap();
+    holding.await.unwrap().unwrap();
+    for (n, write) in waiting.into_iter().enumerate() {
+        let done = write.await.unwrap();
+        match n {
+            7 => assert!(matches!(done, Err(AppendError::Store(StoreError::DiskFull { .. }))), "{done:?}"),
+            9 => assert!(matches!(done, Err(AppendError::Conflict { .. })), "{done:?}"),
+            _ => assert_eq!(done.unwrap().version(), 1),
+        }
+    }
+    let events = all(&store).await;
+    assert_eq!(events.len(), 19);
+    assert!(events.iter().zip(1..).all(|(event, n)| event.position == n));
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_read_models_failure_or_panic_writes_nothing_and_harms_no_append() {
+    let (_folder, path) = folder();
+    let store = SqliteStore::open(&path).await.unwrap();
+    write(&store, "s-1", "a").await;
+    on_writer(&store, |connection| connection.execute_batch("CREATE TABLE model (x)")).await;
+    let failed = store.transact(|connection| {
+        connection.execute("INSERT INTO model VALUES (1)", []).unwrap();
+        Err::<(), _>("no")
+    });
+    assert!(matches!(failed.await, Err(es_sqlite::TransactError::Body("no"))));
+    let panicked = store.transact(|connection| -> rusqlite::Result<()> {
+        connection.execute("INSERT INTO model VALUES (1)", [])?;
+        panic!("on purpose")
+    });
+    assert!(matches!(
+        panicked.await,
+        Err(es_sqlite::TransactError::Panicked { message }) if message.contains("on purpose")
+    ));
+    let ended = store.transact(|connection| connection.execute_batch("INSERT INTO model VALUES (1); ROLLBACK"));
+    assert!(matches!(ended.await, Err(es_sqlite::TransactError::Store(StoreError::Internal { .. }))));
+    write(&store, "s-1", "b").await;
+    let count: i64 = on_writer(&store, |connection| {
+        connection.query_row("SELECT count(*) FROM model", [], |row| row.get(0))
+    })
+    .await;
+    assert_eq!(count, 0);
+    assert_eq!(texts(&all(&store).await), ["a", "b"]);
+    store.close().await.unwrap();
+}

@@ -1,0 +1,78 @@
+//! What the tests share.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use es_framework::{CandidateEvent, EventId, ExpectedVersion, Store, StoredEvent, StreamId};
+use es_sqlite::{SqliteStore, rusqlite};
+use tempfile::TempDir;
+
+/// The variable that names the store to a test that is run as a process of its own.
+pub(crate) const CHILD: &str = "ES_SQLITE_TEST_STORE";
+
+pub(crate) fn folder() -> (TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store.db");
+    (folder, path)
+}
+
+pub(crate) fn event(payload: impl AsRef<str>) -> CandidateEvent {
+    CandidateEvent::new("tested", payload.as_ref().to_owned()).unwrap()
+}
+
+pub(crate) fn with_id(payload: &str, id: &str) -> CandidateEvent {
+    event(payload).with_id(EventId::text(id).unwrap())
+}
+
+pub(crate) fn id(stream: &str) -> StreamId {
+    StreamId::new(stream).unwrap()
+}
+
+pub(crate) async fn write(store: &Store, stream: &str, payload: &str) {
+    store.stream(id(stream)).write(event(payload), ExpectedVersion::Any).await.unwrap();
+}
+
+pub(crate) async fn all(store: &Store) -> Vec<StoredEvent> {
+    store.all().read().collect().await.unwrap()
+}
+
+pub(crate) fn texts(events: &[StoredEvent]) -> Vec<String> {
+    events.iter().map(|event| String::from_utf8(event.payload.to_vec()).unwrap()).collect()
+}
+
+/// A connection of somebody with plain SQL.
+pub(crate) fn sql(path: &Path) -> rusqlite::Connection {
+    rusqlite::Connection::open(path).unwrap()
+}
+
+/// The files beside the store that begin with its name.
+pub(crate) fn files(path: &Path) -> Vec<String> {
+    let folder = std::fs::read_dir(path.parent().unwrap()).unwrap();
+    let mut names: Vec<String> = folder.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+/// Runs a test of this binary as a process of its own, on the store at `path`.
+pub(crate) fn child(test: &str, path: &Path) -> Child {
+    Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--nocapture", "--test-threads=1"])
+        .env(CHILD, path)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+/// The store of a test that runs as a process of its own; nothing where it is run among all others.
+pub(crate) fn in_child() -> Option<PathBuf> {
+    std::env::var_os(CHILD).map(PathBuf::from)
+}
+
+/// Runs something in a write transaction on the store's own connection.
+pub(crate) async fn on_writer<T: Send + 'static>(
+    store: &SqliteStore,
+    body: impl FnOnce(&rusqlite::Connection) -> rusqlite::Result<T> + Send + 'static,
+) -> T {
+    store.transact(body).await.unwrap()
+}
