@@ -215,13 +215,11 @@ impl SnapshotKeys {
     fn expand(&self, private: &TokenStream) -> TokenStream {
         let codec = self.codec.get().map_or_else(|| quote!(#private::DefaultCodec), |codec| quote!(#codec));
         let version = self.version.get().map_or(1, |(version, _)| *version);
-        let policy = match self.when.get() {
-            Some(when) => quote!(#private::SnapshotPolicy::When(#when)),
-            None => {
-                let every = self.every.get();
-                quote!(#private::every(#every))
-            }
-        };
+        let every = self.every.get();
+        let policy = self
+            .when
+            .get()
+            .map_or_else(|| quote!(#private::every(#every)), |when| quote!(#private::SnapshotPolicy::When(#when)));
         // Where the state is not serde's, the error points at the key that asks for it.
         let new = quote_spanned!(self.key.span()=> #private::Snapshots::<Self>::new::<#codec>);
         quote!(::core::option::Option::Some(#new(#policy, #version)))

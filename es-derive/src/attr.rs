@@ -81,9 +81,12 @@ pub(crate) fn keys(
                 let name = key.unraw().to_string();
                 if expected.contains(&name.as_str()) {
                     let taken = take(ctxt, &key, input);
-                    let taken = taken.and_then(|()| match input.is_empty() || input.peek(Token![,]) {
-                        true => Ok(()),
-                        false => Err(input.error("expected `,`")),
+                    let taken = taken.and_then(|()| {
+                        if input.is_empty() || input.peek(Token![,]) {
+                            Ok(())
+                        } else {
+                            Err(input.error("expected `,`"))
+                        }
                     });
                     if let Err(error) = taken {
                         ctxt.push(error);

@@ -14,14 +14,14 @@ mod serde_attr;
 use proc_macro::TokenStream;
 use syn::{DeriveInput, parse_macro_input};
 
-#[doc = include_str!("../docs/event.md")]
+/// Derives `es_framework::Event`; the documentation stands there.
 #[proc_macro_derive(Event, attributes(es, serde))]
 pub fn derive_event(input: TokenStream) -> TokenStream {
     let input = parse_macro_input!(input as DeriveInput);
     event::derive(&input).into()
 }
 
-#[doc = include_str!("../docs/aggregate.md")]
+/// Derives `es_framework::Aggregate`; the documentation stands there.
 #[proc_macro_derive(Aggregate, attributes(es))]
 pub fn derive_aggregate(input: TokenStream) -> TokenStream {
     let input = parse_macro_input!(input as DeriveInput);

@@ -141,12 +141,9 @@ fn mirror(event: &Input<'_>) -> TokenStream {
     // Without parameters: serde adds those of the mirror.
     let remote = ident.to_string();
     let serde = quote!(#private::serde).to_string();
-    let bounds = is_generic(event.generics).then(|| {
-        // The same bounds as on the implementations, in serde's words.
-        let (serialize, deserialize) = field_bounds(event);
-        let (serialize, deserialize) = (quote!(#(#serialize),*).to_string(), quote!(#(#deserialize),*).to_string());
-        quote!(#[serde(bound(serialize = #serialize, deserialize = #deserialize))])
-    });
+    // The same bounds as on the implementations, in serde's words; without them serde would guess.
+    let (serialize, deserialize) = field_bounds(event);
+    let (serialize, deserialize) = (quote!(#(#serialize),*).to_string(), quote!(#(#deserialize),*).to_string());
     let container = event.serde.pass_through();
     let generics = event.generics;
     let body = event.variants.iter().map(|variant| {
@@ -165,7 +162,7 @@ fn mirror(event: &Input<'_>) -> TokenStream {
     quote! {
         #[derive(#private::serde::Serialize, #private::serde::Deserialize)]
         #[serde(crate = #serde, remote = #remote, rename = "Payload")]
-        #bounds
+        #[serde(bound(serialize = #serialize, deserialize = #deserialize))]
         #container
         #body
     }

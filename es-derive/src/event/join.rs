@@ -60,9 +60,10 @@ pub(crate) fn expand(event: &Input<'_>, parts: &[Part<'_>]) -> TokenStream {
         })
         .collect();
     let variants: Vec<_> = parts.iter().map(|part| part.ident).collect();
-    let encode = match parts {
-        [] => quote!(match *self {}),
-        _ => quote!(match self { #(Self::#variants(__event) => #as_event::encode(__event),)* }),
+    let encode = if parts.is_empty() {
+        quote!(match *self {})
+    } else {
+        quote!(match self { #(Self::#variants(__event) => #as_event::encode(__event),)* })
     };
     in_const(&quote! {
         #[automatically_derived]

@@ -1,7 +1,7 @@
 //! What the user wrote, as own structs.
 
 use proc_macro2::{Ident, TokenStream};
-use quote::ToTokens;
+use quote::{ToTokens, quote};
 use syn::ext::IdentExt;
 use syn::parse::Parser;
 use syn::{Attribute, DeriveInput, Fields, Generics, LitInt, LitStr, Type};
@@ -115,13 +115,9 @@ impl<'a> Input<'a> {
 
     /// The type of the codec that writes a variant.
     pub(crate) fn codec_of(&self, variant: &Variant<'_>) -> TokenStream {
-        match variant.keys.codec.as_ref().or(self.codec.as_ref()) {
-            Some(codec) => codec.to_token_stream(),
-            None => {
-                let private = self.framework.private();
-                quote::quote!(#private::DefaultCodec)
-            }
-        }
+        let private = self.framework.private();
+        let named = variant.keys.codec.as_ref().or(self.codec.as_ref());
+        named.map_or_else(|| quote!(#private::DefaultCodec), ToTokens::to_token_stream)
     }
 
     /// Whether a variant is written by bincode, as far as its name tells.

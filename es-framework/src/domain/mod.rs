@@ -10,7 +10,10 @@ mod provenance;
 mod repository;
 mod shape;
 
-pub use es_derive::{Aggregate, Event};
+#[doc = include_str!("aggregate.md")]
+pub use es_derive::Aggregate;
+#[doc = include_str!("event.md")]
+pub use es_derive::Event;
 
 pub use aggregate::{Aggregate, Apply, Context, Handle, Progress, SnapshotPolicy, Snapshots};
 #[cfg(feature = "bincode")]

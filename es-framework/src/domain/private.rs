@@ -4,6 +4,7 @@
 //! for, so that all of serde's field attributes mean what they mean everywhere; [`WithoutEnum`] and [`AsVariant`] take the
 //! enum's own layer off when the mirror is written, and put it on when it is read. So writing and reading agree by
 //! construction, and neither the index nor the Rust name of a variant is ever stored.
+#![expect(clippy::missing_errors_doc, clippy::missing_panics_doc, reason = "called by generated code only")]
 
 use std::any::TypeId;
 use std::collections::HashMap;
@@ -135,7 +136,8 @@ impl EventTypes {
 
 /// The types of an event with parameters, for which one static would be shared by all instances.
 pub fn types_of<E: 'static>(build: impl FnOnce() -> Vec<Arc<EventType>>) -> &'static [Arc<EventType>] {
-    static TYPES: OnceLock<RwLock<HashMap<TypeId, &'static [Arc<EventType>]>>> = OnceLock::new();
+    type Known = HashMap<TypeId, &'static [Arc<EventType>]>;
+    static TYPES: OnceLock<RwLock<Known>> = OnceLock::new();
     let types = TYPES.get_or_init(RwLock::default);
     if let Some(known) = types.read().unwrap_or_else(PoisonError::into_inner).get(&TypeId::of::<E>()) {
         return known;

@@ -1,9 +1,16 @@
 //! What the derives promise, one test a fact.
 
 mod aggregate;
+#[cfg(all(feature = "bincode", feature = "json"))]
+mod codecs;
+#[cfg(feature = "bincode")]
+mod damaged;
 mod events;
 mod generics;
 mod renamed;
+mod serde_attributes;
 mod support;
+#[cfg(feature = "bincode")]
+mod ui;
 #[cfg(feature = "bincode")]
 mod variants;

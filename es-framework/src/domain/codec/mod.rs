@@ -1,5 +1,11 @@
 //! How values become bytes.
 
+#[cfg(feature = "bincode")]
+mod guard;
+
+#[cfg(feature = "bincode")]
+use std::marker::PhantomData;
+
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -88,20 +94,13 @@ impl CodecError {
 /// The compact default: bincode 2 with its standard configuration (little-endian, variable-length integers).
 ///
 /// It writes fields in order without their names, so it fits neither `#[serde(flatten)]`, `skip_serializing_if` nor
-/// untagged enums; take [`Json`] where you need those. Feature `bincode`, on by default.
+/// untagged enums; take `Json` where you need those. Feature `bincode`, on by default.
+///
+/// Reading is bounded by the bytes there are. Values nested deeper than 128 levels are refused, as in JSON, and so are more
+/// than 65,536 values that take no bytes, as in a `Vec<()>`.
 #[cfg(feature = "bincode")]
 #[derive(Debug, Clone, Copy)]
 pub struct Bincode;
-
-#[cfg(feature = "bincode")]
-impl Bincode {
-    /// Bounds what a damaged length can make the decoder reserve; twice the default limit of a payload.
-    const LIMIT: usize = 32 << 20;
-
-    const fn config() -> impl bincode::config::Config {
-        bincode::config::standard().with_limit::<{ Self::LIMIT }>()
-    }
-}
 
 #[cfg(feature = "bincode")]
 impl Codec for Bincode {
@@ -114,7 +113,9 @@ impl Codec for Bincode {
     }
 
     fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
-        let (value, used) = bincode::serde::decode_from_slice(bytes, Self::config())
+        let bounds = guard::Bounds::of(bytes.len());
+        let seed = guard::Guarded::new(PhantomData::<T>, &bounds);
+        let (value, used) = bincode::serde::seed_decode_from_slice(seed, bytes, bincode::config::standard())
             .map_err(|error| CodecError::decode(Self::ID, error))?;
         match bytes.len() - used {
             0 => Ok(value),

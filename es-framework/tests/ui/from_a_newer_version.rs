@@ -1,0 +1,15 @@
+use es_framework::Event;
+
+#[derive(Event)]
+enum AccountEvent {
+    #[es(name = "account.opened", from(version = 2, type = String))]
+    Opened { owner: String },
+}
+
+impl From<String> for AccountEvent {
+    fn from(owner: String) -> Self {
+        Self::Opened { owner }
+    }
+}
+
+fn main() {}

@@ -1,0 +1,7 @@
+use es_framework::Event;
+
+#[derive(Event)]
+#[es = "opened"]
+struct Opened;
+
+fn main() {}

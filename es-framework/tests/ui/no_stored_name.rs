@@ -1,0 +1,8 @@
+use es_framework::Event;
+
+#[derive(Event)]
+enum AccountEvent {
+    Opened { owner: String },
+}
+
+fn main() {}
