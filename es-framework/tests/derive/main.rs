@@ -10,7 +10,6 @@ mod generics;
 mod renamed;
 mod serde_attributes;
 mod support;
-#[cfg(feature = "bincode")]
 mod ui;
 #[cfg(feature = "bincode")]
 mod variants;

@@ -110,6 +110,6 @@ fn write_name(name: &str, text: &mut String) {
     if !name.is_empty() && name.chars().all(|c| c.is_alphanumeric() || c == '_') {
         text.push_str(name);
     } else {
-        text.push_str(&format!("{name:?}"));
+        text.extend(["\"", &name.escape_debug().to_string(), "\""]);
     }
 }

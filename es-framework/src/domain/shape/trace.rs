@@ -250,7 +250,7 @@ struct Tracer<'t> {
     finishing: bool,
 }
 
-impl<'t> Tracer<'t> {
+impl Tracer<'_> {
     /// Gives a value to a place; if it is refused, the next pass gives another.
     fn give<R>(self, slot: SlotId, ask: impl FnOnce(Self) -> Result<R, Refused>) -> Result<R, Refused> {
         let refusals = self.trace.with(slot, |slot| slot.refusals)?;
