@@ -1,1 +1,60 @@
-//! The SQLite engine.
+//! The SQLite engine of `es_framework`: one file, several processes, nothing to install.
+//!
+//! It is *not* a place for domain types, and it shares no connection with the caller: the file's format is
+//! documented in `docs/file-format.md`, and what survives what in `docs/durability.md`.
+//!
+//! ```
+//! use es_framework::{CandidateEvent, ExpectedVersion};
+//! use es_sqlite::SqliteStore;
+//!
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let folder = tempfile::tempdir()?;
+//! # let path = folder.path().join("bank.db");
+//! let store = SqliteStore::open(&path).await?;
+//! let account = store.open_stream("account-alice")?;
+//! account.write(CandidateEvent::new("deposited", "500")?, ExpectedVersion::NoStream).await?;
+//! assert_eq!(account.read().collect().await?.len(), 1);
+//! store.close().await?;
+//! # Ok(()) }
+//! ```
+//!
+//! An application that links SQLite by other means (sqlx's driver, another version of rusqlite) cannot link this crate
+//! beside it: both declare `links = "sqlite3"`.
+
+mod append;
+mod bounded;
+mod builder;
+mod busy;
+mod cells;
+mod commands;
+mod engine;
+mod errors;
+mod file;
+mod log;
+mod meta;
+mod model;
+mod names;
+mod open;
+mod page;
+mod poller;
+mod pool;
+mod queue;
+mod row_sum;
+mod rows;
+mod schema;
+mod snapshots;
+mod store;
+mod streams;
+mod transact;
+mod worker;
+mod writer;
+
+pub use builder::{Builder, Durability};
+#[doc(hidden)]
+pub use file::SqliteFile;
+pub use model::{SqliteModel, SqliteTx};
+pub use store::SqliteStore;
+/// The rusqlite that projectors and queries are written with: the one this crate links.
+pub use tokio_rusqlite::rusqlite;
+#[doc(hidden)]
+pub use transact::TransactError;
