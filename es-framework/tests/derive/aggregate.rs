@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use es_framework::{Aggregate, Event, Progress, Version};
+use es_framework::{Aggregate, Event};
 
 use crate::events::Counted;
 
@@ -87,6 +87,7 @@ fn without_the_key_no_snapshots_are_taken_and_the_state_need_not_be_serde_s() {
 
 #[cfg(feature = "bincode")]
 mod snapshots {
+    use es_framework::{Progress, Version};
     use serde::{Deserialize, Serialize};
 
     use super::*;

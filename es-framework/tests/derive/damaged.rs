@@ -12,13 +12,13 @@ use crate::support::{payload, round_trip, stored_as};
 enum Kind {
     None,
     Text(String),
-    Many { list: Vec<Kind>, map: BTreeMap<String, Option<char>> },
+    Many { list: Vec<Self>, map: BTreeMap<String, Option<char>> },
 }
 
 #[derive(Debug, Clone, PartialEq, Event)]
-enum Everything {
+enum Damaged {
     #[es(name = "everything")]
-    Everything {
+    Mixture {
         numbers: (u8, i16, u32, i64, u128, f64),
         text: Box<str>,
         bytes: Vec<u8>,
@@ -37,16 +37,16 @@ enum Everything {
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct Nested(Option<Box<Nested>>);
+struct Nested(Option<Box<Self>>);
 
-fn decode(name: &str, bytes: Vec<u8>) -> Result<Everything, DecodeError> {
-    Everything::decode(&stored_as(name, 1, "bincode", bytes))
+fn decode(name: &str, bytes: Vec<u8>) -> Result<Damaged, DecodeError> {
+    Damaged::decode(&stored_as(name, 1, "bincode", bytes))
 }
 
 proptest! {
     #[test]
     fn bytes_at_random_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-        for name in Everything::names() {
+        for name in Damaged::names() {
             if let Ok(event) = decode(name, bytes.clone()) {
                 prop_assert_eq!(round_trip(&event), event);
             }
@@ -55,7 +55,7 @@ proptest! {
 
     #[test]
     fn a_flipped_byte_never_panics(at in 0_usize..200, byte in any::<u8>()) {
-        let event = Everything::Everything {
+        let event = Damaged::Mixture {
             numbers: (1, -2, 3, -4, 5, 0.5),
             text: "some text".into(),
             bytes: vec![1; 20],
@@ -87,7 +87,7 @@ fn a_value_nested_without_end_is_an_error() {
 
 #[test]
 fn what_was_written_is_read_however_much_it_is() {
-    let event = Everything::Numbers(vec![1; 6 << 20]);
+    let event = Damaged::Numbers(vec![1; 6 << 20]);
     assert_eq!(payload(&event).len(), (6 << 20) + 5);
     assert!(round_trip(&event) == event, "six million numbers");
 }

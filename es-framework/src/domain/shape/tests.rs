@@ -185,20 +185,20 @@ fn an_enum_without_variants_ends() {
 fn a_recursive_type_refers_to_itself() {
     #[derive(Deserialize)]
     struct Node {
-        next: Option<Box<Node>>,
-        children: Vec<Node>,
+        next: Option<Box<Self>>,
+        children: Vec<Self>,
         value: u64,
     }
     #[derive(Deserialize)]
     enum Expression {
-        Add(Box<Expression>, Box<Expression>),
-        Negate { inner: Box<Expression>, sign: char },
-        Not(Box<Expression>),
+        Add(Box<Self>, Box<Self>),
+        Negate { inner: Box<Self>, sign: char },
+        Not(Box<Self>),
         Number(i64),
     }
     #[derive(Deserialize)]
     struct Endless {
-        inner: Box<Endless>,
+        inner: Box<Self>,
         after: u8,
     }
     #[derive(Deserialize)]
@@ -313,10 +313,10 @@ fn a_type_that_panics_or_never_ends_is_opaque() {
             panic!("{text:?} was never expected");
         }
     }
-    struct Deep(Vec<Deep>);
+    struct Deep(Vec<Self>);
     impl<'de> Deserialize<'de> for Deep {
         fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-            Vec::deserialize(deserializer).map(Deep)
+            Vec::deserialize(deserializer).map(Self)
         }
     }
     /// Asks for itself by a visitor of another type each time serde looks.
