@@ -49,15 +49,18 @@ pub mod durable;
 pub mod filters;
 mod fixture;
 pub mod idempotency;
+pub mod limits;
 mod macros;
 pub mod meddling;
 pub mod model;
+pub mod paging;
 pub mod projections;
 pub mod reading;
 pub mod shared;
 pub mod snapshots;
 pub mod store;
 pub mod support;
+pub mod watched;
 pub mod watching;
 pub mod writing;
 

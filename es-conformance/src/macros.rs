@@ -30,6 +30,15 @@ macro_rules! conformance {
                 a5_a_stream_can_be_checked_without_being_written
                 a5_a_stream_named_twice_is_refused
                 a5_no_reader_sees_part_of_an_append
+                a7_positions_have_no_gaps_whatever_failed_in_between
+                a7_nothing_new_appears_below_a_position_that_was_seen
+                a8_one_append_has_one_time_from_the_clock_of_the_store
+                a8_a_clock_set_back_is_overruled_by_the_log_and_reported
+                a8_a_clock_before_1970_is_no_reason_to_fail
+                a8_time_never_runs_backwards_in_position_order
+                a11_a_handle_that_is_behind_is_judged_by_the_log
+            }
+            limits {
                 a6_ids_that_begin_with_at_cannot_be_written
                 a6_a_stream_id_has_1_to_255_bytes
                 a6_a_payload_over_its_limit_is_refused
@@ -38,13 +47,6 @@ macro_rules! conformance {
                 a6_an_append_of_too_many_bytes_is_refused
                 a6_the_default_limits_are_those_of_the_contract
                 a6_what_is_wrong_is_said_before_what_is_unexpected
-                a7_positions_have_no_gaps_whatever_failed_in_between
-                a7_nothing_new_appears_below_a_position_that_was_seen
-                a8_one_append_has_one_time_from_the_clock_of_the_store
-                a8_a_clock_set_back_is_overruled_by_the_log_and_reported
-                a8_a_clock_before_1970_is_no_reason_to_fail
-                a8_time_never_runs_backwards_in_position_order
-                a11_a_handle_that_is_behind_is_judged_by_the_log
             }
             concurrency {
                 a9_twenty_writers_of_one_stream_that_expect_nothing_all_succeed
@@ -101,6 +103,14 @@ macro_rules! conformance {
                 c2_version_existence_and_metrics_of_a_stream_can_be_asked
                 c2_streams_are_listed_in_pages_in_the_order_of_their_first_events
                 c2_the_streams_of_a_category_are_listed_in_pages
+                c5_events_read_back_byte_for_byte
+                c5_empty_metadata_is_not_no_metadata
+                c5_the_shape_of_a_type_reads_back
+                c5_ids_read_back_as_they_were_written
+                c7_a_stream_is_read_as_of_a_version_a_time_or_a_position
+                c7_all_is_read_as_of_a_position_or_a_time
+            }
+            paging {
                 c4_pages_of_any_size_give_the_same_events
                 c4_a_page_is_bounded_in_events_and_bytes_but_holds_one_at_least
                 c4_a_page_counts_metadata_in_its_bytes
@@ -110,12 +120,6 @@ macro_rules! conformance {
                 c4_half_read_readers_block_nobody
                 c4_a_read_is_a_stream_of_events_and_of_batches
                 c4_a_next_that_is_dropped_loses_no_event
-                c5_events_read_back_byte_for_byte
-                c5_empty_metadata_is_not_no_metadata
-                c5_the_shape_of_a_type_reads_back
-                c5_ids_read_back_as_they_were_written
-                c7_a_stream_is_read_as_of_a_version_a_time_or_a_position
-                c7_all_is_read_as_of_a_position_or_a_time
             }
             filters {
                 c3_every_filter_answers_what_the_evaluator_says
@@ -139,6 +143,8 @@ macro_rules! conformance {
                 d2_thousands_of_idle_watchers_are_no_burden
                 d3_a_write_wakes_a_waiting_watcher
                 d4_a_retry_that_writes_nothing_gives_watchers_nothing
+            }
+            watched {
                 d5_a_slow_watcher_gets_each_event_of_a_flood_once_and_in_order
                 d5_a_flood_of_large_events_is_watched_whole
                 d5_a_watcher_that_pauses_again_and_again_misses_nothing

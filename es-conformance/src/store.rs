@@ -17,8 +17,8 @@ fn key(text: &str) -> CellKey {
     CellKey::new(text).expect("a test's cell keys are valid")
 }
 
-fn bytes(text: &'static str) -> Option<Bytes> {
-    Some(Bytes::from_static(text.as_bytes()))
+fn bytes(text: &'static str) -> Bytes {
+    Bytes::from_static(text.as_bytes())
 }
 
 pub async fn f1_every_store_has_an_id_of_its_own(fixture: &impl Fixture) {
@@ -33,7 +33,7 @@ pub async fn f1_two_stores_share_nothing(fixture: &impl Fixture) {
     let first = Append::to(id("a-1"), ExpectedVersion::NoStream, crate::support::keyed("one", "1"));
     append(&one, first.clone().command(command("key", "one"))).await;
     one.all().snapshot("sum", p(1), "x").await.expect("saved");
-    one.set_cell(&key("cell"), 0, bytes("x")).await.expect("set");
+    one.set_cell(&key("cell"), 0, Some(bytes("x"))).await.expect("set");
     assert!(log(&other).await.is_empty());
     assert_eq!(other.all().load_snapshot("sum").await.expect("can be loaded"), None);
     assert_eq!(other.cell(&key("cell")).await.expect("can be read"), None);
@@ -146,19 +146,19 @@ pub async fn cells_are_set_if_they_are_at_the_expected_revision(fixture: &impl F
     let store = fixture.open().await;
     let lease = key("lease/mailer");
     assert_eq!(store.cell(&lease).await.expect("can be read"), None);
-    let first = store.set_cell(&lease, 0, bytes("one")).await.expect("it does not exist");
+    let first = store.set_cell(&lease, 0, Some(bytes("one"))).await.expect("it does not exist");
     assert_eq!(first, 1);
     let cell = store.cell(&lease).await.expect("can be read").expect("was set");
     assert_eq!((&cell.key, cell.revision, &cell.value[..]), (&lease, 1, &b"one"[..]));
     for wrong in [0, 2, u64::MAX] {
-        let error = store.set_cell(&lease, wrong, bytes("no")).await.expect_err("it is at revision 1");
+        let error = store.set_cell(&lease, wrong, Some(bytes("no"))).await.expect_err("it is at revision 1");
         assert_eq!(error.kind(), ErrorKind::Conflict);
         refused!(
             Err::<u64, _>(error),
             CellError::Changed { key, expected, actual: 1 } if key == lease && expected == wrong,
         );
     }
-    assert_eq!(store.set_cell(&lease, 1, bytes("two")).await.expect("it is at revision 1"), 2);
+    assert_eq!(store.set_cell(&lease, 1, Some(bytes("two"))).await.expect("it is at revision 1"), 2);
     let cell = store.cell(&lease).await.expect("can be read").expect("was set");
     assert_eq!((cell.revision, &cell.value[..]), (2, &b"two"[..]));
 }
@@ -166,13 +166,13 @@ pub async fn cells_are_set_if_they_are_at_the_expected_revision(fixture: &impl F
 pub async fn cells_are_removed_and_never_get_an_old_revision_again(fixture: &impl Fixture) {
     let store = fixture.open().await;
     let lease = key("lease");
-    store.set_cell(&lease, 0, bytes("one")).await.expect("set");
+    store.set_cell(&lease, 0, Some(bytes("one"))).await.expect("set");
     refused!(store.set_cell(&lease, 0, None).await, CellError::Changed { actual: 1, .. });
     store.set_cell(&lease, 1, None).await.expect("removed");
     assert_eq!(store.cell(&lease).await.expect("can be read"), None);
-    refused!(store.set_cell(&lease, 1, bytes("x")).await, CellError::Changed { expected: 1, actual: 0, .. });
-    refused!(store.set_cell(&lease, 2, bytes("x")).await, CellError::Changed { actual: 0, .. });
-    let again = store.set_cell(&lease, 0, bytes("again")).await.expect("it does not exist");
+    refused!(store.set_cell(&lease, 1, Some(bytes("x"))).await, CellError::Changed { expected: 1, actual: 0, .. });
+    refused!(store.set_cell(&lease, 2, Some(bytes("x"))).await, CellError::Changed { actual: 0, .. });
+    let again = store.set_cell(&lease, 0, Some(bytes("again"))).await.expect("it does not exist");
     assert!(again > 2, "revision {again} was given before");
     let cell = store.cell(&lease).await.expect("can be read").expect("was set");
     assert_eq!((cell.revision, &cell.value[..]), (again, &b"again"[..]));
@@ -201,7 +201,7 @@ pub async fn cells_set_by_many_at_once_are_won_by_one(fixture: &impl Fixture) {
             while won.len() < 10 {
                 let counter = key("counter");
                 let revision = store.cell(&counter).await.expect("can be read").map_or(0, |cell| cell.revision);
-                match store.set_cell(&counter, revision, bytes("x")).await {
+                match store.set_cell(&counter, revision, Some(bytes("x"))).await {
                     Ok(revision) => won.push(revision),
                     Err(error) => assert_eq!(error.kind(), ErrorKind::Conflict, "{error}"),
                 }
@@ -227,7 +227,10 @@ pub async fn cells_and_appends_go_on_beside_each_other(fixture: &impl Fixture) {
         tasks.spawn(async move {
             for revision in 0..25 {
                 let own = key(&format!("cell-{n}"));
-                assert_eq!(setting.set_cell(&own, revision, bytes("x")).await.expect("nobody else"), revision + 1);
+                assert_eq!(
+                    setting.set_cell(&own, revision, Some(bytes("x"))).await.expect("nobody else"),
+                    revision + 1
+                );
             }
         });
     }

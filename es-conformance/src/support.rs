@@ -1,6 +1,7 @@
 //! What the facts are told with: clocks, events, recordings, waits that end.
 
 use std::future::{Future, IntoFuture, poll_fn};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::task::Poll;
@@ -12,6 +13,7 @@ use es_framework::{
     ListStreams, Metadata, Position, Read, Store, StoreError, StoredEvent, Stream, StreamId, Timestamp, Version, Watch,
     Watcher,
 };
+use futures_core::Stream as _;
 
 /// How long anything that must happen may take before a fact counts as broken. Nothing waits for this long in an engine
 /// that keeps the contract.
@@ -37,10 +39,8 @@ pub async fn within<F: IntoFuture>(what: &str, future: F) -> F::Output
 where
     F::IntoFuture: Send,
 {
-    match tokio::time::timeout(PATIENCE, future.into_future()).await {
-        Ok(output) => output,
-        Err(_) => panic!("{what}: nothing for {PATIENCE:?}"),
-    }
+    let output = tokio::time::timeout(PATIENCE, future.into_future()).await;
+    output.unwrap_or_else(|_| panic!("{what}: nothing for {PATIENCE:?}"))
 }
 
 /// Polls a future once, so that whatever it begins is begun, and drops it.
@@ -248,6 +248,15 @@ pub async fn take(watch: &mut Watch, count: usize) -> Vec<StoredEvent> {
         events.push(next(watch).await);
     }
     events
+}
+
+/// Polls a watch until it waits; panics if it has an event instead.
+pub async fn idle(watch: &mut Watch) {
+    for _ in 0..20 {
+        let polled = poll_fn(|context| Poll::Ready(Pin::new(&mut *watch).poll_next(context))).await;
+        assert!(polled.is_pending(), "a watch that has nothing to say said {polled:?}");
+        tokio::task::yield_now().await;
+    }
 }
 
 /// Panics unless a watch says once that its store was closed, and then ends.

@@ -14,7 +14,7 @@ fn can_be_spawned<T: Send + Unpin + 'static>() {}
 fn the_futures_of_the_store_are_send() {
     is_send(|store| store.append(Append::default()));
     is_send(|store| store.streams(ListStreams::default()));
-    is_send(|store| store.close());
+    is_send(Store::close);
     is_send(|store| async { store.all().write(Vec::new(), ExpectedVersion::Any).await });
     is_send(|store| async { store.all().write(Vec::new(), Version::ZERO).await });
     is_send(|store| async { store.all().version().await });
@@ -26,7 +26,10 @@ fn the_futures_of_the_store_are_send() {
     is_send(|store| async { store.all().watch().from_start().await?.next().await.transpose() });
     is_send(|store| async {
         let key = CellKey::new("key")?;
-        Ok::<_, es_framework::InvalidName>((store.cell(&key).await.is_ok(), store.set_cell(&key, 0, None).await.is_ok()))
+        Ok::<_, es_framework::InvalidName>((
+            store.cell(&key).await.is_ok(),
+            store.set_cell(&key, 0, None).await.is_ok(),
+        ))
     });
     is_send(|store| async {
         let key = CommandKey::new("key")?;

@@ -1,0 +1,178 @@
+//! C4: reads come in pages and hold nothing in between.
+#![expect(missing_docs, reason = "a fact's name says what it checks")]
+
+use std::pin::Pin;
+
+use es_framework::{Direction, Mark, PAGE_SCAN};
+use futures_core::Stream as _;
+
+use crate::fixture::Fixture;
+use crate::reading::two_streams;
+use crate::support::{
+    a_page, event, events_of, id, log, metadata, numbered, p, positions, stream, texts, typed, up_to, v, within, write,
+};
+
+pub async fn c4_pages_of_any_size_give_the_same_events(fixture: &impl Fixture) {
+    let store = two_streams(fixture).await;
+    let whole = log(&store).await;
+    for (events, bytes) in [(1, 1), (1, usize::MAX), (3, 1 << 20), (usize::MAX, 1), (7, 10), (20, 100), (0, 0)] {
+        let read = store.all().read().page(events, bytes);
+        assert_eq!(read.clone().collect().await.expect("can be read"), whole, "pages of {events} and {bytes} bytes");
+        let backward = read.clone().backward().collect().await.expect("can be read");
+        assert!(backward.iter().eq(whole.iter().rev()), "backward, pages of {events} and {bytes} bytes");
+        let limited = read.limit(7).collect().await.expect("can be read");
+        assert_eq!(limited, whole[..7], "limited, pages of {events} and {bytes} bytes");
+    }
+}
+
+pub async fn c4_a_page_is_bounded_in_events_and_bytes_but_holds_one_at_least(fixture: &impl Fixture) {
+    let store = fixture.open().await;
+    let account = stream(&store, "a-1");
+    write(&account, (0..10).map(|n| event(vec![n; 1_000])).collect::<Vec<_>>()).await;
+    for of in ["a-1", "@all"] {
+        for direction in [Direction::Forward, Direction::Backward] {
+            for (events, bytes, expected) in
+                [(4, 1 << 20, 4), (100, 2_500, 2), (100, 3_000, 3), (100, 10, 1), (100, 1 << 20, 10), (10, 10_000, 10)]
+            {
+                let read = a_page(of, |read| (read.events, read.bytes, read.direction) = (events, bytes, direction));
+                let page = store.engine().read(read).await.expect("can be read");
+                assert_eq!(page.events.len(), expected, "{of} {direction:?} {events} {bytes}");
+                assert_eq!(page.head, 10);
+                assert_eq!(page.end, expected == 10, "{of} {direction:?}: the end is reached or not");
+                if !page.end {
+                    let forward = direction == Direction::Forward;
+                    let last = if forward { expected as u64 } else { 11 - expected as u64 };
+                    assert_eq!(page.scanned, last, "{of} {direction:?}: go on from the last event of the page");
+                }
+            }
+        }
+    }
+}
+
+pub async fn c4_a_page_counts_metadata_in_its_bytes(fixture: &impl Fixture) {
+    let store = fixture.open().await;
+    let heavy = format!("{{\"text\": \"{}\"}}", "x".repeat(1_000));
+    let events: Vec<_> = (0..5).map(|_| event("x").with_metadata(metadata(&heavy))).collect();
+    write(&stream(&store, "a-1"), events).await;
+    let page = store.engine().read(a_page("a-1", |read| read.bytes = 2_100)).await.expect("can be read");
+    assert_eq!(page.events.len(), 2);
+}
+
+pub async fn c4_a_page_ends_after_10_000_rows_that_did_not_match(fixture: &impl Fixture) {
+    let store = fixture.open().await;
+    let busy = stream(&store, "busy-1");
+    write(&busy, typed("rare", "first")).await;
+    for _ in 0..5 {
+        write(&busy, vec![event("x"); 5_000]).await;
+    }
+    write(&busy, typed("rare", "last")).await;
+    // No engine can answer this filter with an index, so the rows have to be looked at.
+    let filter = || es_framework::Filter::new().type_like("r_re");
+    for of in ["busy-1", "@all"] {
+        let first = a_page(of, |read| read.filter = filter());
+        let page = store.engine().read(first.clone()).await.expect("can be read");
+        assert!(!page.end, "{of}: a page looks at {PAGE_SCAN} rows and is not the end");
+        assert!(page.scanned <= PAGE_SCAN as u64 && page.scanned > 0, "{of}: scanned up to {}", page.scanned);
+        assert_eq!(texts(&page.events), ["first"], "{of}");
+        let mut next = first;
+        next.after = page.scanned;
+        let page = store.engine().read(next).await.expect("can be read");
+        assert!(page.events.is_empty() && !page.end, "{of}: the second page has nothing and is not the end");
+        let read = store.stream(id(of)).read().filter(filter());
+        assert_eq!(texts(&read.clone().collect().await.expect("can be read")), ["first", "last"], "{of}");
+        assert_eq!(texts(&read.backward().collect().await.expect("can be read")), ["last", "first"], "{of} backward");
+    }
+}
+
+pub async fn c4_a_page_of_all_names_the_last_event_it_looked_at(fixture: &impl Fixture) {
+    let store = two_streams(fixture).await;
+    let all = log(&store).await;
+    let mark = |index: usize| Some(Mark { position: all[index].position, checksum: all[index].checksum });
+    let filter = es_framework::Filter::new().stream(id("a-1"));
+    let page = |after, events, filter: &es_framework::Filter| {
+        let read = a_page("@all", |read| (read.after, read.events, read.filter) = (after, events, filter.clone()));
+        let engine = std::sync::Arc::clone(store.engine());
+        async move { engine.read(read).await.expect("can be read") }
+    };
+    assert_eq!(page(0, 5, &es_framework::Filter::new()).await.mark, mark(4));
+    let filtered = page(0, 1_000, &filter).await;
+    assert_eq!(filtered.events.last().map(|event| event.position), Some(p(19)));
+    assert_eq!((filtered.scanned, filtered.mark), (20, mark(19)), "also of an event that did not pass the filter");
+    let at_the_end = page(20, 1_000, &filter).await;
+    assert!(at_the_end.events.is_empty() && at_the_end.end);
+    assert_eq!(at_the_end.mark, mark(19), "also when there was nothing new");
+}
+
+pub async fn c4_a_read_ends_at_the_head_its_first_page_saw(fixture: &impl Fixture) {
+    let store = two_streams(fixture).await;
+    for of in ["a-1", "@all"] {
+        let handle = store.stream(id(of));
+        let (there, more) = (events_of(&handle).await, stream(&store, "a-1"));
+        let mut reading = handle.read().page(2, 1 << 20).stream();
+        let mut read = Vec::new();
+        while let Some(event) = within("a page", reading.next()).await {
+            read.push(event.expect("can be read"));
+            // Writes go on while the read is half through; it would never end if it followed them.
+            write(&more, numbered([1, 2, 3])).await;
+        }
+        assert_eq!(read, there, "{of}");
+    }
+}
+
+pub async fn c4_half_read_readers_block_nobody(fixture: &impl Fixture) {
+    let store = two_streams(fixture).await;
+    let mut paused = Vec::new();
+    for n in 0..200_u64 {
+        let handle = if n % 2 == 0 { store.all() } else { stream(&store, "a-1") };
+        let mut reading = handle.read().page(2, 1 << 20).stream();
+        within("the first event", reading.next()).await.expect("there are events").expect("can be read");
+        paused.push(reading);
+    }
+    let account = stream(&store, "a-1");
+    for n in 0..20 {
+        let written = within("a write beside half-read readers", account.write(event("x"), v(10 + n))).await;
+        written.expect("nobody else writes");
+    }
+    within("a snapshot", account.snapshot("sum", v(30), "state")).await.expect("nobody is in the way");
+    for (n, mut reading) in paused.into_iter().enumerate() {
+        let mut count = 1;
+        while let Some(event) = within("the rest", reading.next()).await {
+            event.expect("can be read");
+            count += 1;
+        }
+        assert_eq!(count, if n % 2 == 0 { 20 } else { 10 }, "a paused reader goes on and ends where it would have");
+    }
+}
+
+pub async fn c4_a_read_is_a_stream_of_events_and_of_batches(fixture: &impl Fixture) {
+    let store = two_streams(fixture).await;
+    let mut reading = store.all().read().page(6, 1 << 20).stream();
+    let first = std::future::poll_fn(|context| Pin::new(&mut reading).poll_next(context)).await;
+    let mut count = first.expect("there are events").map(|event| event.position.get()).expect("can be read");
+    while let Some(batch) = reading.next_batch().await {
+        let batch = batch.expect("can be read");
+        assert!(!batch.is_empty(), "a batch has one event at least");
+        count += batch.len() as u64;
+    }
+    assert_eq!(count, 20);
+    assert!(reading.next().await.is_none() && reading.next_batch().await.is_none(), "the end stays the end");
+}
+
+pub async fn c4_a_next_that_is_dropped_loses_no_event(fixture: &impl Fixture) {
+    let store = two_streams(fixture).await;
+    let mut reading = store.all().read().page(1, 1).stream();
+    let mut read = Vec::new();
+    loop {
+        crate::support::poll_once_and_drop(async {
+            if let Some(Ok(event)) = reading.next().await {
+                read.push(event);
+            }
+        })
+        .await;
+        match reading.next().await {
+            Some(event) => read.push(event.expect("can be read")),
+            None => break,
+        }
+    }
+    assert_eq!(positions(&read), up_to(20));
+}
