@@ -129,8 +129,7 @@ impl Transaction<'_> {
         let event_type = self.type_number(event.event_type())?;
         let metadata = event.metadata().map(Metadata::as_str);
         let payload = event.payload();
-        let checksum =
-            checksum(position, stream, version, time, event.event_type(), event.id(), metadata, payload);
+        let checksum = checksum(position, stream, version, time, event.event_type(), event.id(), metadata, payload);
         let first = SHARED + 1 + row * OF_ROW;
         let bound = statement
             .raw_bind_parameter(first, event_type)
@@ -188,16 +187,16 @@ impl Transaction<'_> {
         {
             return Ok(*number);
         }
-        let number = match self.memory.types.get(event_type) {
-            Some(number) => *number,
-            None => {
-                let number = match names::type_number(self.connection, event_type)? {
-                    Some(number) => number,
-                    None => names::add_type(self.connection, event_type)?,
-                };
-                self.memory.types.insert(Arc::clone(event_type), number);
-                number
-            }
+        let known = self.memory.types.get(event_type).copied();
+        let number = if let Some(number) = known {
+            number
+        } else {
+            let number = match names::type_number(self.connection, event_type)? {
+                Some(number) => number,
+                None => names::add_type(self.connection, event_type)?,
+            };
+            self.memory.types.insert(Arc::clone(event_type), number);
+            number
         };
         self.memory.last_type = Some((Arc::clone(event_type), number));
         Ok(number)
@@ -257,8 +256,8 @@ const OF_ROW: usize = 5;
 
 fn insert_statement(rows: usize) -> String {
     let row = |row: usize| {
-        let [a, b, c, d, e] = [1, 2, 3, 4, 5].map(|i| SHARED + row * OF_ROW + i);
-        format!("(?3 + {row}, ?2, ?4 + {row}, ?{a}, ?1, ?{b}, ?{c}, ?{d}, ?{e})")
+        let [event_type, checksum, id, metadata, payload] = [1, 2, 3, 4, 5].map(|i| SHARED + row * OF_ROW + i);
+        format!("(?3 + {row}, ?2, ?4 + {row}, ?{event_type}, ?1, ?{checksum}, ?{id}, ?{metadata}, ?{payload})")
     };
     let rows: Vec<String> = (0..rows).map(row).collect();
     format!("INSERT INTO es_event ({COLUMNS}) VALUES {}", rows.join(", "))

@@ -67,16 +67,7 @@ pub(crate) fn insert(connection: &Connection, command: &Command, appended: &Appe
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
         )
         .and_then(|mut statement| {
-            statement.execute((
-                command.key.as_str(),
-                fingerprint,
-                streams,
-                known,
-                position,
-                time,
-                clock_behind,
-                sum,
-            ))
+            statement.execute((command.key.as_str(), fingerprint, streams, known, position, time, clock_behind, sum))
         })
         .map_err(errors::store)?;
     Ok(())

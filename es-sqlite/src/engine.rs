@@ -52,11 +52,8 @@ struct Workers {
 impl SqliteEngine {
     pub(crate) async fn open_file(builder: Builder, path: PathBuf) -> Result<Arc<Self>, StoreError> {
         let Builder { create, read_only, settings } = builder;
-        let (main, side) = if read_only {
-            (Purpose::ReadOnly, Purpose::ReadOnly)
-        } else {
-            (Purpose::Write { create }, Purpose::Read)
-        };
+        let (main, side) =
+            if read_only { (Purpose::ReadOnly, Purpose::ReadOnly) } else { (Purpose::Write { create }, Purpose::Read) };
         let connect = |purpose| {
             let (path, durability, cache_bytes) = (path.clone(), settings.durability, settings.cache_bytes);
             Worker::start(settings.write_timeout, move || open::file(&path, purpose, durability, cache_bytes))
@@ -132,18 +129,14 @@ impl SqliteEngine {
         if self.queue.as_ref().is_some_and(Queue::is_closed) {
             return Err(StoreError::Closed);
         }
-        match &self.readers {
-            Some(pool) => {
-                self.alarm.watched(&self.notifier);
-                pool.read(job).await
-            }
-            None => {
-                let done = self.writing()?.alone(move |connection, writer| {
-                    pool::in_transaction(connection, |connection| job(connection, &mut writer.memory.names))
-                });
-                done.await?
-            }
+        if let Some(pool) = &self.readers {
+            self.alarm.watched(&self.notifier);
+            return pool.read(job).await;
         }
+        let done = self.writing()?.alone(move |connection, writer| {
+            pool::in_transaction(connection, |connection| job(connection, &mut writer.memory.names))
+        });
+        done.await?
     }
 }
 
@@ -170,16 +163,9 @@ async fn facts(worker: &Worker, write: bool) -> Result<(StoreId, Position), Stor
 }
 
 /// Gives a connection to a writer and answers the queue before it.
-fn write_on(
-    worker: &Worker,
-    settings: &Settings,
-    id: StoreId,
-    notifier: &Arc<Notifier>,
-    shared: bool,
-) -> Queue {
+fn write_on(worker: &Worker, settings: &Settings, id: StoreId, notifier: &Arc<Notifier>, shared: bool) -> Queue {
     let (queue, jobs) = Queue::new(settings.queue_appends, settings.queue_bytes);
-    let mut writer =
-        Writer::new(id, Arc::clone(&settings.clock), Arc::clone(notifier), settings.write_timeout, shared);
+    let mut writer = Writer::new(id, Arc::clone(&settings.clock), Arc::clone(notifier), settings.write_timeout, shared);
     worker.occupy(move |connection| writer.work(connection, &jobs));
     queue
 }

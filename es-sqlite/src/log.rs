@@ -1,7 +1,7 @@
 //! Questions to the log that readers and the writer ask alike.
 
 use bytes::BytesMut;
-use es_framework::{Position, StoreError, StoredEvent, StoreId, StreamId, Timestamp, Version};
+use es_framework::{Position, StoreError, StoreId, StoredEvent, StreamId, Timestamp, Version};
 use tokio_rusqlite::rusqlite::{Connection, OptionalExtension};
 
 use crate::names::Names;

@@ -71,7 +71,7 @@ fn value(connection: &Connection, key: &str) -> Result<Option<Value>, StoreError
 fn set(connection: &Connection, key: &str, value: ValueRef<'_>) -> Result<(), StoreError> {
     connection
         .prepare_cached("INSERT OR REPLACE INTO es_meta (key, value, checksum) VALUES (?1, ?2, ?3)")
-        .and_then(|mut statement| statement.execute((key, Value::from(value_of(value)), sum(key, value).stored())))
+        .and_then(|mut statement| statement.execute((key, value_of(value), sum(key, value).stored())))
         .map_err(errors::store)?;
     Ok(())
 }

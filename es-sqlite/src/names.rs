@@ -34,13 +34,12 @@ impl Names {
 
     pub(crate) fn stream(&mut self, connection: &Connection, id: i64, at: Position) -> Result<&StreamId, StoreError> {
         if self.last_stream.as_ref().is_none_or(|(last, _)| *last != id) {
-            let stream = match self.streams.get(&id) {
-                Some(stream) => stream.clone(),
-                None => {
-                    let stream = read_stream(connection, id, at)?;
-                    self.streams.insert(id, stream.clone());
-                    stream
-                }
+            let stream = if let Some(stream) = self.streams.get(&id) {
+                stream.clone()
+            } else {
+                let stream = read_stream(connection, id, at)?;
+                self.streams.insert(id, stream.clone());
+                stream
             };
             self.last_stream = Some((id, stream));
         }
@@ -54,13 +53,12 @@ impl Names {
         at: Position,
     ) -> Result<&Arc<EventType>, StoreError> {
         if self.last_type.as_ref().is_none_or(|(last, _)| *last != id) {
-            let event_type = match self.types.get(&id) {
-                Some(event_type) => Arc::clone(event_type),
-                None => {
-                    let event_type = Arc::new(read_type(connection, id, at)?);
-                    self.types.insert(id, Arc::clone(&event_type));
-                    event_type
-                }
+            let event_type = if let Some(event_type) = self.types.get(&id) {
+                Arc::clone(event_type)
+            } else {
+                let event_type = Arc::new(read_type(connection, id, at)?);
+                self.types.insert(id, Arc::clone(&event_type));
+                event_type
             };
             self.last_type = Some((id, event_type));
         }
@@ -107,10 +105,10 @@ pub(crate) fn add_type(connection: &Connection, event_type: &EventType) -> Resul
              VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
         )
         .and_then(|mut statement| {
-            let id = 1 + connection.query_row("SELECT coalesce(max(id), 0) FROM es_event_type", [], |row| {
-                row.get::<_, i64>(0)
-            })?;
-            let sum = type_sum(id, event_type.name(), event_type.schema_version(), event_type.codec(), event_type.shape());
+            let id = 1 + connection
+                .query_row("SELECT coalesce(max(id), 0) FROM es_event_type", [], |row| row.get::<_, i64>(0))?;
+            let sum =
+                type_sum(id, event_type.name(), event_type.schema_version(), event_type.codec(), event_type.shape());
             let row = (
                 id,
                 event_type.name(),

@@ -246,9 +246,7 @@ fn first(connection: &Connection, axis: Axis, span: Span, forward: bool) -> Resu
 fn mark(connection: &Connection, upto: u64) -> Result<Option<Mark>, StoreError> {
     let mark: Option<(i64, i32)> = connection
         .prepare_cached("SELECT position, checksum FROM es_event WHERE position <= ?1 ORDER BY position DESC LIMIT 1")
-        .and_then(|mut statement| {
-            statement.query_row([signed(upto)], |row| Ok((row.get(0)?, row.get(1)?))).optional()
-        })
+        .and_then(|mut statement| statement.query_row([signed(upto)], |row| Ok((row.get(0)?, row.get(1)?))).optional())
         .map_err(errors::store)?;
     let Some((position, checksum)) = mark else { return Ok(None) };
     Ok(Some(Mark { position: Position::new(natural(position, None)?), checksum: checksum.cast_unsigned() }))

@@ -17,10 +17,13 @@ pub(crate) enum Job {
     /// To be committed together with others that wait.
     Write(Box<dyn Write>),
     /// To be done alone, between two groups.
-    Alone(Box<dyn FnOnce(&mut Connection, &mut Writer) + Send>),
+    Alone(Box<Alone>),
     /// To end the writer after everything that was accepted.
     Stop,
 }
+
+/// Something that is done alone.
+type Alone = dyn FnOnce(&mut Connection, &mut Writer) + Send;
 
 /// A write that shares its transaction with others.
 pub(crate) trait Write: Send {

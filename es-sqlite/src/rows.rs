@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use es_framework::{
-    EventHeader, EventId, EventType, Filter, Metadata, Position, StoreError, StoredEvent, StoreId, StreamId, Timestamp,
+    EventHeader, EventId, EventType, Filter, Metadata, Position, StoreError, StoreId, StoredEvent, StreamId, Timestamp,
     Version,
 };
 use tokio_rusqlite::rusqlite::types::ValueRef;

@@ -11,8 +11,11 @@ pub(crate) const APPLICATION_ID: i32 = 0x4553_4C47;
 /// The format this release writes.
 pub(crate) const FORMAT: u32 = 1;
 
-/// What leads from format n to n + 1, in order; each begins in a write transaction and leaves it open.
-const STEPS: [fn(&Connection) -> Result<(), StoreError>; 1] = [from_nothing];
+/// What leads from one format to the next, inside a write transaction.
+type Step = fn(&Connection) -> Result<(), StoreError>;
+
+/// The steps, from nothing to [`FORMAT`].
+const STEPS: [Step; 1] = [from_nothing];
 
 /// The format of the database.
 pub(crate) fn format(connection: &Connection) -> rusqlite::Result<u32> {

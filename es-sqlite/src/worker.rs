@@ -86,10 +86,7 @@ impl Worker {
 }
 
 /// Runs a job so that a panic neither ends the thread nor leaves a transaction open; answers what the panic said.
-pub(crate) fn unpanicked<T>(
-    connection: &mut Connection,
-    job: impl FnOnce(&mut Connection) -> T,
-) -> Result<T, String> {
+pub(crate) fn unpanicked<T>(connection: &mut Connection, job: impl FnOnce(&mut Connection) -> T) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(|| job(&mut *connection))).map_err(|panic| {
         roll_back(connection);
         said(panic.as_ref())

@@ -1,12 +1,13 @@
 //! The one writer: takes all that waits, commits it together, tells everybody.
 
+use std::fs;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use es_framework::{
-    Clock, EventType, Notifier, Position, StoreError, StoredEvent, StoreId, StreamId, Timestamp, Version,
+    Clock, EventType, Notifier, Position, StoreError, StoreId, StoredEvent, StreamId, Timestamp, Version,
 };
 use tokio_rusqlite::rusqlite::Connection;
 
@@ -27,6 +28,11 @@ const SPIN: Duration = Duration::from_micros(20);
 /// How long another process counts as writing after its last commit, and the gap left to it between two groups.
 const CONTENDED: Duration = Duration::from_millis(50);
 const GAP: Duration = Duration::from_micros(700);
+/// Every so many groups the writer looks whether the `-wal` file has outgrown this, because readers that overlap keep
+/// SQLite from beginning it anew; then new readers wait, for this long at most, until it has been emptied.
+const WAL_LOOK: u32 = 64;
+const WAL_BYTES: u64 = 64 << 20;
+const WAL_PATIENCE: Duration = Duration::from_millis(200);
 
 /// Where a stream ends.
 #[derive(Debug, Clone, Copy, Default)]
@@ -77,6 +83,8 @@ pub(crate) struct Writer {
     generation: Option<i64>,
     foreign_commit: Option<Instant>,
     last_commit: Option<Instant>,
+    /// Groups since the size of the `-wal` file was looked at.
+    unlooked: u32,
 }
 
 impl Writer {
@@ -108,6 +116,7 @@ impl Writer {
             generation: None,
             foreign_commit: None,
             last_commit: None,
+            unlooked: 0,
         }
     }
 
@@ -166,6 +175,7 @@ impl Writer {
                 for write in group {
                     write.answer(Ok(()));
                 }
+                self.bound_wal(connection);
             }
             Err(Failure::Write(_)) if group.len() > 1 => {
                 for write in group {
@@ -308,6 +318,23 @@ impl Writer {
             }
             None if head > self.notifier.head() => self.notifier.advance(head),
             None => {}
+        }
+    }
+
+    fn bound_wal(&mut self, connection: &Connection) {
+        self.unlooked += 1;
+        if !self.shared || self.unlooked < WAL_LOOK {
+            return;
+        }
+        self.unlooked = 0;
+        let wal = connection.path().map(|path| format!("{path}-wal"));
+        let bytes = wal.and_then(|wal| fs::metadata(wal).ok()).map_or(0, |wal| wal.len());
+        if bytes > WAL_BYTES {
+            busy::allow(WAL_PATIENCE);
+            // Tried again later if somebody reads for longer than that.
+            if let Err(error) = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())) {
+                tracing::warn!(%error, bytes, "the write-ahead log could not be emptied");
+            }
         }
     }
 

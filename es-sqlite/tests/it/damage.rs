@@ -3,8 +3,8 @@
 use std::fs;
 
 use es_framework::{
-    AppendError, Append, Command, CommandKey, ErrorKind, EventId, ExpectedVersion, Filter, Fingerprint, Outcome, Position,
-    ProjectionName, Snapshot, StoreError, Version,
+    Append, AppendError, Command, CommandKey, ErrorKind, EventId, ExpectedVersion, Filter, Fingerprint, Outcome,
+    Position, ProjectionName, Snapshot, StoreError, Version,
 };
 use es_sqlite::{SqliteStore, rusqlite};
 
@@ -120,7 +120,9 @@ async fn damaged_cells_commands_and_facts_are_errors() {
     assert!(matches!(store.cell(&cell).await, Err(StoreError::Corrupt { position: None, .. })));
     assert!(matches!(store.command(&command).await, Err(StoreError::Corrupt { position: None, .. })));
     store.close().await.unwrap();
-    sql(&path).execute_batch("UPDATE es_meta SET value = x'00000000000000000000000000000000' WHERE key = 'store_id'").unwrap();
+    sql(&path)
+        .execute_batch("UPDATE es_meta SET value = x'00000000000000000000000000000000' WHERE key = 'store_id'")
+        .unwrap();
     assert!(matches!(SqliteStore::open(&path).await, Err(StoreError::Corrupt { .. })));
 }
 
@@ -167,7 +169,10 @@ async fn a_removed_event_is_passed_over_and_its_retry_recognised() {
     assert_eq!(page.mark, mark_before, "a checkpoint still recognises its log");
     assert_eq!(stream.version().await.unwrap(), 3);
     let retry = stream.write(with_id("c", "c"), ExpectedVersion::Exact(Version::new(2))).await.unwrap();
-    assert_eq!((retry.outcome, retry.version(), retry.position), (Outcome::AlreadyWritten, Version::new(3), Position::new(3)));
+    assert_eq!(
+        (retry.outcome, retry.version(), retry.position),
+        (Outcome::AlreadyWritten, Version::new(3), Position::new(3))
+    );
     // Its content is no longer known, so another content cannot be told from it.
     assert!(stream.write(with_id("other", "a"), ExpectedVersion::Any).await.unwrap().was_known());
     let other = stream.write(with_id("other", "b"), ExpectedVersion::Any).await;
@@ -185,7 +190,8 @@ async fn positions_of_deleted_rows_are_never_given_again() {
     }
     on_writer(&store, |connection| {
         let sum = |key: &str, value: i64| {
-            let text = |text: &str| [&[2][..], &u32::try_from(text.len()).unwrap().to_le_bytes(), text.as_bytes()].concat();
+            let text =
+                |text: &str| [&[2][..], &u32::try_from(text.len()).unwrap().to_le_bytes(), text.as_bytes()].concat();
             let bytes = [text("meta"), text(key), vec![1], value.to_le_bytes().to_vec()].concat();
             crc32c::crc32c(&bytes).cast_signed()
         };
@@ -247,9 +253,8 @@ async fn every_kind_of_write_can_be_retried_after_the_store_was_opened_again() {
             .and(id("m-2"), ExpectedVersion::NoStream, event("3").with_id(uuid.clone()))
             .check(id("m-3"), ExpectedVersion::NoStream)
     };
-    let nothing = || {
-        Append::default().command(Command::new(CommandKey::new("none").unwrap(), Fingerprint::of(b"none")))
-    };
+    let nothing =
+        || Append::default().command(Command::new(CommandKey::new("none").unwrap(), Fingerprint::of(b"none")));
     let store = SqliteStore::open(&path).await.unwrap();
     let mut first = Vec::new();
     for append in [with_command(), several(), nothing()] {

@@ -249,10 +249,8 @@ async fn a_read_models_failure_or_panic_writes_nothing_and_harms_no_append() {
     let ended = store.transact(|connection| connection.execute_batch("INSERT INTO model VALUES (1); ROLLBACK"));
     assert!(matches!(ended.await, Err(es_sqlite::TransactError::Store(StoreError::Internal { .. }))));
     write(&store, "s-1", "b").await;
-    let count: i64 = on_writer(&store, |connection| {
-        connection.query_row("SELECT count(*) FROM model", [], |row| row.get(0))
-    })
-    .await;
+    let count: i64 =
+        on_writer(&store, |connection| connection.query_row("SELECT count(*) FROM model", [], |row| row.get(0))).await;
     assert_eq!(count, 0);
     assert_eq!(texts(&all(&store).await), ["a", "b"]);
     store.close().await.unwrap();

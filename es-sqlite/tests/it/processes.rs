@@ -107,8 +107,7 @@ async fn what_a_killed_process_was_told_is_written_is_there_once() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn four_processes_that_write_back_to_back_share_the_store() {
     let (_folder, path) = folder();
-    let mut children: Vec<_> =
-        (0..4).map(|_| child("processes::a_process_that_writes_back_to_back", &path)).collect();
+    let mut children: Vec<_> = (0..4).map(|_| child("processes::a_process_that_writes_back_to_back", &path)).collect();
     let mut written = 0;
     for child in &mut children {
         let last = said(child).last().unwrap();
