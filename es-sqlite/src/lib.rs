@@ -30,6 +30,8 @@ mod commands;
 mod engine;
 mod errors;
 mod file;
+#[cfg(doctest)]
+mod guides;
 mod log;
 mod meta;
 mod model;
