@@ -1,0 +1,214 @@
+//! What is measured: one measurement, and what came out.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+
+use es_sqlite::Durability;
+use serde::{Deserialize, Serialize};
+
+use crate::measure::Latency;
+
+/// Who does the work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Side {
+    /// Our engine, through its public API.
+    Engine,
+    /// Plain rusqlite.
+    Floor,
+}
+
+/// What a commit survives, for whoever does the work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Mode {
+    /// `synchronous=FULL`.
+    Full,
+    /// `synchronous=NORMAL`.
+    Normal,
+}
+
+impl Mode {
+    /// The engine's word for it.
+    pub fn durability(self) -> Durability {
+        match self {
+            Self::Full => Durability::Full,
+            Self::Normal => Durability::Normal,
+        }
+    }
+
+    /// The word on command lines.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Normal => "normal",
+        }
+    }
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Full => "FULL",
+            Self::Normal => "NORMAL",
+        })
+    }
+}
+
+/// The work of one measurement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Work {
+    /// Many events an append, one caller, one stream.
+    Bulk {
+        /// Whether every event brings an id of 12 bytes.
+        ids: bool,
+    },
+    /// One event an append, one caller.
+    Single {
+        /// Whether every event begins a stream of its own.
+        new_streams: bool,
+    },
+    /// One event an append, many callers at once, each with its own streams.
+    Many,
+    /// Commands by many callers through the repository.
+    Commands,
+    /// Loads of one aggregate.
+    Load {
+        /// Whether a snapshot stands at its end.
+        snapshot: bool,
+    },
+    /// A read of `@all`.
+    Scan {
+        /// Whether one event in a hundred is wanted only.
+        filtered: bool,
+    },
+    /// A projection that catches up.
+    Project {
+        /// Whether it writes a row an event, instead of changing a value in memory.
+        upsert: bool,
+    },
+    /// From a write's return to the event's arrival at a watcher.
+    Watch {
+        /// The pause between two writes, in microseconds.
+        pause_us: u64,
+        /// Whether the watcher is another process.
+        elsewhere: bool,
+    },
+    /// Watchers that wait, each on its own stream.
+    Watchers,
+    /// One event an append, to streams all over a store that is already large.
+    Grown {
+        /// Whether there is one caller; else as many as the spec says.
+        alone: bool,
+    },
+    /// Small streams of a store that is already large, loaded one after the other.
+    GrownLoad,
+    /// Bulk appends while readers hold on to the past: how long the write-ahead log becomes.
+    Overlapped,
+    /// Makes the store that loads, scans and projections read.
+    FillTyped,
+    /// Makes the store that grows.
+    FillGrown,
+}
+
+/// One measurement.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Spec {
+    /// What is done.
+    pub work: Work,
+    /// Who does it.
+    pub side: Side,
+    /// What a commit survives.
+    pub mode: Mode,
+    /// A folder: empty for works that write a store of their own, with `store.db` for those that read one.
+    pub dir: PathBuf,
+    /// How many events, in all.
+    pub events: u64,
+    /// The bytes of a payload.
+    pub payload: usize,
+    /// How many events an append.
+    pub per_append: u64,
+    /// How many callers at once.
+    pub callers: u64,
+    /// How many streams, of each caller or in all.
+    pub streams: u64,
+    /// How many rows the floor puts into one statement.
+    pub rows: usize,
+}
+
+impl Spec {
+    /// The engine's side of some work with 100 bytes an event, FULL; change what is different.
+    pub fn new(work: Work, events: u64) -> Self {
+        let dir = PathBuf::new();
+        let (side, mode) = (Side::Engine, Mode::Full);
+        Self { work, side, mode, dir, events, payload: 100, per_append: 1, callers: 1, streams: 1, rows: 16 }
+    }
+
+    /// What makes the store that this work reads, unless it writes one of its own. Works with an equal answer share it.
+    #[must_use]
+    pub fn prepared(&self) -> Option<Self> {
+        let mode = Mode::Normal;
+        match self.work {
+            Work::Load { .. } | Work::Scan { .. } | Work::Project { .. } => {
+                Some(Self { mode, per_append: 1_000, streams: self.streams, ..Self::new(Work::FillTyped, self.events) })
+            }
+            Work::Grown { .. } | Work::GrownLoad => {
+                Some(Self { mode, streams: self.streams, ..Self::new(Work::FillGrown, self.streams * 10) })
+            }
+            _ => None,
+        }
+    }
+
+    /// The same by plain rusqlite.
+    #[must_use]
+    pub fn on_the_floor(&self) -> Self {
+        Self { side: Side::Floor, ..self.clone() }
+    }
+}
+
+/// What came out of one measurement.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Outcome {
+    /// How many events were dealt with.
+    pub events: u64,
+    /// In how long.
+    pub seconds: f64,
+    /// The size of the database afterwards, checkpointed; 0 where it says nothing.
+    #[serde(default)]
+    pub file_bytes: u64,
+    /// The largest memory of the process that did it.
+    #[serde(default)]
+    pub peak_rss_bytes: u64,
+    /// The processor time of that process, from its start.
+    #[serde(default)]
+    pub cpu_seconds: f64,
+    /// How long one append, load or wake-up took.
+    #[serde(default)]
+    pub latency: Option<Latency>,
+    /// Other figures by their names.
+    #[serde(default)]
+    pub facts: BTreeMap<String, f64>,
+    /// What should be said about it.
+    #[serde(default)]
+    pub note: String,
+}
+
+impl Outcome {
+    /// So many events in so long.
+    pub fn of(events: u64, seconds: f64) -> Self {
+        Self { events, seconds, ..Self::default() }
+    }
+
+    /// Adds latencies.
+    #[must_use]
+    pub fn with_latency(mut self, latency: Latency) -> Self {
+        self.latency = Some(latency);
+        self
+    }
+
+    /// Adds a figure.
+    #[must_use]
+    pub fn with_fact(mut self, name: &str, figure: f64) -> Self {
+        self.facts.insert(name.to_owned(), figure);
+        self
+    }
+}
