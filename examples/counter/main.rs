@@ -12,7 +12,9 @@
 
 use std::error::Error;
 
-use es_framework::{Event, ExpectedVersion, MemoryStore, Store, StoredEvent, Stream, Version};
+use es_framework::{Event, ExpectedVersion, MemoryStore, Store, StoredEvent, Stream, Version, Watch};
+
+type BoxError = Box<dyn Error + Send + Sync>;
 
 /// What can happen to a counter.
 #[derive(Debug, Clone, PartialEq, Event)]
@@ -42,7 +44,7 @@ impl Counter {
 }
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn Error>> {
+async fn main() -> Result<(), BoxError> {
     let store = Store::from(MemoryStore::new());
     let stream = store.open_stream("counter-visitors")?;
 
@@ -99,11 +101,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 }
 
 /// Folds the events after a version.
-async fn replay(
-    stream: &Stream,
-    mut counter: Counter,
-    mut version: Version,
-) -> Result<(Counter, Version), Box<dyn Error>> {
+async fn replay(stream: &Stream, mut counter: Counter, mut version: Version) -> Result<(Counter, Version), BoxError> {
     let mut events = stream.read().after(version).stream();
     while let Some(stored) = events.next().await {
         let stored = stored?;
@@ -114,7 +112,7 @@ async fn replay(
 }
 
 /// Shows events as they come, until the counter is reset; answers how many that were.
-async fn until_reset(mut watch: es_framework::Watch) -> Result<u32, Box<dyn Error + Send + Sync>> {
+async fn until_reset(mut watch: Watch) -> Result<u32, BoxError> {
     let mut seen = 0;
     while let Some(stored) = watch.next().await {
         let stored = stored?;
@@ -128,7 +126,7 @@ async fn until_reset(mut watch: es_framework::Watch) -> Result<u32, Box<dyn Erro
     Ok(seen)
 }
 
-fn show(counter: &mut Counter, stored: &StoredEvent) -> Result<(), Box<dyn Error>> {
+fn show(counter: &mut Counter, stored: &StoredEvent) -> Result<(), BoxError> {
     let event = CounterEvent::decode(stored)?;
     counter.apply(&event);
     println!("   version {} at {}: {event:?}, so the value is {}", stored.version, stored.time, counter.value);

@@ -51,26 +51,3 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Request,
     let file = file.ok_or("which file?")?;
     Ok(Request::Run(Args { file, db, json }))
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn parsed(line: &str) -> Result<Request, String> {
-        parse(line.split_whitespace().map(OsString::from))
-    }
-
-    #[test]
-    fn options_may_stand_before_and_after_the_file() {
-        let wanted = Args { file: "a.csv".into(), db: Some("a.db".into()), json: true };
-        assert_eq!(parsed("--json a.csv --db a.db"), Ok(Request::Run(wanted)));
-        assert_eq!(parsed("--help"), Ok(Request::Help));
-    }
-
-    #[test]
-    fn what_cannot_be_understood_is_refused() {
-        for line in ["", "--jsn a.csv", "a.csv b.csv", "a.csv --db", "a.csv --db=x", "a.csv --db x --db y"] {
-            assert!(parsed(line).is_err(), "{line}");
-        }
-    }
-}

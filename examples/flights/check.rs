@@ -68,29 +68,3 @@ fn compare(
         }
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn figured(flights: i64) -> Figured {
-        let figures = Figures { flights, cancelled: 1, ..Figures::default() };
-        let table = |key: &str| BTreeMap::from([(key.to_owned(), figures)]);
-        Figured { carriers: table("UA"), routes: table("EWR-IAH") }
-    }
-
-    #[test]
-    fn every_wrong_figure_is_named() {
-        let replay = Replay { events: 0, figured: figured(2) };
-        let (against, wrong) = check(&figured(3), &figured(2), &replay);
-        assert_eq!(against, Against::File);
-        assert_eq!(wrong, ["carrier UA: flights is 3, should be 2", "route EWR-IAH: flights is 3, should be 2"]);
-    }
-
-    #[test]
-    fn tables_of_several_files_are_checked_against_the_log() {
-        let replay = Replay { events: 0, figured: figured(5) };
-        assert_eq!(check(&figured(5), &figured(2), &replay), (Against::Log { others: 3 }, Vec::new()));
-        assert_eq!(check(&figured(6), &figured(2), &replay).1.len(), 2);
-    }
-}

@@ -118,7 +118,8 @@ async fn run_on(db: &Path, args: &Args, file: Figured) -> Result<Summary, Failur
     let rows = file.total().flights.unsigned_abs();
     let progress = Arc::new(Progress::new(rows));
 
-    let store = SqliteStore::open(db).await.map_err(|error| cannot_open(&error))?;
+    // Two readers, one for each projection: each more would keep up to 16 MiB of pages of its own.
+    let store = SqliteStore::builder().readers(2).open(db).await.map_err(|error| cannot_open(&error))?;
     // In a file of its own the tables never compete with the log's one writer.
     let model = SqliteModel::open(tables_path(db)).await.map_err(|error| cannot_open(&error))?;
     let start = store.all().metrics().await.map_err(broken)?.position;

@@ -6,7 +6,7 @@ use std::fmt::{self, Display, Write as _};
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// A table for the terminal: the first column to the left, the others to the right.
+/// A table for the terminal, indented by three: numbers stand to the right, everything else to the left.
 #[derive(Debug, Clone)]
 pub struct Table {
     rows: Vec<Vec<String>>,
@@ -26,25 +26,33 @@ impl Table {
 
 impl Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut widths = Vec::new();
-        for row in &self.rows {
-            widths.resize(widths.len().max(row.len()), 0);
-            for (width, cell) in widths.iter_mut().zip(row) {
-                *width = cell.chars().count().max(*width);
+        let mut columns = Vec::<Column>::new();
+        for (line, row) in self.rows.iter().enumerate() {
+            columns.resize_with(columns.len().max(row.len()), || Column { width: 0, right: true });
+            for (column, cell) in columns.iter_mut().zip(row) {
+                column.width = column.width.max(cell.chars().count());
+                // The headings say nothing about what is below them.
+                column.right &=
+                    line == 0 || cell.starts_with(|first: char| first.is_ascii_digit() || "-€".contains(first));
             }
         }
         for row in &self.rows {
-            let mut line = String::from(" ");
-            for (column, (cell, width)) in row.iter().zip(&widths).enumerate() {
-                match column {
-                    0 => write!(line, " {cell:<width$}")?,
-                    _ => write!(line, "  {cell:>width$}")?,
-                }
+            let mut line = String::new();
+            for (cell, Column { width, right }) in row.iter().zip(&columns) {
+                let gap = if line.is_empty() { "   " } else { "  " };
+                if *right { write!(line, "{gap}{cell:>width$}")? } else { write!(line, "{gap}{cell:<width$}")? }
             }
             writeln!(f, "{}", line.trim_end())?;
         }
         Ok(())
     }
+}
+
+/// How a column is shown.
+#[derive(Debug)]
+struct Column {
+    width: usize,
+    right: bool,
 }
 
 /// A whole number with a comma between each three digits.
@@ -91,7 +99,7 @@ mod tests {
         let mut table = Table::new(["who", "cents"]);
         table.row([&"alice", &5]);
         table.row([&"bo", &1_250]);
-        assert_eq!(table.to_string(), "  who    cents\n  alice      5\n  bo      1250\n");
+        assert_eq!(table.to_string(), "   who    cents\n   alice      5\n   bo      1250\n");
     }
 
     #[test]

@@ -1,0 +1,224 @@
+//! Accounts: what can happen to them, what can be asked of them, and when they refuse.
+
+use es_framework::{Aggregate, Apply, Context, Envelope, Event, Handle};
+use serde::{Deserialize, Serialize};
+
+/// What can happen to an account. The names are what is stored, so they stay when a variant is renamed.
+#[derive(Debug, Clone, PartialEq, Event)]
+pub(crate) enum AccountEvent {
+    #[es(name = "account.opened")]
+    Opened { owner: String },
+    #[es(name = "account.deposited")]
+    Deposited { cents: u64 },
+    #[es(name = "account.withdrawn")]
+    Withdrawn { cents: u64 },
+    #[es(name = "account.sent")]
+    Sent { cents: u64, to: String },
+    #[es(name = "account.received")]
+    Received { cents: u64, from: String },
+    /// The other side refused what was sent.
+    #[es(name = "account.returned")]
+    Returned { cents: u64, reason: String },
+    #[es(name = "account.closed")]
+    Closed,
+}
+
+impl AccountEvent {
+    /// By how much the event changes the balance, in cents.
+    pub(crate) fn change(&self) -> i64 {
+        let cents = |cents: u64| i64::try_from(cents).unwrap_or(i64::MAX);
+        match self {
+            Self::Opened { .. } | Self::Closed => 0,
+            Self::Deposited { cents: more }
+            | Self::Received { cents: more, .. }
+            | Self::Returned { cents: more, .. } => cents(*more),
+            Self::Withdrawn { cents: less } | Self::Sent { cents: less, .. } => -cents(*less),
+        }
+    }
+}
+
+/// An account, folded from its events. Its id and version are the framework's business and not repeated here.
+#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize, Aggregate)]
+#[es(category = "account", event = AccountEvent, snapshot(every = 100))]
+pub(crate) struct Account {
+    pub(crate) owner: Option<String>,
+    pub(crate) cents: u64,
+    pub(crate) closed: bool,
+}
+
+impl Apply for Account {
+    fn apply(&mut self, event: &AccountEvent, _: Envelope<'_>) {
+        match event {
+            AccountEvent::Opened { owner } => self.owner = Some(owner.clone()),
+            AccountEvent::Closed => self.closed = true,
+            _ => self.cents = self.cents.saturating_add_signed(event.change()),
+        }
+    }
+}
+
+/// Why an account refuses a command.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum BankError {
+    #[error("there is no such account")]
+    NotOpen,
+    #[error("the account is open already")]
+    AlreadyOpen,
+    #[error("the account is closed")]
+    Closed,
+    #[error("{} asked for, {} there", euros(*.asked), euros(*.there))]
+    NotEnough { asked: u64, there: u64 },
+    #[error("the account still holds {}", euros(*.there))]
+    NotEmpty { there: u64 },
+}
+
+impl Account {
+    fn check_open(&self) -> Result<(), BankError> {
+        match (&self.owner, self.closed) {
+            (None, _) => Err(BankError::NotOpen),
+            (_, true) => Err(BankError::Closed),
+            _ => Ok(()),
+        }
+    }
+
+    fn check_holds(&self, asked: u64) -> Result<(), BankError> {
+        let there = self.cents;
+        if there < asked { Err(BankError::NotEnough { asked, there }) } else { Ok(()) }
+    }
+}
+
+/// Commands are plain structs. Serialize is needed for those that are executed under a key.
+#[derive(Debug)]
+pub(crate) struct Open {
+    pub(crate) owner: &'static str,
+}
+
+#[derive(Debug)]
+pub(crate) struct Deposit {
+    pub(crate) cents: u64,
+}
+
+/// Many deposits at once, all or none.
+#[derive(Debug)]
+pub(crate) struct DepositAll {
+    pub(crate) cents: Vec<u64>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Withdraw {
+    pub(crate) cents: u64,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct SendTo {
+    pub(crate) cents: u64,
+    pub(crate) to: String,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct ReceiveFrom {
+    pub(crate) cents: u64,
+    pub(crate) from: String,
+}
+
+/// Takes back what was sent, because the other side refused it.
+#[derive(Debug, Serialize)]
+pub(crate) struct TakeBack {
+    pub(crate) cents: u64,
+    pub(crate) reason: String,
+}
+
+#[derive(Debug)]
+pub(crate) struct Close;
+
+/// What every decision of an account leads to.
+type Decision = Result<Vec<AccountEvent>, BankError>;
+
+impl Handle<Open> for Account {
+    type Error = BankError;
+
+    fn handle(&self, command: &Open, _: &Context<'_, Self>) -> Decision {
+        match self.owner {
+            Some(_) => Err(BankError::AlreadyOpen),
+            None => Ok(vec![AccountEvent::Opened { owner: command.owner.to_owned() }]),
+        }
+    }
+}
+
+impl Handle<Deposit> for Account {
+    type Error = BankError;
+
+    fn handle(&self, command: &Deposit, _: &Context<'_, Self>) -> Decision {
+        self.check_open()?;
+        Ok(vec![AccountEvent::Deposited { cents: command.cents }])
+    }
+}
+
+impl Handle<DepositAll> for Account {
+    type Error = BankError;
+
+    fn handle(&self, command: &DepositAll, _: &Context<'_, Self>) -> Decision {
+        self.check_open()?;
+        Ok(command.cents.iter().map(|cents| AccountEvent::Deposited { cents: *cents }).collect())
+    }
+}
+
+impl Handle<Withdraw> for Account {
+    type Error = BankError;
+
+    fn handle(&self, command: &Withdraw, _: &Context<'_, Self>) -> Decision {
+        self.check_open()?;
+        self.check_holds(command.cents)?;
+        Ok(vec![AccountEvent::Withdrawn { cents: command.cents }])
+    }
+}
+
+impl Handle<SendTo> for Account {
+    type Error = BankError;
+
+    fn handle(&self, command: &SendTo, _: &Context<'_, Self>) -> Decision {
+        self.check_open()?;
+        self.check_holds(command.cents)?;
+        Ok(vec![AccountEvent::Sent { cents: command.cents, to: command.to.clone() }])
+    }
+}
+
+impl Handle<ReceiveFrom> for Account {
+    type Error = BankError;
+
+    fn handle(&self, command: &ReceiveFrom, _: &Context<'_, Self>) -> Decision {
+        self.check_open()?;
+        Ok(vec![AccountEvent::Received { cents: command.cents, from: command.from.clone() }])
+    }
+}
+
+impl Handle<TakeBack> for Account {
+    type Error = BankError;
+
+    /// Never refused, even by a closed account: the money has to be somewhere.
+    fn handle(&self, command: &TakeBack, _: &Context<'_, Self>) -> Decision {
+        Ok(vec![AccountEvent::Returned { cents: command.cents, reason: command.reason.clone() }])
+    }
+}
+
+impl Handle<Close> for Account {
+    type Error = BankError;
+
+    fn handle(&self, _: &Close, _: &Context<'_, Self>) -> Decision {
+        self.check_open()?;
+        match self.cents {
+            0 => Ok(vec![AccountEvent::Closed]),
+            there => Err(BankError::NotEmpty { there }),
+        }
+    }
+}
+
+/// Cents as people write them.
+pub(crate) fn euros(cents: u64) -> String {
+    format!("€{}.{:02}", examples::grouped(cents / 100), cents % 100)
+}
+
+/// The same, of what may be negative.
+pub(crate) fn signed_euros(cents: i64) -> String {
+    let sign = if cents < 0 { "-" } else { "" };
+    format!("{sign}{}", euros(cents.unsigned_abs()))
+}

@@ -1,0 +1,58 @@
+//! Money from one account to another: two commands, and a third when the second is rejected.
+
+use es_framework::{ExecuteError, Position, Provenance, Repository};
+
+use crate::account::{Account, BankError, ReceiveFrom, SendTo, TakeBack};
+
+/// What became of a transfer.
+#[derive(Debug)]
+pub(crate) struct Transferred {
+    /// Why the money went back, if it did.
+    pub(crate) returned: Option<BankError>,
+    /// The position of the last event.
+    pub(crate) position: Position,
+    /// Whether all of it had been done before.
+    pub(crate) was_known: bool,
+}
+
+/// Sends money. Each account decides for itself, so the receiving one may refuse what has been sent; then the sending one
+/// takes it back.
+///
+/// Each step has a key made of the transfer's id: a transfer that broke off between two steps is finished by calling this
+/// again, and one that was finished does nothing. All events carry the id as their correlation, by which they can be found.
+pub(crate) async fn transfer(
+    accounts: &Repository<Account>,
+    id: &str,
+    from: &str,
+    to: &str,
+    cents: u64,
+) -> Result<Transferred, ExecuteError<BankError>> {
+    let provenance = Provenance::new().correlation_id(id).actor("the bank");
+    let sent = accounts
+        .execute(from, SendTo { cents, to: to.to_owned() })
+        .key(format!("{id}/send"))
+        .provenance(provenance.clone())
+        .await?;
+    let received = accounts
+        .execute(to, ReceiveFrom { cents, from: from.to_owned() })
+        .key(format!("{id}/receive"))
+        .provenance(provenance.clone().causation_id(format!("{id}/send")))
+        .await;
+    match received {
+        Ok(received) => Ok(Transferred {
+            returned: None,
+            position: received.position,
+            was_known: sent.was_known && received.was_known,
+        }),
+        Err(ExecuteError::Rejected(reason)) => {
+            let back = accounts
+                .execute(from, TakeBack { cents, reason: reason.to_string() })
+                .key(format!("{id}/take-back"))
+                .provenance(provenance.causation_id(format!("{id}/receive")))
+                .await?;
+            Ok(Transferred { returned: Some(reason), position: back.position, was_known: back.was_known })
+        }
+        // A conflict or a failure of the store is no answer: the money is on its way until this is called again.
+        Err(error) => Err(error),
+    }
+}

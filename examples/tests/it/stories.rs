@@ -1,0 +1,50 @@
+//! `counter` and `bank`.
+
+use crate::{program, stderr, stdout};
+
+#[test]
+fn counter_shows_the_log_from_end_to_end() {
+    let output = program("counter").output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let story = stdout(&output);
+    for said in [
+        "counter-visitors is at version 2, the log at position 2",
+        "Decreased { by: 3 }, so the value is 7",
+        "is at version 2, expected version 1",
+        "watcher: version 4 Increased { by: 20 }",
+        "the watcher saw 4 events, the last of them a reset",
+        "from the snapshot: 4 events read, value 10",
+        "from the start:    9 events read, value 10",
+    ] {
+        assert!(story.contains(said), "{said:?} is not in:\n{story}");
+    }
+}
+
+#[test]
+fn bank_tells_its_story_and_leaves_one_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = program("bank").env("TMPDIR", folder.path()).env("TEMP", folder.path()).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let story = stdout(&output);
+    for said in [
+        "rejected, €9,000.00 asked for, €150.00 there",
+        "again: known already, nothing written",
+        "returned: the account is closed",
+        "noticed at the write, loaded what was new and decided again: 1 conflict",
+        "bob has €453.00 at version 6",
+        "at version 3: €1,250.50; now, at version 6: €950.50",
+    ] {
+        assert!(story.contains(said), "{said:?} is not in:\n{story}");
+    }
+    let files: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(files.len(), 1, "no -wal or -shm stays behind: {files:?}");
+}
+
+#[test]
+fn bank_does_not_touch_a_file_that_is_there() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let output = program("bank").arg(file.path()).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("name another"));
+    assert_eq!(file.path().metadata().unwrap().len(), 0);
+}
