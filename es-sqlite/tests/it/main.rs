@@ -3,6 +3,7 @@
 mod conformance;
 mod damage;
 mod files;
+mod load;
 mod processes;
 mod read_models;
 mod support;

@@ -1,0 +1,123 @@
+//! Queues, cancelled calls, paused readers, idleness.
+
+use std::future::Future;
+use std::pin::pin;
+use std::task::{Context, Waker};
+use std::time::Duration;
+
+use es_framework::{Append, AppendError, ExpectedVersion};
+use es_sqlite::SqliteStore;
+
+use crate::support::{all, event, folder, id, with_id, write};
+
+#[tokio::test]
+async fn a_full_queue_fails_callers_who_asked_for_it_and_makes_others_wait() {
+    let (_folder, path) = folder();
+    let store = SqliteStore::builder().queue(2, 1 << 20).open(&path).await.unwrap();
+    let (hold, held) = std::sync::mpsc::channel::<()>();
+    let holding = tokio::spawn({
+        let store = store.clone();
+        async move { store.transact(move |_| held.recv()).await }
+    });
+    tokio::task::yield_now().await;
+    let waiting: Vec<_> = (0..5)
+        .map(|n| {
+            let stream = store.stream(id(&format!("w-{n}")));
+            tokio::spawn(async move { stream.write(event("x"), ExpectedVersion::NoStream).await })
+        })
+        .collect();
+    tokio::task::yield_now().await;
+    let append = Append::to(id("f-1"), ExpectedVersion::Any, event("x")).fail_when_full();
+    assert!(matches!(store.append(append.clone()).await, Err(AppendError::Overloaded)));
+    hold.send(()).unwrap();
+    holding.await.unwrap().unwrap();
+    for write in waiting {
+        write.await.unwrap().unwrap();
+    }
+    store.append(append).await.unwrap();
+    assert_eq!(all(&store).await.len(), 6);
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_write_that_is_dropped_after_any_poll_is_whole_or_never_was() {
+    let (_folder, path) = folder();
+    let store = SqliteStore::open(&path).await.unwrap();
+    for polls in 0..4 {
+        let stream = store.stream(id(&format!("s-{polls}")));
+        let events = || vec![with_id("1", "1"), with_id("2", "2")];
+        {
+            let mut write = pin!(stream.write(events(), ExpectedVersion::NoStream));
+            for _ in 0..polls {
+                if write.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready() {
+                    break;
+                }
+                tokio::task::yield_now().await;
+            }
+        }
+        // Whatever became of it, it is over when a later write is, and its retry succeeds.
+        write(&store, "other", "x").await;
+        let version = stream.version().await.unwrap();
+        assert!(version == if polls == 0 { 0 } else { 2 }, "{polls} polls, version {version}");
+        stream.write(events(), ExpectedVersion::NoStream).await.unwrap();
+        assert_eq!(stream.version().await.unwrap(), 2);
+    }
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_thousand_paused_reads_hold_up_neither_writes_nor_reads_nor_closing() {
+    let (_folder, path) = folder();
+    let store = SqliteStore::open(&path).await.unwrap();
+    let many: Vec<_> = (0..100).map(|n| event(n.to_string())).collect();
+    store.stream(id("s-1")).write(many, ExpectedVersion::Any).await.unwrap();
+    let mut paused = Vec::new();
+    for _ in 0..1_000 {
+        let mut reading = store.all().read().page(10, 1 << 20).stream();
+        assert_eq!(reading.next().await.unwrap().unwrap().position, 1);
+        paused.push(reading);
+    }
+    write(&store, "s-1", "x").await;
+    assert_eq!(all(&store).await.len(), 101);
+    let first = &mut paused[0];
+    let mut count = 1;
+    while let Some(event) = first.next().await {
+        event.unwrap();
+        count += 1;
+    }
+    assert_eq!(count, 100);
+    tokio::time::timeout(Duration::from_secs(30), store.close()).await.unwrap().unwrap();
+}
+
+/// The processor time of this process's threads with a name that begins like this, in ticks of 10 ms.
+#[cfg(target_os = "linux")]
+fn ticks() -> u64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+}
+
+/// Run as a process of its own, where nothing else takes time.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn an_idle_process() {
+    let Some(path) = crate::support::in_child() else { return };
+    let store = SqliteStore::open(&path).await.unwrap();
+    write(&store, "s-1", "x").await;
+    let watch = store.all().watch().await.unwrap();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let before = ticks();
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    // 4 seconds are 400 ticks; one tick is the least that can be told from nothing.
+    assert!(ticks() - before <= 4, "{} ticks", ticks() - before);
+    drop(watch);
+    store.close().await.unwrap();
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn an_idle_store_with_a_watcher_uses_no_processor_to_speak_of() {
+    let (_folder, path) = folder();
+    let mut child = crate::support::child("load::an_idle_process", &path);
+    assert!(child.wait().unwrap().success());
+}
