@@ -3,7 +3,7 @@
 //! What is special to read models in a database is told by that engine's own suite.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use es_framework::{
@@ -189,18 +189,18 @@ pub async fn h5_a_commands_position_can_be_awaited(fixture: &impl Fixture) {
 /// Stopping is graceful: the checkpoint equals what was applied, and waiting for more says that it was stopped.
 pub async fn h6_a_stopped_projection_goes_on_where_it_was(fixture: &impl Fixture) {
     let store = fixture.open().await;
-    let reached = Arc::new(Mutex::new(Vec::new()));
+    let mut reached = Vec::new();
     for round in 1..=5_u64 {
         let position = deposit(&store, "account-a", vec![1; 100]).await;
         let model = StateModel::new(&store);
         let totals = Totals::default();
         let running = Projection::new(&store, totals.clone(), model.clone()).start().await.expect("it starts");
         running.wait_for(position, PATIENCE).await.expect("it gets there");
-        reached.lock().expect("no panic").push(running.stop().await.expect("it stops"));
+        reached.push(running.stop().await.expect("it stops"));
         assert_eq!(totals.projected.load(Ordering::SeqCst), 100, "only what is new is folded");
         assert_eq!(model.read(|total| total.cents), 100 * round);
     }
-    assert_eq!(*reached.lock().expect("no panic"), [100, 200, 300, 400, 500].map(p));
+    assert_eq!(reached, [100, 200, 300, 400, 500].map(p));
 }
 
 /// Closing the store ends a projection with that error.

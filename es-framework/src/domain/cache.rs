@@ -84,7 +84,7 @@ mod tests {
         let cache = Cache::<u8>::new(10);
         let kept = cache.slot(&StreamId::new("kept").unwrap());
         for n in 0..1_000 {
-            let _: Slot<u8> = cache.slot(&StreamId::new(format!("s-{n}")).unwrap());
+            drop(cache.slot(&StreamId::new(format!("s-{n}")).unwrap()));
             assert!(Arc::ptr_eq(&kept, &cache.slot(&StreamId::new("kept").unwrap())));
         }
         let generations = cache.lock();

@@ -140,6 +140,34 @@ impl Default for ListStreams {
     }
 }
 
+impl ListStreams {
+    /// Asks for the first page of all streams.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Only streams of this category.
+    #[must_use]
+    pub fn category(mut self, category: impl Into<String>) -> Self {
+        self.category = Some(category.into());
+        self
+    }
+
+    /// Only streams that come after this one, the last of the page before.
+    #[must_use]
+    pub fn after(mut self, stream: impl Into<StreamId>) -> Self {
+        self.after = Some(stream.into());
+        self
+    }
+
+    /// At most so many.
+    #[must_use]
+    pub fn limit(mut self, streams: usize) -> Self {
+        self.limit = streams;
+        self
+    }
+}
+
 /// A stream and its version.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
