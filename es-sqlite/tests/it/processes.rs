@@ -35,8 +35,8 @@ async fn a_process_that_writes_back_to_back() {
         waits.push(before.elapsed());
     }
     waits.sort();
-    let at = |share: f64| waits[(waits.len() as f64 * share) as usize].as_micros();
-    say(&format!("{} {} {} {}", waits.len(), at(0.5), at(0.99), waits.last().unwrap().as_micros()));
+    let at = |percent: usize| waits[waits.len() * percent / 100].as_micros();
+    say(&format!("{} {} {} {}", waits.len(), at(50), at(99), waits.last().unwrap().as_micros()));
     store.close().await.unwrap();
 }
 
