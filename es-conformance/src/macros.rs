@@ -158,6 +158,8 @@ macro_rules! conformance {
             }
             snapshots {
                 e1_a_snapshot_that_was_never_saved_is_none
+                e1_a_load_holds_as_many_events_as_it_asks_for
+                c2_a_page_of_no_events_tells_the_head
                 e1_there_is_one_snapshot_per_stream_and_name
                 e1_all_has_snapshots_of_its_own_at_positions
                 e1_a_snapshot_keeps_its_fingerprint_and_the_time_it_was_saved

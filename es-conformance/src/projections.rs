@@ -2,8 +2,8 @@
 //!
 //! What is special to read models in a database is told by that engine's own suite.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use es_framework::{

@@ -2,13 +2,14 @@
 #![expect(missing_docs, reason = "a fact's name says what it checks")]
 
 use es_framework::{
-    ErrorKind, Fingerprint, Load, ProjectionName, Snapshot, SnapshotError, Store, StoreError, Stream, Version,
+    Direction, ErrorKind, Fingerprint, Load, ProjectionName, Snapshot, SnapshotError, Store, StoreError, Stream,
+    Version,
 };
 
 use crate::fixture::{Fixture, Setup};
 use crate::support::{
-    ManualClock, Recording, at, begin, event, exact, id, numbered, p, positions, refused, stream, take, texts, v,
-    versions, write,
+    ManualClock, Recording, a_page, at, begin, event, exact, id, numbered, p, positions, refused, stream, take, texts,
+    v, versions, write,
 };
 
 async fn saved(stream: &Stream, name: &str) -> Option<(u64, Vec<u8>)> {
@@ -32,6 +33,32 @@ pub async fn e1_a_snapshot_that_was_never_saved_is_none(fixture: &impl Fixture) 
     assert_eq!(saved(&account, "sum").await, None);
     assert_eq!(saved(&store.all(), "sum").await, None);
     assert_eq!(saved(&stream(&store, "missing-1"), "sum").await, None);
+}
+
+pub async fn e1_a_load_holds_as_many_events_as_it_asks_for(fixture: &impl Fixture) {
+    let (store, account) = ten_events(fixture).await;
+    account.snapshot("sum", v(4), "four").await.expect("saved");
+    for (events, end) in [(0, None), (3, Some(false)), (6, Some(true)), (100, Some(true))] {
+        let mut load = Load::new(id("a-1"), Some(name("sum")));
+        load.events = events;
+        let loaded = store.engine().load(load).await.expect("it can be loaded");
+        assert_eq!(loaded.snapshot.map(|snapshot| snapshot.at), Some(4), "{events} events");
+        assert_eq!(loaded.page.events.len(), events.min(6));
+        assert!(end.is_none_or(|end| loaded.page.end == end), "{events} events: {end:?}");
+    }
+}
+
+pub async fn c2_a_page_of_no_events_tells_the_head(fixture: &impl Fixture) {
+    let (store, account) = ten_events(fixture).await;
+    write(&stream(&store, "b-1"), numbered(1..=3)).await;
+    for (of, head) in [("a-1", 10), ("b-1", 3), ("@all", 13), ("missing-1", 0)] {
+        for direction in [Direction::Forward, Direction::Backward] {
+            let page = store.engine().read(a_page(of, |read| (read.events, read.direction) = (0, direction))).await;
+            let page = page.expect("it can be read");
+            assert_eq!((page.head, page.events.len(), page.end), (head, 0, head == 0), "{of}");
+        }
+    }
+    assert_eq!(account.version().await.expect("it can be read"), v(10));
 }
 
 pub async fn e1_there_is_one_snapshot_per_stream_and_name(fixture: &impl Fixture) {

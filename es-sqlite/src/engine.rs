@@ -206,7 +206,7 @@ impl Engine for SqliteEngine {
 
     async fn load(&self, load: Load) -> Result<Loaded, StoreError> {
         let store = self.id;
-        let Load { stream, snapshot: name, until, .. } = load;
+        let Load { stream, snapshot: name, until, events, .. } = load;
         let job = move |connection: &Connection, names: &mut Names| {
             let snapshot = match &name {
                 Some(name) => snapshots::find(connection, &stream, name)?,
@@ -214,7 +214,11 @@ impl Engine for SqliteEngine {
             };
             let mut loaded = Loaded::default();
             loaded.snapshot = snapshot.filter(|snapshot| until.is_none_or(|until| snapshot.at <= until.get()));
+            if events == 0 {
+                return Ok(loaded);
+            }
             let mut read = Read::new(stream);
+            read.events = events;
             read.after = loaded.snapshot.as_ref().map_or(0, |snapshot| snapshot.at);
             read.before = until.map(|until| until.next().get());
             loaded.page = page::read(connection, names, store, &read)?;

@@ -33,7 +33,10 @@ pub struct SqliteModel {
 enum Place {
     InLog(SqliteStore),
     /// A connection that writes, and one that reads meanwhile; in memory there is one for both.
-    Own { writer: SqliteFile, reader: SqliteFile },
+    Own {
+        writer: SqliteFile,
+        reader: SqliteFile,
+    },
 }
 
 impl SqliteModel {
@@ -78,10 +81,8 @@ impl SqliteModel {
         F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     {
         let look = move |connection: &Connection| {
-            connection.pragma_update(None, "query_only", true)?;
-            let seen = look(connection);
-            connection.pragma_update(None, "query_only", false)?;
-            seen
+            let _guard = QueryOnly::begin(connection)?;
+            look(connection)
         };
         match &self.place {
             Place::InLog(store) => store.look(look).await.map_err(ModelError::failed)?.map_err(ModelError::failed),
@@ -130,6 +131,28 @@ fn store_failed<E>(error: TransactError<E>) -> ModelError {
         TransactError::Store(error) => ModelError::failed(error),
         TransactError::Panicked { message } => ModelError::Panicked { message },
         TransactError::Body(_) => ModelError::failed("the transaction was rolled back"),
+    }
+}
+
+/// Keeps a connection from writing, until it is dropped: also by a panic, for the connection may be the one that writes.
+struct QueryOnly<'c> {
+    connection: &'c Connection,
+    before: bool,
+}
+
+impl<'c> QueryOnly<'c> {
+    fn begin(connection: &'c Connection) -> rusqlite::Result<Self> {
+        let before = connection.pragma_query_value(None, "query_only", |row| row.get(0))?;
+        connection.pragma_update(None, "query_only", true)?;
+        Ok(Self { connection, before })
+    }
+}
+
+impl Drop for QueryOnly<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = self.connection.pragma_update(None, "query_only", self.before) {
+            tracing::error!(%error, "a connection that only looked cannot be made to write again");
+        }
     }
 }
 
@@ -237,7 +260,10 @@ impl ReadModel for SqliteModel {
         );
         let found = row.optional().map_err(ModelError::failed)?;
         Ok(found.map(|(store, position, checksum)| {
-            Checkpoint::new(StoreId::from_bytes(store), Mark { position: Position::new(position.max(0).cast_unsigned()), checksum })
+            Checkpoint::new(
+                StoreId::from_bytes(store),
+                Mark { position: Position::new(position.max(0).cast_unsigned()), checksum },
+            )
         }))
     }
 

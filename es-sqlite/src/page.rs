@@ -59,6 +59,12 @@ pub(crate) fn read(
     page.head = head;
     page.end = true;
     page.scanned = if forward { high.max(read.after) } else { low + 1 };
+    if read.events == 0 {
+        // Asked for the head only.
+        page.end = low == high;
+        page.scanned = if forward { read.after } else { high + 1 };
+        return Ok(page);
+    }
     if let Some(axis) = axis
         && low < high
     {

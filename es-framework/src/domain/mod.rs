@@ -8,6 +8,7 @@ mod execute;
 pub(crate) mod private;
 mod provenance;
 mod repository;
+mod scenario;
 mod shape;
 
 #[doc = include_str!("aggregate.md")]
@@ -25,4 +26,5 @@ pub use event::{DecodeError, EncodeError, Envelope, Event, Recorded};
 pub use execute::{Execute, ExecuteError, KeyError, Receipt};
 pub use provenance::Provenance;
 pub use repository::{Folded, LoadError, Repository, RepositoryMetrics};
+pub use scenario::Scenario;
 pub use shape::Shape;

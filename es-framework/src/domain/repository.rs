@@ -174,7 +174,8 @@ impl<A: Apply> Repository<A> {
         self.rebuilt(|inner| inner.tries = tries.max(1))
     }
 
-    /// Remembers between `states` and twice as many states; 0 loads the aggregate for every command.
+    /// Remembers between `states` and twice as many states. With 0 every command loads its aggregate, and commands of
+    /// this repository on one aggregate no longer take turns: the slower one decides again.
     #[must_use]
     pub fn with_cache(self, states: usize) -> Self {
         self.rebuilt(|inner| inner.cache = Cache::new(states))

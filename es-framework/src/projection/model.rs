@@ -4,7 +4,7 @@ use std::any::Any;
 use std::fmt::Debug;
 use std::future::Future;
 
-use crate::store::{BoxError, ErrorKind, Mark, Position, ProjectionName, StoreId};
+use crate::store::{BoxError, ErrorKind, Mark, Position, ProjectionName, SnapshotError, StoreError, StoreId};
 
 /// How far a projection has come, and in which log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -166,7 +166,12 @@ impl ModelError {
         match self {
             Self::TakenOver { .. } => ErrorKind::Conflict,
             Self::Refused { .. } | Self::Prepare { .. } => ErrorKind::Caller,
-            Self::Panicked { .. } | Self::Failed { .. } => ErrorKind::Internal,
+            Self::Panicked { .. } => ErrorKind::Internal,
+            Self::Failed { source } => {
+                let store = source.downcast_ref::<StoreError>().map(StoreError::kind);
+                let snapshot = || source.downcast_ref::<SnapshotError>().map(SnapshotError::kind);
+                store.or_else(snapshot).unwrap_or(ErrorKind::Internal)
+            }
         }
     }
 }

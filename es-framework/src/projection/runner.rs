@@ -132,8 +132,7 @@ impl<P: Projector> Projection<P> {
     /// A dropped future leaves the checkpoint where the last whole batch ended.
     pub async fn catch_up(self) -> Result<Position, RunError> {
         let (mut run, mut checkpoint) = self.begin().await?;
-        let newest = Read { events: 1, ..Read::new(StreamId::all()) };
-        let head = run.store.engine().read(newest).await?.head;
+        let head = run.store.engine().read(Read { events: 0, ..Read::new(StreamId::all()) }).await?.head;
         let mut seen = checkpoint.map_or(0, |at| at.position.get());
         while seen < head {
             let Some(stretch) = run.watch.next_stretch().await else { break };

@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::runner::RunError;
-use crate::store::{Position, ProjectionName};
+use crate::store::{ErrorKind, Position, ProjectionName};
 
 /// A projection that runs in a task of its own. Dropping the handle stops it after the batch it is at.
 #[derive(Debug)]
@@ -95,6 +95,17 @@ pub enum WaitError {
         /// Why it could not go on.
         source: Arc<RunError>,
     },
+}
+
+impl WaitError {
+    /// What a caller can do about it.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::TimedOut { .. } => ErrorKind::Retry,
+            Self::Stopped { .. } => ErrorKind::Closed,
+            Self::Failed { source, .. } => source.kind(),
+        }
+    }
 }
 
 impl Running {

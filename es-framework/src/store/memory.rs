@@ -272,9 +272,15 @@ impl State {
         let low = index(read.after).min(count);
         let high = read.before.map_or(count, |before| index(before).saturating_sub(1).min(count)).max(low);
         let mut page = Page { head: count as u64, ..Page::default() };
+        let forward = read.direction == Direction::Forward;
+        if read.events == 0 {
+            // Asked for the head only.
+            page.end = low == high;
+            page.scanned = if forward { read.after } else { high as u64 + 1 };
+            return Ok(page);
+        }
         let mut bytes = 0;
         let mut looked_at = 0;
-        let forward = read.direction == Direction::Forward;
         while looked_at < (high - low).min(PAGE_SCAN) {
             let at = if forward { low + looked_at } else { high - 1 - looked_at };
             let Some(event) = event_at(at) else { break };

@@ -39,7 +39,7 @@ pub struct Read {
     pub before: Option<u64>,
     /// Only events that pass.
     pub filter: Filter,
-    /// At most so many events; [`PAGE_EVENTS`] by default.
+    /// At most so many events, 0 to ask for [`Page::head`] only; [`PAGE_EVENTS`] by default.
     pub events: usize,
     /// At most so many payload and metadata bytes, but at least one event; [`PAGE_BYTES`] by default.
     pub bytes: usize,

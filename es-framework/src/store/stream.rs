@@ -90,7 +90,7 @@ impl Stream {
         if self.id.is_all() {
             return Ok(Version::ZERO);
         }
-        let read = Read { events: 1, direction: Direction::Backward, ..Read::new(self.id.clone()) };
+        let read = Read { events: 0, ..Read::new(self.id.clone()) };
         Ok(Version::new(self.store.engine().read(read).await?.head))
     }
 

@@ -14,7 +14,7 @@ use super::handle::Store;
 use super::name::StreamId;
 use super::notifier::Subscription;
 use super::place::{Place, Position};
-use super::read::{Direction, Mark, Page, Read};
+use super::read::{Mark, Page, Read};
 use super::stream::place_in;
 
 /// A watch that is being put together; awaiting it begins to watch.
@@ -59,8 +59,7 @@ impl Watcher {
         let place = if let Some(place) = after {
             place_in(&stream, place)?
         } else {
-            let newest = Read { events: 1, direction: Direction::Backward, ..Read::new(stream.clone()) };
-            engine.read(newest).await?.head
+            engine.read(Read { events: 0, ..Read::new(stream.clone()) }).await?.head
         };
         let read = Read { after: place, filter, ..Read::new(stream) };
         Ok(Watch { engine, subscription, read, covered: None, events: VecDeque::new(), state: State::Look })

@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use es_conformance::bank::AccountEvent;
 use es_framework::{
-    Event, ExpectedVersion, ModelError, Position, Projection, Projector, Recorded, RunError, RunningState, Store,
+    Event, ExpectedVersion, ModelError, Position, Projection, Projector, ReadModel as _, Recorded, RunError,
+    RunningState, Store,
 };
 use es_sqlite::rusqlite::{self, params};
 use es_sqlite::{Durability, SqliteModel, SqliteStore, SqliteTx};
@@ -205,7 +206,6 @@ async fn h1_a_log_that_was_rewound_is_noticed() {
 async fn a_projector_cannot_begin_or_end_transactions_and_a_query_cannot_write() {
     let model = SqliteModel::in_memory().await.unwrap();
     for control in ["BEGIN", "COMMIT", "ROLLBACK", "SAVEPOINT s", "CREATE TABLE t (x); COMMIT"] {
-        use es_framework::ReadModel as _;
         let refused = model
             .transact(move |tx| {
                 let refused = tx.execute_batch(control).unwrap_err().to_string();
@@ -218,6 +218,10 @@ async fn a_projector_cannot_begin_or_end_transactions_and_a_query_cannot_write()
         model.transact(|tx| tx.execute_batch("DROP TABLE kept").map_err(ModelError::failed)).await.unwrap();
     }
     model.query(|connection| connection.execute_batch("CREATE TABLE u (x)")).await.unwrap_err();
+    let panicked = model.query(|_| -> rusqlite::Result<()> { panic!("a look that breaks") }).await;
+    panicked.unwrap_err();
+    let written = model.transact(|tx| tx.execute_batch("CREATE TABLE v (x)").map_err(ModelError::failed)).await;
+    written.expect("a look that panicked does not keep the projector from writing");
 }
 
 const CHILD: &str = "ES_SQLITE_READ_MODEL_CHILD";
