@@ -13,12 +13,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use eventcore::{
-    BatchSize, Command, CommandError, CommandLogic, Event as _, EventFilter, EventPage, EventReader, EventStore,
-    NewEvents, RetryPolicy, StreamId, StreamVersion, StreamWrites, execute,
-};
+use eventcore::{Command, CommandError, CommandLogic, NewEvents, RetryPolicy, StreamId, execute};
 use eventcore_sqlite::rusqlite::Connection;
 use eventcore_sqlite::{SqliteConfig, SqliteEventStore};
+use eventcore_types::{BatchSize, EventFilter, EventPage, EventReader, EventStore, StreamVersion, StreamWrites};
 use futures_util::StreamExt;
 use peer_common::{Args, Fold, Mode, Payload, Peer, report, run};
 use serde::{Deserialize, Serialize};
