@@ -233,8 +233,9 @@ impl LogView for Transaction<'_> {
             header.verify_removed(row)?;
             return Ok(Some(KnownEvent { version, position, time, content: None }));
         }
-        let mut buffer = rows::buffer(1, header.bytes(row)?);
-        let event = header.event(row, self.connection, &mut self.memory.names, self.memory.store, &mut buffer)?;
+        let content = header.content(row)?;
+        let mut buffer = rows::buffer(1, content.bytes());
+        let event = header.event(content, self.connection, &mut self.memory.names, self.memory.store, &mut buffer)?;
         Ok(Some(KnownEvent { version, position, time, content: Some((event.event_type, event.payload)) }))
     }
 

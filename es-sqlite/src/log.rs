@@ -60,7 +60,7 @@ pub(crate) fn events_after(
     while let Some(row) = rows.next().map_err(errors::store)? {
         let header = Header::of(row)?;
         if header.event_type != REMOVED {
-            events.push(header.event(row, connection, names, store, &mut buffer)?);
+            events.push(header.event(header.content(row)?, connection, names, store, &mut buffer)?);
         }
     }
     Ok(events)

@@ -118,7 +118,8 @@ fn scan(
         if !wanted.filter.is_empty() && !header.passes(&wanted.filter, row, connection, names)? {
             continue;
         }
-        bytes += header.bytes(row)?;
+        let content = header.content(row)?;
+        bytes += content.bytes();
         if page.events.len() >= read.events || (bytes > read.bytes && !page.events.is_empty()) {
             let place = match axis {
                 Axis::All => header.position.get(),
@@ -128,7 +129,7 @@ fn scan(
             page.scanned = if forward { place - 1 } else { place + 1 };
             return Ok(());
         }
-        page.events.push(header.event(row, connection, names, store, &mut buffer)?);
+        page.events.push(header.event(content, connection, names, store, &mut buffer)?);
     }
     if forward && part.upto < span.upto {
         page.end = false;

@@ -32,18 +32,44 @@ pub(crate) struct Header {
     pub(crate) checksum: u32,
 }
 
+/// A column's value, or what is wrong with it: small, for it is asked for nine times a row.
+type Column<T> = Result<T, &'static str>;
+
+/// The columns behind the header.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Content<'r> {
+    id: ValueRef<'r>,
+    metadata: Option<&'r str>,
+    payload: &'r [u8],
+}
+
+impl Content<'_> {
+    /// The payload and metadata bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.payload.len() + self.metadata.map_or(0, str::len)
+    }
+}
+
 impl Header {
     pub(crate) fn of(row: &Row<'_>) -> Result<Self, StoreError> {
-        let position = Position::new(natural(integer(row, 0, None)?, None)?);
-        let at = Some(position);
-        let checksum = i32::try_from(integer(row, 5, at)?);
+        Self::columns(row).map_err(|reason| {
+            let position = integer(row, 0).ok().and_then(|position| u64::try_from(position).ok());
+            errors::damaged(position.map(Position::new), reason)
+        })
+    }
+
+    fn columns(row: &Row<'_>) -> Column<Self> {
+        let place =
+            |column| integer(row, column).and_then(|place| u64::try_from(place).map_err(|_| "a place is negative"));
         Ok(Self {
-            position,
-            stream: integer(row, 1, at)?,
-            version: Version::new(natural(integer(row, 2, at)?, at)?),
-            event_type: integer(row, 3, at)?,
-            time: Timestamp::from_micros(integer(row, 4, at)?),
-            checksum: checksum.map_err(|_| errors::damaged(at, "the checksum has more than 32 bits"))?.cast_unsigned(),
+            position: Position::new(place(0)?),
+            stream: integer(row, 1)?,
+            version: Version::new(place(2)?),
+            event_type: integer(row, 3)?,
+            time: Timestamp::from_micros(integer(row, 4)?),
+            checksum: i32::try_from(integer(row, 5)?)
+                .map_err(|_| "the checksum has more than 32 bits")?
+                .cast_unsigned(),
         })
     }
 
@@ -63,19 +89,20 @@ impl Header {
             position: self.position,
             time: self.time,
             event_type: event_type.name(),
-            metadata: metadata(row, self.position)?,
+            metadata: metadata(row).map_err(|reason| self.damaged(reason))?,
         }))
     }
 
-    /// The payload and metadata bytes of the event.
-    pub(crate) fn bytes(&self, row: &Row<'_>) -> Result<usize, StoreError> {
-        Ok(payload(row, self.position)?.len() + metadata(row, self.position)?.map_or(0, str::len))
+    /// The columns behind the header.
+    pub(crate) fn content<'r>(&self, row: &'r Row<'_>) -> Result<Content<'r>, StoreError> {
+        let columns = || Ok(Content { id: value(row, 6)?, metadata: metadata(row)?, payload: payload(row)? });
+        columns().map_err(|reason| self.damaged(reason))
     }
 
     /// The event, its checksum verified. Its bytes are put behind those of other events in `buffer`.
     pub(crate) fn event(
         &self,
-        row: &Row<'_>,
+        content: Content<'_>,
         connection: &Connection,
         names: &mut Names,
         store: StoreId,
@@ -84,12 +111,12 @@ impl Header {
         let at = self.position;
         let event_type = Arc::clone(names.event_type(connection, self.event_type, at)?);
         let stream: StreamId = names.stream(connection, self.stream, at)?.clone();
-        let payload = keep(buffer, payload(row, at)?);
-        let metadata = match metadata(row, at)? {
-            Some(text) => Metadata::from_stored(keep(buffer, text.as_bytes())),
-            None => None,
+        let payload = keep(buffer, content.payload);
+        let metadata = content.metadata.and_then(|text| Metadata::from_stored(keep(buffer, text.as_bytes())));
+        let id = match content.id {
+            ValueRef::Null => EventId::derived(store, at),
+            id => written_id(id).map_err(|reason| self.damaged(reason))?,
         };
-        let id = id(row, at)?.unwrap_or_else(|| EventId::derived(store, at));
         self.verified(stream, id, event_type, payload, metadata)
     }
 
@@ -104,20 +131,20 @@ impl Header {
         let Self { version, position, time, checksum, .. } = *self;
         let event =
             StoredEvent::from_stored(stream, version, position, time, id, event_type, payload, metadata, checksum);
-        if event.computed_checksum() == checksum {
-            Ok(event)
-        } else {
-            Err(errors::damaged(Some(position), "the checksum does not fit"))
-        }
+        if event.computed_checksum() == checksum { Ok(event) } else { Err(self.damaged("the checksum does not fit")) }
+    }
+
+    fn damaged(&self, reason: &'static str) -> StoreError {
+        errors::damaged(Some(self.position), reason)
     }
 
     /// Verifies what is left of an event whose content was removed.
     pub(crate) fn verify_removed(&self, row: &Row<'_>) -> Result<(), StoreError> {
-        let sum = removed_sum(self, value(row, 6, Some(self.position))?);
-        if payload(row, self.position)? == sum.stored().to_le_bytes() {
+        let Content { id, payload, .. } = self.content(row)?;
+        if payload == removed_sum(self, id).stored().to_le_bytes() {
             Ok(())
         } else {
-            Err(errors::damaged(Some(self.position), "the checksum of a removed event does not fit"))
+            Err(self.damaged("the checksum of a removed event does not fit"))
         }
     }
 }
@@ -146,52 +173,42 @@ fn keep(buffer: &mut BytesMut, bytes: &[u8]) -> Bytes {
     buffer.split().freeze()
 }
 
-fn id(row: &Row<'_>, at: Position) -> Result<Option<EventId>, StoreError> {
-    let damaged = || errors::damaged(Some(at), "the id is damaged");
-    match value(row, 6, Some(at))? {
-        ValueRef::Null => Ok(None),
-        ValueRef::Blob(bytes) => bytes.try_into().map(|bytes| Some(EventId::uuid(bytes))).map_err(|_| damaged()),
-        ValueRef::Text(text) => {
-            let text = std::str::from_utf8(text).map_err(|_| damaged())?;
-            EventId::text(text).map(Some).map_err(|_| damaged())
-        }
-        _ => Err(damaged()),
+fn written_id(id: ValueRef<'_>) -> Column<EventId> {
+    const DAMAGED: &str = "the id is damaged";
+    match id {
+        ValueRef::Blob(bytes) => bytes.try_into().map(EventId::uuid).map_err(|_| DAMAGED),
+        ValueRef::Text(text) => std::str::from_utf8(text).ok().and_then(|text| EventId::text(text).ok()).ok_or(DAMAGED),
+        _ => Err(DAMAGED),
     }
 }
 
-fn metadata<'r>(row: &'r Row<'_>, at: Position) -> Result<Option<&'r str>, StoreError> {
-    match value(row, 7, Some(at))? {
+fn metadata<'r>(row: &'r Row<'_>) -> Column<Option<&'r str>> {
+    match value(row, 7)? {
         ValueRef::Null => Ok(None),
-        ValueRef::Text(text) => match std::str::from_utf8(text) {
-            Ok(text) => Ok(Some(text)),
-            Err(_) => Err(errors::damaged(Some(at), "the metadata is not UTF-8")),
-        },
-        _ => Err(errors::damaged(Some(at), "the metadata is not a text")),
+        ValueRef::Text(text) => std::str::from_utf8(text).map(Some).map_err(|_| "the metadata is not UTF-8"),
+        _ => Err("the metadata is not a text"),
     }
 }
 
-fn payload<'r>(row: &'r Row<'_>, at: Position) -> Result<&'r [u8], StoreError> {
-    match value(row, 8, Some(at))? {
+fn payload<'r>(row: &'r Row<'_>) -> Column<&'r [u8]> {
+    match value(row, 8)? {
         ValueRef::Blob(bytes) => Ok(bytes),
-        _ => Err(errors::damaged(Some(at), "the payload is not a blob")),
+        _ => Err("the payload is not a blob"),
     }
 }
 
-fn integer(row: &Row<'_>, column: usize, at: Option<Position>) -> Result<i64, StoreError> {
-    match value(row, column, at)? {
+fn integer(row: &Row<'_>, column: usize) -> Column<i64> {
+    match value(row, column)? {
         ValueRef::Integer(value) => Ok(value),
-        _ => Err(errors::damaged(at, format!("column {column} of the event is not an integer"))),
+        _ => Err("a number of the event is not an integer"),
     }
+}
+
+fn value<'r>(row: &'r Row<'_>, column: usize) -> Column<ValueRef<'r>> {
+    row.get_ref(column).map_err(|_| "a column is missing")
 }
 
 /// A place as the ground floor has it.
 pub(crate) fn natural(value: i64, at: Option<Position>) -> Result<u64, StoreError> {
     u64::try_from(value).map_err(|_| errors::damaged(at, format!("{value} is neither a position nor a version")))
-}
-
-fn value<'r>(row: &'r Row<'_>, column: usize, at: Option<Position>) -> Result<ValueRef<'r>, StoreError> {
-    row.get_ref(column).map_err(|error| match at {
-        Some(at) => errors::store_at(at, error),
-        None => errors::store(error),
-    })
 }

@@ -12,8 +12,8 @@ use super::cache::{Base, Cache, Slot};
 use super::event::{DecodeError, Envelope, Event};
 use super::execute::Execute;
 use crate::store::{
-    AsOf, ErrorKind, Filter, Fingerprint, InvalidName, Load, Position, ProjectionName, Snapshot, Store, StoreError,
-    StoredEvent, StreamId, Timestamp, Version,
+    AsOf, ErrorKind, Filter, Fingerprint, InvalidName, Load, Position, ProjectionName, Reading, Snapshot, Store,
+    StoreError, StoredEvent, StreamId, Timestamp, Version,
 };
 
 /// How many snapshots one repository saves at the same time; what comes on top waits for the next command.
@@ -313,15 +313,16 @@ impl<A: Apply> Inner<A> {
             if counted && base.version == Version::ZERO {
                 self.counters.missing.fetch_add(1, Ordering::Relaxed);
             }
-            let done = match page {
+            match page {
+                Some(page) if page.end => base.fold_events(&page.events)?,
                 Some(page) => {
+                    // The rest is on its way while the first page is folded.
+                    let mut rest = self.events_after(stream, Version::new(page.scanned), before);
+                    rest.fetch_ahead().await;
                     base.fold_events(&page.events)?;
-                    page.end
+                    base.fold_all(rest).await?;
                 }
-                None => false,
-            };
-            if !done {
-                self.fold_rest(stream, &mut base, before).await?;
+                None => base.fold_all(self.events_after(stream, Version::ZERO, before)).await?,
             }
             Ok(base)
         }
@@ -331,20 +332,15 @@ impl<A: Apply> Inner<A> {
 
     /// Folds what was written since.
     pub(super) async fn refresh(&self, stream: &StreamId, base: &mut Base<A>) -> Result<(), LoadError> {
-        self.fold_rest(stream, base, None).await
+        base.fold_all(self.events_after(stream, base.version, None)).await
     }
 
-    async fn fold_rest(&self, stream: &StreamId, base: &mut Base<A>, before: Option<u64>) -> Result<(), LoadError> {
-        // The next page is on its way while this one is folded.
-        let mut pages = self.store.stream(stream.clone()).read().after(base.version);
-        if let Some(before) = before {
-            pages = pages.before(Version::new(before));
+    fn events_after(&self, stream: &StreamId, after: Version, before: Option<u64>) -> Reading {
+        let reader = self.store.stream(stream.clone()).read().after(after);
+        match before {
+            Some(before) => reader.before(Version::new(before)).stream(),
+            None => reader.stream(),
         }
-        let mut pages = pages.stream();
-        while let Some(batch) = pages.next_batch().await {
-            base.fold_events(&batch?)?;
-        }
-        Ok(())
     }
 
     /// The state of a snapshot, unless it is of no use; says so in the log and in a counter.
@@ -463,6 +459,13 @@ impl<A: Apply> Base<A> {
             time: Timestamp::default(),
             snapshot_at: Arc::default(),
         }
+    }
+
+    async fn fold_all(&mut self, mut events: Reading) -> Result<(), LoadError> {
+        while let Some(batch) = events.next_batch().await {
+            self.fold_events(&batch?)?;
+        }
+        Ok(())
     }
 
     pub(super) fn fold_events(&mut self, events: &[StoredEvent]) -> Result<(), DecodeError> {

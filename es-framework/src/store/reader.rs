@@ -237,18 +237,34 @@ impl Reading {
         let mut batch = Vec::with_capacity(1 + self.events.len());
         batch.push(first);
         batch.extend(self.events.drain(..));
+        self.fetch_ahead().await;
         Some(Ok(batch))
+    }
+
+    /// Asks for the next page, if it was not asked for yet, and does not wait for it.
+    pub(crate) async fn fetch_ahead(&mut self) {
+        poll_fn(|context| {
+            self.begin_next(context);
+            Poll::Ready(())
+        })
+        .await;
+    }
+
+    fn begin_next(&mut self, context: &mut Context<'_>) {
+        if matches!(self.state, State::Next) {
+            let engine = Arc::clone(&self.engine);
+            let read = self.read.clone();
+            self.state = State::Fetching(Box::pin(async move { engine.read(read).await }));
+            // Polled once, so that the page is under way.
+            let _: Poll<()> = self.poll_page(context);
+        }
     }
 
     fn poll_event(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<StoredEvent, StoreError>>> {
         loop {
             // Half a page ahead at the most, so that a paused reader holds little.
-            if matches!(self.state, State::Next) && self.events.len() <= self.read.events / 2 {
-                let engine = Arc::clone(&self.engine);
-                let read = self.read.clone();
-                self.state = State::Fetching(Box::pin(async move { engine.read(read).await }));
-                // Polled once, so that the page is under way while the events at hand are consumed.
-                let _: Poll<()> = self.poll_page(context);
+            if self.events.len() <= self.read.events / 2 {
+                self.begin_next(context);
             }
             if let Some(event) = self.events.pop_front() {
                 return Poll::Ready(Some(Ok(event)));
