@@ -3,31 +3,32 @@
 use std::sync::{Arc, LazyLock};
 
 use es_framework::{
-    Append, AppendError, Appended, CandidateEvent, Command, CommandKey, CommandRecord, EventId, EventIdKind, EventType,
-    KnownEvent, LogView, Metadata, Plan, PlannedStream, Position, StoreError, StoredEvent, StreamId, StreamWrite,
-    Timestamp, Verdict, Version, checksum, judge,
+    Append, AppendError, Appended, Command, CommandKey, CommandRecord, EventId, EventIdKind, EventType, KnownEvent,
+    LogView, Metadata, Plan, PlannedStream, Position, StoreError, StoredEvent, StreamId, StreamWrite, Timestamp,
+    Verdict, Version, checksum, judge, judge_as_unknown,
 };
-use tokio_rusqlite::rusqlite::types::{Null, Value};
-use tokio_rusqlite::rusqlite::{Connection, Statement};
+use tokio_rusqlite::rusqlite::Connection;
+use tokio_rusqlite::rusqlite::types::Value;
 
 use crate::names::{self, stream_sum};
+use crate::pending::{InsertError, Row};
 use crate::rows::{self, COLUMNS, Header, REMOVED};
 use crate::writer::{Head, Memory};
 use crate::{commands, errors, log};
 
-/// The rows of the larger of the two insert statements: from 8 on a statement of many rows is up to 1.4 times as fast.
-const ROWS: usize = 16;
+/// After an id was found to be known, so many appends with ids are looked up before they are written.
+const CAREFUL: u32 = 1_000;
 
 /// A write transaction, and what the writer knows besides.
 #[derive(Debug)]
 pub(crate) struct Transaction<'w> {
-    pub(crate) connection: &'w Connection,
-    pub(crate) memory: &'w mut Memory,
+    connection: &'w Connection,
+    memory: &'w mut Memory,
 }
 
 /// Judges an append and writes it. An error of the store means that it may be half written.
 pub(crate) fn append(append: &Append, tx: &mut Transaction<'_>) -> Result<Appended, AppendError> {
-    let plan = match judge(append, tx)? {
+    let plan = match tx.judge(append)? {
         Verdict::Known { appended, remember } => {
             if remember {
                 tx.remember(append.command.as_ref(), &appended)?;
@@ -46,7 +47,42 @@ pub(crate) fn append(append: &Append, tx: &mut Transaction<'_>) -> Result<Append
     Ok(appended)
 }
 
-impl Transaction<'_> {
+impl<'w> Transaction<'w> {
+    pub(crate) fn new(connection: &'w Connection, memory: &'w mut Memory) -> Self {
+        Self { connection, memory }
+    }
+
+    /// The connection, with all rows written so far in the database.
+    pub(crate) fn written(&mut self) -> Result<&'w Connection, StoreError> {
+        let flushed = self.memory.pending.flush(self.connection);
+        self.inserted(flushed)?;
+        Ok(self.connection)
+    }
+
+    /// Most ids are new, and the index over ids says so when the events are written: to look each of them up before takes
+    /// a third of the time of a bulk load. Once an id was known, the next appends are looked up, for retries come in rows.
+    fn judge(&mut self, append: &Append) -> Result<Verdict, AppendError> {
+        if append.has_ids() {
+            if self.memory.careful > 0 {
+                self.memory.careful -= 1;
+            } else if let Some(plan) = judge_as_unknown(append, self)? {
+                return Ok(Verdict::Write(plan));
+            }
+        }
+        judge(append, self)
+    }
+
+    fn inserted(&mut self, inserted: Result<(), InsertError>) -> Result<(), StoreError> {
+        inserted.map_err(|error| match error {
+            InsertError::Store(error) => error,
+            InsertError::Taken => {
+                self.memory.careful = CAREFUL;
+                self.memory.collided = true;
+                errors::internal("a row of the log is there already")
+            }
+        })
+    }
+
     fn remember(&mut self, command: Option<&Command>, appended: &Appended) -> Result<(), StoreError> {
         command.map_or(Ok(()), |command| commands::insert(self.connection, command, appended))
     }
@@ -56,7 +92,7 @@ impl Transaction<'_> {
             return Ok(*head);
         }
         let head = match log::stream_number(self.connection, stream)? {
-            Some(number) => Head { number, version: log::version(self.connection, number)? },
+            Some(number) => Head { number, version: log::version(self.written()?, number)? },
             None => Head::default(),
         };
         self.memory.heads.insert(stream.clone(), head);
@@ -94,69 +130,45 @@ impl Transaction<'_> {
         if number == 0 {
             number = self.add_stream(&write.stream)?;
         }
-        let mut events = planned.events(write);
         let (mut position, mut version) = (after, planned.before);
-        let mut left = planned.count;
-        while left > 0 {
-            let rows = if left >= ROWS { ROWS } else { 1 };
-            let sql = if rows == ROWS { &*INSERT_MANY } else { &*INSERT_ONE };
-            let mut statement = self.connection.prepare_cached(sql).map_err(errors::store)?;
-            // Statements that follow each other with the same number of rows need no look-up.
-            for _ in 0..left / rows {
-                let first = (time.as_micros(), number, position.as_i64() + 1, version.as_i64() + 1);
-                bind_shared(&mut statement, first).map_err(errors::store)?;
-                for (row, event) in events.by_ref().take(rows).enumerate() {
-                    position = position.next();
-                    version = version.next();
-                    self.bind_event(&mut statement, row, &write.stream, event, (position, version, time))?;
-                }
-                statement.raw_execute().map_err(errors::store)?;
-                left -= rows;
-            }
-        }
-        self.memory.heads.insert(write.stream.clone(), Head { number, version });
-        Ok(position)
-    }
-
-    fn bind_event(
-        &mut self,
-        statement: &mut Statement<'_>,
-        row: usize,
-        stream: &StreamId,
-        event: &CandidateEvent,
-        (position, version, time): (Position, Version, Timestamp),
-    ) -> Result<(), StoreError> {
-        let event_type = self.type_number(event.event_type())?;
-        let metadata = event.metadata().map(Metadata::as_str);
-        let payload = event.payload();
-        let checksum = checksum(position, stream, version, time, event.event_type(), event.id(), metadata, payload);
-        let first = SHARED + 1 + row * OF_ROW;
-        let bound = statement
-            .raw_bind_parameter(first, event_type)
-            .and_then(|()| statement.raw_bind_parameter(first + 1, checksum.cast_signed()))
-            .and_then(|()| match event.id().map(EventId::kind) {
-                Some(EventIdKind::Uuid(bytes)) => statement.raw_bind_parameter(first + 2, &bytes[..]),
-                Some(EventIdKind::Text(text)) => statement.raw_bind_parameter(first + 2, text),
-                _ => statement.raw_bind_parameter(first + 2, Null),
-            })
-            .and_then(|()| statement.raw_bind_parameter(first + 3, metadata))
-            .and_then(|()| statement.raw_bind_parameter(first + 4, &payload[..]));
-        bound.map_err(errors::store)?;
-        if self.memory.watched {
-            let id = event.id().cloned().unwrap_or_else(|| EventId::derived(self.memory.store, position));
-            self.memory.written.push(StoredEvent::from_stored(
-                stream.clone(),
-                version,
+        for event in planned.events(write) {
+            position = position.next();
+            version = version.next();
+            let event_type = self.type_number(event.event_type())?;
+            let metadata = event.metadata().map(Metadata::as_str);
+            let checksum = checksum(
                 position,
+                &write.stream,
+                version,
                 time,
-                id,
-                Arc::clone(event.event_type()),
-                payload.clone(),
-                event.metadata().cloned(),
-                checksum,
-            ));
+                event.event_type(),
+                event.id(),
+                metadata,
+                event.payload(),
+            );
+            if self.memory.watched {
+                let id = event.id().cloned().unwrap_or_else(|| EventId::derived(self.memory.store, position));
+                self.memory.written.push(StoredEvent::from_stored(
+                    write.stream.clone(),
+                    version,
+                    position,
+                    time,
+                    id,
+                    Arc::clone(event.event_type()),
+                    event.payload().clone(),
+                    event.metadata().cloned(),
+                    checksum,
+                ));
+            }
+            let row = Row { position, stream: number, version, event_type, time, checksum, event: event.clone() };
+            let pushed = self.memory.pending.push(self.connection, row);
+            self.inserted(pushed)?;
         }
-        Ok(())
+        match self.memory.heads.get(&write.stream) {
+            Some(head) => *head = Head { number, version },
+            None => self.memory.heads.insert(write.stream.clone(), Head { number, version }),
+        }
+        Ok(position)
     }
 
     fn add_stream(&mut self, stream: &StreamId) -> Result<i64, StoreError> {
@@ -224,7 +236,7 @@ impl LogView for Transaction<'_> {
             EventIdKind::Text(text) => Value::Text(text.to_owned()),
             _ => return Ok(None),
         };
-        let mut statement = self.connection.prepare_cached(&KNOWN).map_err(errors::store)?;
+        let mut statement = self.written()?.prepare_cached(&KNOWN).map_err(errors::store)?;
         let mut rows = statement.query((number, id)).map_err(errors::store)?;
         let Some(row) = rows.next().map_err(errors::store)? else { return Ok(None) };
         let header = Header::of(row)?;
@@ -246,30 +258,3 @@ impl LogView for Transaction<'_> {
 
 static KNOWN: LazyLock<String> =
     LazyLock::new(|| format!("SELECT {COLUMNS} FROM es_event INDEXED BY es_event_id WHERE stream = ?1 AND id = ?2"));
-
-static INSERT_ONE: LazyLock<String> = LazyLock::new(|| insert_statement(1));
-static INSERT_MANY: LazyLock<String> = LazyLock::new(|| insert_statement(ROWS));
-
-/// The parameters that all rows of an insert share: time, stream, first position, first version.
-const SHARED: usize = 4;
-/// The parameters of each row: type, checksum, id, metadata, payload.
-const OF_ROW: usize = 5;
-
-fn insert_statement(rows: usize) -> String {
-    let row = |row: usize| {
-        let [event_type, checksum, id, metadata, payload] = [1, 2, 3, 4, 5].map(|i| SHARED + row * OF_ROW + i);
-        format!("(?3 + {row}, ?2, ?4 + {row}, ?{event_type}, ?1, ?{checksum}, ?{id}, ?{metadata}, ?{payload})")
-    };
-    let rows: Vec<String> = (0..rows).map(row).collect();
-    format!("INSERT INTO es_event ({COLUMNS}) VALUES {}", rows.join(", "))
-}
-
-fn bind_shared(
-    statement: &mut Statement<'_>,
-    (time, stream, position, version): (i64, i64, i64, i64),
-) -> tokio_rusqlite::rusqlite::Result<()> {
-    statement.raw_bind_parameter(1, time)?;
-    statement.raw_bind_parameter(2, stream)?;
-    statement.raw_bind_parameter(3, position)?;
-    statement.raw_bind_parameter(4, version)
-}

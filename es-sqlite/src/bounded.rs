@@ -22,7 +22,8 @@ impl<K: Eq + Hash, V> Bounded<K, V> {
     where
         K: Borrow<Q>,
     {
-        if !self.young.contains_key(key) {
+        // One look-up suffices until the limit was reached once.
+        if !self.old.is_empty() && !self.young.contains_key(key) {
             let (key, value) = self.old.remove_entry(key)?;
             self.insert(key, value);
         }

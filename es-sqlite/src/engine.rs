@@ -236,7 +236,7 @@ impl Engine for SqliteEngine {
         let bytes = snapshot.state.len();
         let save = move |tx: &mut append::Transaction<'_>| {
             snapshot.time = clock.now();
-            snapshots::save(tx.connection, &snapshot)
+            snapshots::save(tx.written()?, &snapshot)
         };
         self.writing()?.write(bytes, WhenFull::Wait, save).await
     }
@@ -249,7 +249,7 @@ impl Engine for SqliteEngine {
     async fn set_cell(&self, key: &CellKey, expected: u64, value: Option<Bytes>) -> Result<u64, CellError> {
         let key = key.clone();
         let bytes = value.as_ref().map_or(0, Bytes::len);
-        let set = move |tx: &mut append::Transaction<'_>| cells::set(tx.connection, &key, expected, value.as_ref());
+        let set = move |tx: &mut append::Transaction<'_>| cells::set(tx.written()?, &key, expected, value.as_ref());
         self.writing()?.write(bytes, WhenFull::Wait, set).await
     }
 

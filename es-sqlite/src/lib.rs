@@ -38,6 +38,7 @@ mod model;
 mod names;
 mod open;
 mod page;
+mod pending;
 mod poller;
 mod pool;
 mod queue;

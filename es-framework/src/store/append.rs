@@ -193,6 +193,11 @@ impl Append {
         self.streams.iter().map(|write| write.events.len()).sum()
     }
 
+    /// Whether its events have ids, by which a retry is recognised; all of them or none.
+    pub fn has_ids(&self) -> bool {
+        self.streams.iter().filter_map(|write| write.events.first()).any(|event| event.id().is_some())
+    }
+
     /// The bytes that count against [`Limits::append_bytes`] and against the queue.
     pub fn bytes(&self) -> usize {
         self.streams.iter().flat_map(|write| &write.events).map(CandidateEvent::bytes).sum()

@@ -184,6 +184,30 @@ pub fn judge(append: &Append, log: &mut impl LogView) -> Result<Verdict, AppendE
             return Err(AppendError::PartlyKnown { known, new });
         }
     }
+    plan(append, &found, log).map(Verdict::Write)
+}
+
+/// Judges an append as if none of its ids were known; [`None`] if it could not be written even then.
+///
+/// For engines whose unique index finds a known id when the event is written: they write by this plan, and judge again by
+/// [`judge`] if the index refuses. Where it does not refuse, both plans are the same.
+///
+/// # Errors
+///
+/// [`StoreError`] if the log cannot be read.
+pub fn judge_as_unknown(append: &Append, log: &mut impl LogView) -> Result<Option<Plan>, StoreError> {
+    if append.command.is_some() {
+        return Ok(None);
+    }
+    match plan(append, &[], log) {
+        Ok(plan) => Ok(Some(plan)),
+        Err(AppendError::Store(error)) => Err(error),
+        Err(_) => Ok(None),
+    }
+}
+
+/// Holds the expectations against the log.
+fn plan(append: &Append, found: &[Found], log: &mut impl LogView) -> Result<Plan, AppendError> {
     let mut conflicts = Vec::new();
     let mut streams = Vec::with_capacity(append.streams.len());
     for (i, write) in append.streams.iter().enumerate() {
@@ -202,7 +226,7 @@ pub fn judge(append: &Append, log: &mut impl LogView) -> Result<Verdict, AppendE
     if !conflicts.is_empty() {
         return Err(AppendError::Conflict { conflicts });
     }
-    Ok(Verdict::Write(Plan { streams }))
+    Ok(Plan { streams })
 }
 
 /// The events of one stream of an append, told apart by their ids.
@@ -214,8 +238,7 @@ struct Found {
 
 /// Looks the ids up; empty for an append without ids.
 fn find_known(append: &Append, log: &mut impl LogView) -> Result<Vec<Found>, AppendError> {
-    let has_ids = append.streams.iter().filter_map(|write| write.events.first()).any(|event| event.id().is_some());
-    if !has_ids {
+    if !append.has_ids() {
         return Ok(Vec::new());
     }
     let mut found = Vec::with_capacity(append.streams.len());

@@ -39,7 +39,7 @@ pub use event::{CandidateEvent, EventType, StoredEvent};
 pub use filter::{Clause, EventHeader, Field, Filter, Path, Scalar};
 pub use handle::Store;
 pub use id::{EventId, EventIdKind, StoreId};
-pub use judge::{KnownEvent, LogView, Plan, PlannedStream, Verdict, judge};
+pub use judge::{KnownEvent, LogView, Plan, PlannedStream, Verdict, judge, judge_as_unknown};
 pub use limits::Limits;
 pub use memory::MemoryStore;
 pub use metadata::{InvalidMetadata, Metadata};

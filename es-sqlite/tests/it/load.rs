@@ -118,7 +118,8 @@ async fn an_idle_process() {
         least = least.min(processor_time() - before);
     }
     assert!(Duration::ZERO < least, "the poller ran, or nothing was measured");
-    assert!(least < Duration::from_millis(10), "{least:?} of a second");
+    // What it takes is measured by the benches; here it must only not be a loop, which would take all of a second.
+    assert!(least < Duration::from_millis(50), "{least:?} of a second");
     drop(watch);
     store.close().await.unwrap();
 }
