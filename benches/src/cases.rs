@@ -148,9 +148,9 @@ fn writes(options: &Options, mode: Mode) -> Vec<Case> {
 fn reads(options: &Options) -> Vec<Case> {
     let small = 10_000;
     let large = options.pick(30_000, 300_000, 1_000_000);
-    let load = |snapshot, events| Spec::new(Work::Load { snapshot }, events);
-    let scan = |filtered| Spec { streams: 1_000, ..Spec::new(Work::Scan { filtered }, large) };
-    let project = |upsert| Spec { streams: 1_000, ..Spec::new(Work::Project { upsert }, large) };
+    let load = |snapshot, events| Spec { per_append: 1_000, ..Spec::new(Work::Load { snapshot }, events) };
+    let scan = |filtered| Spec { streams: 1_000, per_append: 1_000, ..Spec::new(Work::Scan { filtered }, large) };
+    let project = |upsert| Spec { streams: 1_000, per_append: 1_000, ..Spec::new(Work::Project { upsert }, large) };
     let thousands = |events: u64| format!("{},000", events / 1_000);
     vec![
         Case::new("W6", "load 10,000 events", &load(false, small)).goal(Goal::Ratio(0.6)).peer("W6"),

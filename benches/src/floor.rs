@@ -221,9 +221,10 @@ pub fn scan(connection: &Connection, sql: &str, parameters: impl rusqlite::Param
 fn insert_statement(rows: usize) -> String {
     let mut sql = format!("INSERT INTO es_event ({COLUMNS}) VALUES ");
     for row in 0..rows {
-        let [a, b, c, d, e, f] = [2, 3, 4, 5, 6, 7].map(|n| n + row * 6);
+        let [position, stream, version, sum, id, payload] = [2, 3, 4, 5, 6, 7].map(|n| n + row * 6);
         let comma = if row == 0 { "" } else { ", " };
-        let _infallible = write!(sql, "{comma}(?{a}, ?{b}, ?{c}, 1, ?1, ?{d}, ?{e}, NULL, ?{f})");
+        let _infallible =
+            write!(sql, "{comma}(?{position}, ?{stream}, ?{version}, 1, ?1, ?{sum}, ?{id}, NULL, ?{payload})");
     }
     sql
 }

@@ -3,6 +3,10 @@
 //! Every measurement is one [`Spec`](spec::Spec), carried out by [`work::run`] in a process of its own, so that its peak
 //! of memory is its own. [`rounds`] runs them in turns, [`report`] writes down what came out. See
 //! `docs/benchmarks/README.md`.
+#![expect(
+    clippy::missing_errors_doc,
+    reason = "parts of a program: the error is what the disk, SQLite or another process says, for a person to read"
+)]
 
 pub mod cases;
 pub mod domain;

@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use serde::Deserialize;
+
 use crate::Result;
 use crate::rounds::progress;
 use crate::spec::{Outcome, Spec};
@@ -22,6 +24,18 @@ pub struct Peer {
     pub name: String,
     program: PathBuf,
     arguments: Vec<String>,
+}
+
+/// What a peer says last.
+#[derive(Debug, Deserialize)]
+struct Line {
+    events: u64,
+    seconds: f64,
+    file_bytes: Option<u64>,
+    peak_rss_bytes: Option<u64>,
+    p50_us: Option<f64>,
+    p99_us: Option<f64>,
+    note: Option<String>,
 }
 
 /// Builds every peer that builds, and finds the Python ones that can be imported.
@@ -54,7 +68,7 @@ pub fn find() -> Vec<Peer> {
 fn build(manifest: &Path, name: &str) -> Result<PathBuf> {
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from).join("peers");
     let built = Command::new("cargo")
-        .args(["build", "--release", "--quiet", "--manifest-path"])
+        .args(["build", "--release", "--locked", "--ignore-rust-version", "--quiet", "--manifest-path"])
         .arg(manifest)
         .arg("--target-dir")
         .arg(&target)
@@ -76,7 +90,7 @@ impl Peer {
             .args(&self.arguments)
             .arg(workload)
             .arg("--dir")
-            .arg(dir)
+            .arg(dir.join("store"))
             .args(["--events", &spec.events.min(MOST_EVENTS).to_string()])
             .args(["--payload", &spec.payload.to_string()])
             .args(["--per-append", &spec.per_append.to_string()])
@@ -104,17 +118,13 @@ impl Peer {
             _ => return Err(format!("ended with {status}").into()),
         }
         let said = std::fs::read_to_string(said)?;
-        let line: serde_json::Value = serde_json::from_str(said.lines().last().unwrap_or_default())?;
-        let mut outcome: Outcome = serde_json::from_value(serde_json::json!({
-            "events": line["events"], "seconds": line["seconds"],
-            "file_bytes": line["file_bytes"].as_u64().unwrap_or(0),
-            "peak_rss_bytes": line["peak_rss_bytes"].as_u64().unwrap_or(0),
-            "note": line["note"].as_str().unwrap_or_default(),
-        }))?;
-        for (name, field) in [("p50_us", &line["p50_us"]), ("p99_us", &line["p99_us"])] {
-            if let Some(figure) = field.as_f64() {
-                outcome.facts.insert(name.to_owned(), figure);
-            }
+        let line: Line = serde_json::from_str(said.lines().last().unwrap_or_default())?;
+        let mut outcome = Outcome::of(line.events, line.seconds);
+        outcome.file_bytes = line.file_bytes.unwrap_or(0);
+        outcome.peak_rss_bytes = line.peak_rss_bytes.unwrap_or(0);
+        outcome.note = line.note.unwrap_or_default();
+        for (name, figure) in [("p50_us", line.p50_us), ("p99_us", line.p99_us)] {
+            outcome.facts.extend(figure.map(|figure| (name.to_owned(), figure)));
         }
         Ok(outcome)
     }

@@ -109,28 +109,32 @@ pub struct Run {
     pub processors: usize,
     /// The load of the machine before each case.
     pub load: Vec<f64>,
+    /// The stores that were made to be read or to grow, and what that took.
+    pub filled: Vec<(String, Outcome)>,
 }
 
 /// Runs everything that is wanted.
 pub fn run(options: &Options, cases: Vec<Case>, peers: &[Peer]) -> Result<Run> {
     let folder = tempfile::Builder::new().prefix("compare-").tempdir_in(&options.dir)?;
-    let mut stores = Stores { folder: &folder, made: HashMap::new() };
+    let mut stores = Stores { folder: &folder, made: HashMap::new(), filled: Vec::new() };
     let floor_rows = best_rows(&folder, options)?;
     progress(&format!("floor: {floor_rows} rows a statement"));
     let processors = std::thread::available_parallelism().map_or(0, usize::from);
-    let mut run = Run { cases: Vec::new(), fsync_us: Vec::new(), floor_rows, processors, load: Vec::new() };
+    let mut run =
+        Run { cases: Vec::new(), fsync_us: Vec::new(), floor_rows, processors, load: Vec::new(), filled: Vec::new() };
     let count = cases.len();
     for (n, case) in cases.into_iter().enumerate() {
         run.fsync_us.push(fsync_micros(folder.path())?);
         run.load.push(machine_load());
         let mode = case.mode.map_or(String::new(), |mode| format!(", {mode}"));
         progress(&format!("{}/{count} {}: {}{mode}", n + 1, case.workload, case.name));
-        run.cases.push(measure(options, case, peers, &mut stores, floor_rows)?);
+        run.cases.push(measure(options, case, peers, &mut stores, floor_rows));
     }
+    run.filled = stores.filled;
     Ok(run)
 }
 
-fn measure(options: &Options, case: Case, peers: &[Peer], stores: &mut Stores<'_>, rows: usize) -> Result<Measured> {
+fn measure(options: &Options, case: Case, peers: &[Peer], stores: &mut Stores<'_>, rows: usize) -> Measured {
     let mut sides: Vec<_> =
         case.sides.iter().map(|(label, spec)| MeasuredSide::new(label, Some(Spec { rows, ..spec.clone() }))).collect();
     let peers = if case.peer.is_some() { peers } else { &[] };
@@ -154,7 +158,7 @@ fn measure(options: &Options, case: Case, peers: &[Peer], stores: &mut Stores<'_
     let said = sides.iter().filter(|side| side.failed.is_none() || !side.rounds.is_empty());
     let said: Vec<_> = said.map(|side| format!("{} {}/s", side.label, crate::report::short(side.rate()))).collect();
     progress(&format!("    {}", said.join(", ")));
-    Ok(Measured { case, sides })
+    Measured { case, sides }
 }
 
 fn peer(case: &Case, name: &str, peers: &[Peer], folder: &TempDir) -> Result<Outcome> {
@@ -168,6 +172,7 @@ fn peer(case: &Case, name: &str, peers: &[Peer], folder: &TempDir) -> Result<Out
 struct Stores<'f> {
     folder: &'f TempDir,
     made: HashMap<String, PathBuf>,
+    filled: Vec<(String, Outcome)>,
 }
 
 impl Stores<'_> {
@@ -178,22 +183,19 @@ impl Stores<'_> {
             return Ok((Spec { dir: own.path().to_owned(), ..spec.clone() }, Some(own)));
         };
         let key = format!("{:?}-{}-{}", prepared.work, prepared.events, prepared.streams);
-        let dir = match self.made.get(&key) {
-            Some(dir) => dir.clone(),
-            None => {
-                let dir = self.folder.path().join(&key);
-                std::fs::create_dir(&dir)?;
-                progress(&format!("    preparing {key}"));
-                let made = child(&Spec { dir: dir.clone(), ..prepared })?;
-                if spec.work == Work::GrownLoad || matches!(spec.work, Work::Grown { .. }) {
-                    let facts: Vec<_> = made.facts.iter().map(|(name, figure)| format!("{name} {figure:.1}")).collect();
-                    progress(&format!("    {}/s, {}", crate::report::short(rate(&made)), facts.join(", ")));
-                    std::fs::write(dir.join("filled.json"), serde_json::to_vec(&made)?)?;
-                }
-                self.made.insert(key, dir.clone());
-                dir
-            }
-        };
+        if let Some(dir) = self.made.get(&key) {
+            return Ok((Spec { dir: dir.clone(), ..spec.clone() }, None));
+        }
+        let dir = self.folder.path().join(&key);
+        std::fs::create_dir(&dir)?;
+        progress(&format!("    preparing {key}"));
+        let made = child(&Spec { dir: dir.clone(), ..prepared })?;
+        if !made.facts.is_empty() {
+            let facts: Vec<_> = made.facts.iter().map(|(name, figure)| format!("{name} {figure:.1}")).collect();
+            progress(&format!("    {}/s, {}", crate::report::short(rate(&made)), facts.join(", ")));
+        }
+        self.filled.push((key.clone(), made));
+        self.made.insert(key, dir.clone());
         Ok((Spec { dir, ..spec.clone() }, None))
     }
 }

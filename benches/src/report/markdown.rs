@@ -59,7 +59,7 @@ pub(super) fn page(run: &Run, options: &Options, plots: &[String]) -> String {
         }
     }
     for plot in plots {
-        let _infallible = write!(page, "\n![{0}]({0})\n", plot);
+        let _infallible = write!(page, "\n![{plot}]({plot})\n");
     }
     page.push_str("\n## Figures\n");
     for measured in &run.cases {

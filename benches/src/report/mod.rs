@@ -39,6 +39,7 @@ fn json_of(run: &Run, options: &Options) -> Value {
         "fsync_us": {"median": median(run.fsync_us.iter().copied()), "all": run.fsync_us},
         "load_average": run.load,
         "floor_rows_per_statement": run.floor_rows,
+        "filled": run.filled,
         "cases": run.cases.iter().map(case_json).collect::<Vec<_>>(),
     })
 }

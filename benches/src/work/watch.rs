@@ -97,7 +97,9 @@ pub async fn watch_elsewhere(path: &Path, events: u64, mut say: impl FnMut(Strin
         event.ok_or("the watch ended")??;
         seen.push(now()?);
     }
-    seen.into_iter().for_each(|at| say(at.to_string()));
+    for at in seen {
+        say(at.to_string());
+    }
     drop(watch);
     store.close().await?;
     Ok(())

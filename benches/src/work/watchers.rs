@@ -34,7 +34,7 @@ pub(super) async fn run(spec: &Spec) -> Result<Outcome> {
 
     let (before, begun) = (cpu_time(), Instant::now());
     tokio::time::sleep(Duration::from_secs(spec.per_append)).await;
-    let idle = (cpu_time() - before).as_secs_f64() / begun.elapsed().as_secs_f64() * 100.0;
+    let idle = cpu_time().saturating_sub(before).as_secs_f64() / begun.elapsed().as_secs_f64() * 100.0;
 
     let mut dice = Dice::new(7);
     let mut taken = Vec::new();
