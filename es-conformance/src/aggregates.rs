@@ -9,7 +9,9 @@ use es_framework::{
     Repository, Snapshot, SnapshotError, StoreError, Timestamp, Version,
 };
 
-use crate::bank::{Account, AccountEvent, BankError, BringTo, Deposit, DepositEach, Look, Open, Seen, Withdraw};
+use crate::bank::{
+    Account, AccountEvent, BankError, BringTo, Deposit, DepositEach, Look, Odd, OddEvent, Open, Seen, Withdraw,
+};
 use crate::fixture::{Durable, Fixture, Setup, Shared};
 use crate::meddling::Meddling;
 use crate::support::{ManualClock, id, p, poll_once_and_drop, stream, typed, v};
@@ -319,6 +321,32 @@ pub async fn g2_an_unknown_event_is_a_typed_error(fixture: &impl Fixture) {
     );
     let error = accounts.execute("alice", Deposit(1)).await.expect_err("it cannot decide");
     assert_eq!(error.kind(), ErrorKind::Data);
+}
+
+/// An event that could not be read again is refused before it is written.
+pub async fn g1_what_cannot_be_read_again_is_never_written(fixture: &impl Fixture) {
+    let store = fixture.open().await;
+    let odd = Repository::<Odd>::new(&store);
+    let error = odd.execute("a", OddEvent::Lost { number: 7 }).await.expect_err("it would be lost");
+    assert!(matches!(error, ExecuteError::Unreadable(_)), "{error:?}");
+    assert!(!odd.exists("a").await.expect("it reads"));
+}
+
+/// The state after a command is the state that a replay leads to, also where serde leaves something out.
+pub async fn g7_the_state_after_a_command_equals_its_replay(fixture: &impl Fixture) {
+    let store = fixture.open().await;
+    let odd = Repository::<Odd>::new(&store);
+    let receipt = odd.execute("a", OddEvent::Kept { note: "not written".into() }).await.expect("it writes");
+    let replayed = Repository::<Odd>::new(&store).load("a").await.expect("it loads");
+    assert_eq!(receipt.state.notes, replayed.state.notes);
+    assert_eq!(receipt.state.notes, [""]);
+}
+
+/// An aggregate has an id.
+pub async fn g4_an_empty_id_is_refused(fixture: &impl Fixture) {
+    let store = fixture.open().await;
+    let error = Repository::<Account>::new(&store).execute("", Deposit(1)).await.expect_err("it has no id");
+    assert!(matches!(error, ExecuteError::Load(LoadError::Name(_))), "{error:?}");
 }
 
 /// The past can be asked of an aggregate: as of a version, a position or a time.

@@ -51,6 +51,52 @@ impl Apply for Account {
     }
 }
 
+/// What serde reads otherwise than it writes.
+#[derive(Debug, Clone, PartialEq, Eq, Event)]
+pub enum OddEvent {
+    /// Cannot be read again.
+    #[es(name = "odd.lost")]
+    Lost {
+        /// Written as a text.
+        #[serde(serialize_with = "as_text")]
+        number: u64,
+    },
+    /// Is read with less than was written.
+    #[es(name = "odd.kept")]
+    Kept {
+        /// Never written.
+        #[serde(skip)]
+        note: String,
+    },
+}
+
+fn as_text<S: serde::Serializer>(_: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str("not a number")
+}
+
+/// Remembers the notes of its events.
+#[derive(Debug, Default, Clone, Aggregate)]
+#[es(category = "odd", event = OddEvent)]
+pub struct Odd {
+    /// What it has seen.
+    pub notes: Vec<String>,
+}
+
+impl Apply for Odd {
+    fn apply(&mut self, event: &OddEvent, _: Envelope<'_>) {
+        if let OddEvent::Kept { note } = event {
+            self.notes.push(note.clone());
+        }
+    }
+}
+
+impl Handle<OddEvent> for Odd {
+    type Error = Infallible;
+    fn handle(&self, command: &OddEvent, _: &Context<'_, Self>) -> Result<Vec<OddEvent>, Infallible> {
+        Ok(vec![command.clone()])
+    }
+}
+
 /// Why an account rejects a command.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BankError {

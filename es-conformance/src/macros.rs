@@ -212,6 +212,9 @@ macro_rules! conformance {
                 e4_a_failed_save_never_fails_a_command
                 g8_provenance_travels_in_metadata
                 g2_an_unknown_event_is_a_typed_error
+                g1_what_cannot_be_read_again_is_never_written
+                g7_the_state_after_a_command_equals_its_replay
+                g4_an_empty_id_is_refused
                 c7_an_aggregate_is_loaded_as_of_the_past
                 g5_a_long_stream_is_folded_to_its_end
             }
@@ -220,6 +223,7 @@ macro_rules! conformance {
                 h2_catching_up_goes_over_into_live
                 h2_catching_up_can_be_all_there_is
                 h3_a_refusal_stops_before_the_event
+                h3_an_unreadable_event_stops_right_before_it
                 h3_a_panic_is_a_failure
                 h5_a_commands_position_can_be_awaited
                 h6_a_stopped_projection_goes_on_where_it_was

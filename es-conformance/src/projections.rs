@@ -127,7 +127,7 @@ pub async fn h2_catching_up_can_be_all_there_is(fixture: &impl Fixture) {
     assert_eq!(run(store.clone()).await, (p(3), 6), "again there is nothing to do");
 }
 
-/// A projector that refuses stops its projection before that event: the batch is rolled back and the error says which.
+/// A projector that refuses stops its projection right before that event, and the error says which it was.
 pub async fn h3_a_refusal_stops_before_the_event(fixture: &impl Fixture) {
     let store = fixture.open().await;
     let model = StateModel::new(&store);
@@ -138,17 +138,32 @@ pub async fn h3_a_refusal_stops_before_the_event(fixture: &impl Fixture) {
     running.wait_for(good, PATIENCE).await.expect("it gets there");
     let bad = deposit(&store, "account-a", [3, 13, 4]).await;
     let failed = running.wait_for(bad, PATIENCE).await.expect_err("it refuses");
-    assert!(matches!(failed, WaitError::Failed { reached, .. } if reached == good), "{failed:?}");
+    assert!(matches!(failed, WaitError::Failed { reached, .. } if reached == p(3)), "{failed:?}");
     assert_eq!(running.status().state, RunningState::Failed);
     let error = running.finished().await.expect_err("it refused");
     assert!(matches!(&*error, RunError::Model(ModelError::Refused { position, .. }) if *position == p(4)), "{error:?}");
-    model.read(|total| assert_eq!((total.cents, total.positions.len()), (3, 2), "no half of a batch can be seen"));
+    model.read(|total| assert_eq!((total.cents, total.positions.clone()), (6, vec![1, 2, 3])));
 
     totals.refuses.store(0, Ordering::SeqCst);
     let running = Projection::new(&store, totals, model.clone()).start().await.expect("it starts again");
     running.wait_for(bad, PATIENCE).await.expect("it gets there");
     model.read(|total| assert_eq!((total.cents, total.positions.clone()), (23, vec![1, 2, 3, 4, 5])));
     running.stop().await.expect("it stops");
+}
+
+/// An event that cannot be decoded stops a projection right before it, and the events before it take effect.
+pub async fn h3_an_unreadable_event_stops_right_before_it(fixture: &impl Fixture) {
+    let store = fixture.open().await;
+    deposit(&store, "account-a", [1, 2]).await;
+    let unreadable = typed("account.deposited", "no such payload, and far too long for one");
+    stream(&store, "account-a").write(unreadable, ExpectedVersion::Any).await.expect("it writes");
+    deposit(&store, "account-a", [3]).await;
+    let model = StateModel::new(&store);
+    let error =
+        Projection::new(&store, Totals::default(), model.clone()).catch_up().await.expect_err("it cannot go on");
+    assert!(matches!(&error, RunError::Decode(error) if error.position() == p(3)), "{error:?}");
+    assert_eq!(error.kind(), ErrorKind::Data);
+    model.read(|total| assert_eq!(total.positions, [1, 2]));
 }
 
 /// A projector that panics fails its projection like one that refuses, and nothing else.
@@ -162,7 +177,7 @@ pub async fn h3_a_panic_is_a_failure(fixture: &impl Fixture) {
     deposit(&store, "account-a", [13]).await;
     let error = within("it fails", running.finished()).await.expect_err("it panicked");
     assert!(
-        matches!(&*error, RunError::Model(ModelError::Panicked { message }) if message.contains("breaks")),
+        matches!(&*error, RunError::Model(ModelError::Panicked { message, position: Some(at) }) if message.contains("breaks") && *at == p(1)),
         "{error:?}"
     );
     assert_eq!(error.kind(), ErrorKind::Internal);

@@ -120,7 +120,7 @@ impl SqliteModel {
         };
         done.map_err(|error| match error {
             TransactError::Body(error) => error,
-            TransactError::Panicked { message } => ModelError::Panicked { message },
+            TransactError::Panicked { message } => ModelError::Panicked { position: None, message },
             TransactError::Store(error) => ModelError::failed(error),
         })
     }
@@ -129,7 +129,7 @@ impl SqliteModel {
 fn store_failed<E>(error: TransactError<E>) -> ModelError {
     match error {
         TransactError::Store(error) => ModelError::failed(error),
-        TransactError::Panicked { message } => ModelError::Panicked { message },
+        TransactError::Panicked { message } => ModelError::Panicked { position: None, message },
         TransactError::Body(_) => ModelError::failed("the transaction was rolled back"),
     }
 }

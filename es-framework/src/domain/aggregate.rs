@@ -35,9 +35,13 @@ pub trait Aggregate: Default + Clone + Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// [`InvalidName`] if category and id together are no valid stream id.
+    /// [`InvalidName`] if the id is empty, or category and id together are no valid stream id.
     fn stream_id(id: &Self::Id) -> Result<StreamId, InvalidName> {
-        StreamId::new(format!("{}-{id}", Self::CATEGORY))
+        let stream = format!("{}-{id}", Self::CATEGORY);
+        if stream.len() == Self::CATEGORY.len() + 1 {
+            return Err(InvalidName::Empty { what: "aggregate id" });
+        }
+        StreamId::new(stream)
     }
 }
 
@@ -147,9 +151,12 @@ pub struct Snapshots<A> {
     version: u32,
 }
 
-impl<A: Serialize + DeserializeOwned> Snapshots<A> {
+impl<A> Snapshots<A> {
     /// Saves by this policy; `version` is raised when `apply` changes.
-    pub const fn new<C: Codec>(policy: SnapshotPolicy<A>, version: u32) -> Self {
+    pub const fn new<C: Codec>(policy: SnapshotPolicy<A>, version: u32) -> Self
+    where
+        A: Serialize + DeserializeOwned,
+    {
         Self { policy, encode: C::encode::<A>, decode: C::decode::<A>, shape: Shape::of::<C, A>, codec: C::ID, version }
     }
 }

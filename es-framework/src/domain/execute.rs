@@ -10,11 +10,11 @@ use tracing::Instrument;
 
 use super::aggregate::{Aggregate, Context, Handle};
 use super::cache::Base;
-use super::event::{EncodeError, Event};
+use super::event::{DecodeError, EncodeError, Event};
 use super::provenance::Provenance;
 use super::repository::{Inner, LoadError, Repository};
 use crate::store::{
-    Append, AppendError, Appended, CandidateEvent, Command, CommandKey, Conflict, ErrorKind, ExpectedVersion,
+    Append, AppendError, Appended, CandidateEvent, Command, CommandKey, Conflict, ErrorKind, EventId, ExpectedVersion,
     Fingerprint, InvalidMetadata, InvalidName, Metadata, Position, StoredEvent, StreamId, Timestamp, Version,
 };
 
@@ -104,6 +104,10 @@ pub enum ExecuteError<E: std::error::Error + 'static> {
     /// An event could not be encoded.
     #[error(transparent)]
     Encode(#[from] EncodeError),
+    /// An event was encoded to something that cannot be decoded again, so it was not written: mend its serde attributes or
+    /// choose another codec.
+    #[error("an event that could never be read again was not written")]
+    Unreadable(#[source] DecodeError),
     /// The events could not be written.
     #[error(transparent)]
     Append(AppendError),
@@ -119,7 +123,9 @@ impl<E: std::error::Error + 'static> ExecuteError<E> {
     /// What a caller can do about it.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Rejected(_) | Self::Key(_) | Self::Provenance(_) | Self::Encode(_) => ErrorKind::Caller,
+            Self::Rejected(_) | Self::Key(_) | Self::Provenance(_) | Self::Encode(_) | Self::Unreadable(_) => {
+                ErrorKind::Caller
+            }
             Self::Conflict { .. } => ErrorKind::Conflict,
             Self::Load(error) => error.kind(),
             Self::Append(error) => error.kind(),
@@ -302,6 +308,8 @@ where
             .iter()
             .map(|event| Ok(event.encode()?.with_metadata(self.metadata.clone())))
             .collect::<Result<Vec<_>, EncodeError>>()?;
+        // What is applied now is what will be read back later, and what could not be read back is never written.
+        let events = candidates.iter().map(|candidate| self.read_back(candidate)).collect::<Result<Vec<_>, _>>()?;
         let appended = match self.append(base.version, candidates.clone(), self.key.clone()).await? {
             Ok(appended) => appended,
             Err(conflict) => return Ok(Step::Again(conflict)),
@@ -328,6 +336,22 @@ where
             events: events.len(),
             was_known: false,
         }))
+    }
+
+    fn read_back(&self, candidate: &CandidateEvent) -> Result<A::Event, ExecuteError<A::Error>> {
+        let (id, event_type) = (EventId::derived(self.inner.store.id(), Position::ZERO), candidate.event_type());
+        let stored = StoredEvent::from_stored(
+            self.stream.clone(),
+            Version::ZERO,
+            Position::ZERO,
+            Timestamp::default(),
+            id,
+            Arc::clone(event_type),
+            candidate.payload().clone(),
+            None,
+            0,
+        );
+        A::Event::decode(&stored).map_err(ExecuteError::Unreadable)
     }
 
     async fn append(

@@ -145,14 +145,17 @@ impl LoadError {
     }
 }
 
-impl<A: Apply> Repository<A> {
+impl<A: Aggregate> Repository<A> {
     /// Decides at most so often about one command, by default.
     pub const TRIES: u32 = 10;
     /// Remembers at least so many states, by default.
     pub const CACHED: usize = 1_024;
 
     /// Makes a repository over a store.
-    pub fn new(store: impl Into<Store>) -> Self {
+    pub fn new(store: impl Into<Store>) -> Self
+    where
+        A: Apply,
+    {
         let snapshots = A::SNAPSHOTS.map(|snapshots| {
             let fingerprint = snapshots.fingerprint();
             (snapshots, fingerprint)
@@ -167,7 +170,9 @@ impl<A: Apply> Repository<A> {
         };
         Self { inner: Arc::new(inner) }
     }
+}
 
+impl<A: Apply> Repository<A> {
     /// Decides at most `tries` times about one command while other writers are faster; at least once.
     #[must_use]
     pub fn with_tries(self, tries: u32) -> Self {

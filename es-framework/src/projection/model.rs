@@ -135,8 +135,10 @@ pub enum ModelError {
         source: BoxError,
     },
     /// The projector panicked.
-    #[error("the projector panicked: {message}")]
+    #[error("the projector panicked{}: {message}", at(*position))]
     Panicked {
+        /// The position of the event it was given, if it was given one.
+        position: Option<Position>,
         /// The message of the panic.
         message: String,
     },
@@ -146,6 +148,10 @@ pub enum ModelError {
         /// What its engine said.
         source: BoxError,
     },
+}
+
+fn at(position: Option<Position>) -> String {
+    position.map(|position| format!(" at the event at position {position}")).unwrap_or_default()
 }
 
 impl ModelError {
@@ -158,7 +164,7 @@ impl ModelError {
     pub fn panicked(panic: &(dyn Any + Send)) -> Self {
         let text = panic.downcast_ref::<&str>().copied().map(str::to_owned);
         let message = text.or_else(|| panic.downcast_ref::<String>().cloned());
-        Self::Panicked { message: message.unwrap_or_else(|| "not a text".to_owned()) }
+        Self::Panicked { position: None, message: message.unwrap_or_else(|| "not a text".to_owned()) }
     }
 
     /// What a caller can do about it.

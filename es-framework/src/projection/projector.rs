@@ -41,7 +41,7 @@ pub trait Projector: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// Whatever keeps it from going on; the batch is rolled back and the projection stops before this event.
+    /// Whatever keeps it from going on: the projection stops right before this event, with all events before it applied.
     fn project(
         &self,
         event: &Recorded<Self::Event>,

@@ -1,6 +1,7 @@
 //! The one runner of all projections.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::watch;
 use tracing::{Instrument, debug, warn};
@@ -10,7 +11,8 @@ use super::projector::Projector;
 use super::running::{Progress, Running, RunningState};
 use crate::domain::{DecodeError, Event, Recorded};
 use crate::store::{
-    ErrorKind, Filter, InvalidName, Position, ProjectionName, Read, Store, StoreError, StoredEvent, StreamId, Watch,
+    ErrorKind, Filter, InvalidName, Mark, Position, ProjectionName, Read, Store, StoreError, StoredEvent, StreamId,
+    Watch,
 };
 
 /// A projector, the log it reads and the model it writes, ready to run.
@@ -76,7 +78,7 @@ pub enum RunError {
         /// How that was noticed.
         reason: String,
     },
-    /// An event could not be decoded.
+    /// An event could not be decoded; the projection stands right before it.
     #[error(transparent)]
     Decode(#[from] DecodeError),
     /// The read model rolled back: the projector refused, it panicked, or somebody else took over.
@@ -113,7 +115,7 @@ impl<P: Projector> Projection<P> {
     /// [`RunError`] if it cannot begin. What happens later is said by the handle.
     pub async fn start(self) -> Result<Running, RunError> {
         let (run, checkpoint) = self.begin().await?;
-        let position = checkpoint.map_or(Position::ZERO, |at| at.position);
+        let position = position_of(checkpoint.as_ref());
         let (progress, seen) = watch::channel(Progress::new(position));
         let (stop, stopping) = watch::channel(false);
         let span = tracing::info_span!("projection", name = P::NAME);
@@ -211,24 +213,19 @@ impl<P: Projector> Run<P> {
         progress: watch::Sender<Progress>,
         mut stopping: watch::Receiver<bool>,
     ) {
-        let outcome = match self.until_stopped(&mut checkpoint, &progress, &mut stopping).await {
-            Err(RunError::Model(error)) if !matches!(error, ModelError::TakenOver { .. }) => {
-                if let Err(error) = self.recover(checkpoint).await {
-                    warn!(error = &error as &dyn std::error::Error, "the read model is behind its checkpoint");
-                }
-                Err(RunError::Model(error))
-            }
-            outcome => outcome,
-        };
+        let outcome = self.until_stopped(&mut checkpoint, &progress, &mut stopping).await;
         let outcome = match (outcome, self.model.settle(&self.name).await) {
             (Ok(()), Err(error)) => Err(error.into()),
             (outcome, _) => outcome,
         };
-        progress.send_modify(|progress| match outcome {
-            Ok(()) => progress.state = RunningState::Stopped,
-            Err(error) => {
-                warn!(error = &error as &dyn std::error::Error, "projection stopped");
-                progress.fail(error);
+        progress.send_modify(|progress| {
+            progress.position = position_of(checkpoint.as_ref());
+            match outcome {
+                Ok(()) => progress.state = RunningState::Stopped,
+                Err(error) => {
+                    warn!(error = &error as &dyn std::error::Error, "projection stopped");
+                    progress.fail(error);
+                }
             }
         });
     }
@@ -258,52 +255,112 @@ impl<P: Projector> Run<P> {
         }
     }
 
-    /// Changes the model by a batch of events and moves the checkpoint, in one transaction.
+    /// Changes the model by a batch of events and moves the checkpoint, in one transaction. If an event of the batch cannot
+    /// be dealt with, those before it are all the same, so that the checkpoint stands right before it.
     async fn deal_with(
         &mut self,
         events: Vec<StoredEvent>,
         checkpoint: &mut Option<Checkpoint>,
         to: Checkpoint,
     ) -> Result<(), RunError> {
-        if checkpoint.is_some_and(|from| from.position >= to.position) {
+        if position_of(checkpoint.as_ref()) >= to.position {
             return Ok(());
         }
-        let events = events.into_iter().map(Recorded::<P::Event>::decode).collect::<Result<Vec<_>, _>>()?;
-        let (projector, name) = (Arc::clone(&self.projector), self.name.clone());
-        let step = Step::new(*checkpoint, to, events.len() as u64);
+        let places = events.iter().map(|event| Mark { position: event.position, checksum: event.checksum });
+        let places: Vec<_> = places.collect();
+        let (events, unreadable) = decode::<P::Event>(events);
+        let events = Arc::new(events);
+        let Err(error) = (match unreadable {
+            None => self.step(&events, events.len(), checkpoint, to).await,
+            Some(error) => Err(RunError::Decode(error)),
+        }) else {
+            return Ok(());
+        };
+        let failed_at = match &error {
+            RunError::Decode(error) => error.position(),
+            RunError::Model(
+                ModelError::Refused { position, .. } | ModelError::Panicked { position: Some(position), .. },
+            ) => *position,
+            RunError::Model(ModelError::TakenOver { .. }) => return Err(error),
+            _ => Position::ZERO,
+        };
+        self.recover(*checkpoint).await?;
+        let before = events.iter().take_while(|event| event.position() < failed_at).count();
+        if let Some(last) = before.checked_sub(1).and_then(|last| places.get(last)) {
+            self.step(&events, before, checkpoint, Checkpoint::new(self.store.id(), *last)).await?;
+        }
+        Err(error)
+    }
+
+    /// One transaction: the first `count` of the events, and the checkpoint.
+    async fn step(
+        &mut self,
+        events: &Arc<Vec<Recorded<P::Event>>>,
+        count: usize,
+        checkpoint: &mut Option<Checkpoint>,
+        to: Checkpoint,
+    ) -> Result<(), RunError> {
+        let (projector, name, events) = (Arc::clone(&self.projector), self.name.clone(), Arc::clone(events));
+        let step = Step::new(*checkpoint, to, count as u64);
+        // What a panic interrupted can only be told from outside.
+        let at = Arc::new(AtomicU64::new(0));
+        let reached = Arc::clone(&at);
         let body = move |tx: &mut <P::Model as ReadModel>::Tx<'_>| {
             step.check(&name, P::Model::checkpoint(tx, &name)?.as_ref())?;
-            for event in &events {
+            for event in events.iter().take(count) {
+                reached.store(event.position().get(), Ordering::Relaxed);
                 projector
                     .project(event, tx)
                     .map_err(|error| ModelError::Refused { position: event.position(), source: error.into() })?;
             }
             P::Model::advance(tx, &name, &step)
         };
-        self.model.transact(body).await?;
+        self.model.transact(body).await.map_err(|error| match error {
+            ModelError::Panicked { message, position: None } => {
+                let position = Some(Position::new(at.load(Ordering::Relaxed))).filter(|at| *at > Position::ZERO);
+                ModelError::Panicked { message, position }
+            }
+            error => error,
+        })?;
         *checkpoint = Some(to);
         Ok(())
     }
 
     /// Brings a model that forgot more than the failed batch back to the checkpoint.
     async fn recover(&mut self, upto: Option<Checkpoint>) -> Result<(), RunError> {
-        let Some(upto) = upto else { return Ok(()) };
         self.model.start(&self.name).await?;
         let name = self.name.clone();
         let mut checkpoint = self.model.transact(move |tx| P::Model::checkpoint(tx, &name)).await?;
-        let position = |checkpoint: Option<Checkpoint>| checkpoint.map_or(Position::ZERO, |at| at.position);
-        if position(checkpoint) >= upto.position {
-            return Ok(());
-        }
+        let Some(upto) = upto.filter(|upto| position_of(checkpoint.as_ref()) < upto.position) else { return Ok(()) };
         let wanted = Filter::new().types(P::Event::names()).before(upto.position.next());
-        self.watch = self.store.all().watch().after(position(checkpoint)).filter(wanted).await?;
-        while position(checkpoint) < upto.position {
-            let Some(stretch) = self.watch.next_stretch().await else { break };
+        let mut watch = self.store.all().watch().after(position_of(checkpoint.as_ref())).filter(wanted).await?;
+        while position_of(checkpoint.as_ref()) < upto.position {
+            let Some(stretch) = watch.next_stretch().await else { break };
             let stretch = stretch?;
             let Some(mark) = stretch.mark else { continue };
             let to = if mark.position < upto.position { Checkpoint::new(self.store.id(), mark) } else { upto };
-            self.deal_with(stretch.events, &mut checkpoint, to).await?;
+            let (events, unreadable) = decode::<P::Event>(stretch.events);
+            if let Some(error) = unreadable {
+                return Err(error.into());
+            }
+            self.step(&Arc::new(events), usize::MAX, &mut checkpoint, to).await?;
         }
         Ok(())
     }
+}
+
+fn position_of(checkpoint: Option<&Checkpoint>) -> Position {
+    checkpoint.map_or(Position::ZERO, |at| at.position)
+}
+
+/// The events up to the first that cannot be decoded, and why that one cannot.
+fn decode<E: Event>(events: Vec<StoredEvent>) -> (Vec<Recorded<E>>, Option<DecodeError>) {
+    let mut decoded = Vec::with_capacity(events.len());
+    for event in events {
+        match Recorded::decode(event) {
+            Ok(event) => decoded.push(event),
+            Err(error) => return (decoded, Some(error)),
+        }
+    }
+    (decoded, None)
 }

@@ -34,15 +34,25 @@ struct Held<S> {
     checkpoint: Option<Checkpoint>,
     /// The position of the snapshot that is saved.
     saved: Position,
-    /// Events folded since that snapshot.
+    /// Events folded since the last snapshot was taken.
     events: u64,
+    /// Whether a snapshot is being saved.
+    saving: bool,
     /// Whether the transaction that runs has got hold of the state.
     touched: bool,
 }
 
 impl<S: Default> Default for Held<S> {
     fn default() -> Self {
-        Self { name: None, state: S::default(), checkpoint: None, saved: Position::ZERO, events: 0, touched: false }
+        Self {
+            name: None,
+            state: S::default(),
+            checkpoint: None,
+            saved: Position::ZERO,
+            events: 0,
+            saving: false,
+            touched: false,
+        }
     }
 }
 
@@ -109,31 +119,54 @@ impl<S: Default + Send + 'static> StateModel<S> {
         *inner.lock() = Held { name: Some(name.clone()), ..held };
         Ok(())
     }
-
-    async fn save(&self, name: &ProjectionName) -> Result<(), ModelError> {
-        let (snapshot, position) = {
-            let held = self.inner.lock();
-            let Some(checkpoint) = held.checkpoint.filter(|at| at.position > held.saved) else { return Ok(()) };
-            let state = self.inner.snapshots.encode(&held.state).map_err(ModelError::failed)?;
-            let mut bytes = Vec::with_capacity(4 + state.len());
-            bytes.extend(checkpoint.checksum.to_le_bytes());
-            bytes.extend(state);
-            let at = checkpoint.position.get();
-            (Snapshot::new(StreamId::all(), name.clone(), at, self.inner.fingerprint, bytes), checkpoint.position)
-        };
-        self.inner.store.engine().save_snapshot(snapshot).await.map_err(ModelError::failed)?;
-        let mut held = self.inner.lock();
-        if held.saved < position {
-            (held.saved, held.events) = (position, 0);
-        }
-        Ok(())
-    }
 }
 
 impl<S: Default> Inner<S> {
     fn lock(&self) -> MutexGuard<'_, Held<S>> {
         // A state that a panic left half-changed is taken back before anybody can see it.
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A snapshot of the state, if the policy asks for one and none is being saved.
+    fn due(&self, held: &mut Held<S>) -> Option<Snapshot> {
+        let position = held.checkpoint.map_or(Position::ZERO, |at| at.position);
+        let progress = Progress::new(Version::new(position.get()), held.events);
+        if held.saving || held.events == 0 || !self.snapshots.is_due(&held.state, progress) {
+            return None;
+        }
+        let name = held.name.clone()?;
+        match self.snapshot(held, &name) {
+            Ok(snapshot) => {
+                (held.saving, held.events) = (snapshot.is_some(), 0);
+                snapshot
+            }
+            Err(error) => {
+                warn!(%name, error = &error as &dyn std::error::Error, "state cannot be encoded");
+                None
+            }
+        }
+    }
+
+    /// A snapshot of the state, if it has moved on since the last one.
+    fn snapshot(&self, held: &Held<S>, name: &ProjectionName) -> Result<Option<Snapshot>, ModelError> {
+        let Some(checkpoint) = held.checkpoint.filter(|at| at.position > held.saved) else { return Ok(None) };
+        let state = self.snapshots.encode(&held.state).map_err(ModelError::failed)?;
+        let mut bytes = Vec::with_capacity(4 + state.len());
+        bytes.extend(checkpoint.checksum.to_le_bytes());
+        bytes.extend(state);
+        let at = checkpoint.position.get();
+        Ok(Some(Snapshot::new(StreamId::all(), name.clone(), at, self.fingerprint, bytes)))
+    }
+
+    async fn save(&self, snapshot: Snapshot) -> Result<(), ModelError> {
+        let position = Position::new(snapshot.at);
+        let saved = self.store.engine().save_snapshot(snapshot).await.map_err(ModelError::failed);
+        let mut held = self.lock();
+        held.saving = false;
+        if saved.is_ok() {
+            held.saved = held.saved.max(position);
+        }
+        saved
     }
 
     fn restore(&self, snapshot: &Snapshot) -> Option<Held<S>> {
@@ -152,7 +185,7 @@ impl<S: Default> Inner<S> {
         let position = Position::new(snapshot.at);
         let mark = Mark { position, checksum: u32::from_le_bytes(*checksum) };
         let checkpoint = Some(Checkpoint::new(self.store.id(), mark));
-        Some(Held { name: None, state, checkpoint, saved: position, events: 0, touched: false })
+        Some(Held { name: None, state, checkpoint, saved: position, events: 0, saving: false, touched: false })
     }
 }
 
@@ -168,7 +201,7 @@ impl<S: Default + Send + 'static> ReadModel for StateModel<S> {
         T: Send + 'static,
         F: for<'t> FnOnce(&mut StateTx<'t, S>) -> Result<T, ModelError> + Send + 'static,
     {
-        let (answer, due) = {
+        let (answer, snapshot) = {
             let mut held = self.inner.lock();
             held.touched = false;
             let answer = catch_unwind(AssertUnwindSafe(|| body(&mut StateTx { held: &mut held })))
@@ -177,16 +210,17 @@ impl<S: Default + Send + 'static> ReadModel for StateModel<S> {
                 // Half a batch may be in the state; the runner starts the model again and folds up to the checkpoint.
                 *held = Held { name: held.name.take(), ..Held::default() };
             }
-            let position = held.checkpoint.map_or(Position::ZERO, |at| at.position);
-            let progress = Progress::new(Version::new(position.get()), held.events);
-            let due = held.events > 0 && self.inner.snapshots.is_due(&held.state, progress);
-            (answer, held.name.clone().filter(|_| due))
+            (answer, self.inner.due(&mut held))
         };
-        if let Some(name) = due {
-            // The state in memory is right all the same, and saving is due again with the next batch.
-            if let Err(error) = self.save(&name).await {
-                warn!(%name, error = &error as &dyn std::error::Error, "state cannot be saved");
-            }
+        if let Some(snapshot) = snapshot {
+            // Beside the next batches: a flush of the log for every ten thousand events would take longer than they do.
+            let inner = Arc::clone(&self.inner);
+            tokio::spawn(async move {
+                // The state in memory is right all the same, and is saved with the next snapshot.
+                if let Err(error) = inner.save(snapshot).await {
+                    warn!(error = &error as &dyn std::error::Error, "state cannot be saved");
+                }
+            });
         }
         answer
     }
@@ -202,7 +236,14 @@ impl<S: Default + Send + 'static> ReadModel for StateModel<S> {
     }
 
     async fn settle(&self, name: &ProjectionName) -> Result<(), ModelError> {
-        self.save(name).await
+        let snapshot = {
+            let held = self.inner.lock();
+            self.inner.snapshot(&held, name)?
+        };
+        match snapshot {
+            Some(snapshot) => self.inner.save(snapshot).await,
+            None => Ok(()),
+        }
     }
 }
 

@@ -80,23 +80,28 @@ async fn rows_and_checkpoint_commit_together(store: &SqliteStore, model: SqliteM
     running.wait_for(first, PATIENCE).await.unwrap();
     assert_eq!(balances(&model).await["alice"], (6, 3));
 
-    // A refusal rolls the rows of the whole batch back with the checkpoint, and harms no append.
+    // A refusal stops right before the event: rows and checkpoint are those of the events before. It harms no append.
     balances_projector.refuses.store(13, Ordering::SeqCst);
-    let bad = deposit(store, "alice", [4, 13, 5]).await;
+    deposit(store, "alice", [4, 13, 5]).await;
     let failed = running.finished().await.unwrap_err();
     assert!(
         matches!(&*failed, RunError::Model(ModelError::Refused { position, .. }) if position.get() == 5),
         "{failed:?}"
     );
-    assert_eq!(balances(&model).await["alice"], (6, 3));
+    assert_eq!(balances(&model).await["alice"], (10, 4));
 
-    // So does a panic.
-    balances_projector.refuses.store(2, Ordering::SeqCst);
+    // So does a panic, at 14 here.
+    let bad = deposit(store, "alice", [14]).await;
+    balances_projector.refuses.store(7, Ordering::SeqCst);
     let running = Projection::new(store, balances_projector.clone(), model.clone()).start().await.unwrap();
-    assert_eq!(running.position(), first);
+    assert_eq!(running.position().get(), 4);
     let failed = running.finished().await.unwrap_err();
-    assert!(matches!(&*failed, RunError::Model(ModelError::Panicked { .. })), "{failed:?}");
-    assert_eq!(balances(&model).await["alice"], (6, 3));
+    let panicked_at = |error: &RunError| match error {
+        RunError::Model(ModelError::Panicked { position, .. }) => *position,
+        _ => None,
+    };
+    assert_eq!(panicked_at(&failed), Some(bad), "{failed:?}");
+    assert_eq!(balances(&model).await["alice"], (28, 6));
 
     // When the cause is gone it goes on, and each event has taken effect once.
     balances_projector.refuses.store(0, Ordering::SeqCst);
@@ -105,7 +110,7 @@ async fn rows_and_checkpoint_commit_together(store: &SqliteStore, model: SqliteM
     let live = deposit(store, "bob", [100]).await;
     running.wait_for(live, PATIENCE).await.unwrap();
     assert_eq!(running.status().state, RunningState::Live);
-    assert_eq!(balances(&model).await, [("alice".into(), (28, 6)), ("bob".into(), (100, 1))].into());
+    assert_eq!(balances(&model).await, [("alice".into(), (42, 7)), ("bob".into(), (100, 1))].into());
     assert_eq!(running.stop().await.unwrap(), live);
 }
 
