@@ -110,7 +110,7 @@ fn bulk(options: &Options) -> Vec<Case> {
 }
 
 fn writes(options: &Options, mode: Mode) -> Vec<Case> {
-    let single = |new_streams| Spec::new(Work::Single { new_streams }, options.pick(300, 2_000, 10_000));
+    let single = |new_streams| Spec::new(Work::Single { new_streams }, options.pick(300, 1_000, 10_000));
     let many =
         |callers, streams| Spec { callers, streams, ..Spec::new(Work::Many, options.pick(6_400, 20_480, 20_480)) };
     let commands = |streams| Spec {
