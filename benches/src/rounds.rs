@@ -113,8 +113,14 @@ pub struct Run {
     pub filled: Vec<(String, Outcome)>,
 }
 
-/// Runs everything that is wanted.
-pub fn run(options: &Options, cases: Vec<Case>, peers: &[Peer]) -> Result<Run> {
+/// Runs everything that is wanted. Shows what there is `after` each case, so that a run that is broken off has not been for
+/// nothing.
+pub fn run(
+    options: &Options,
+    cases: Vec<Case>,
+    peers: &[Peer],
+    mut after: impl FnMut(&Run) -> Result<()>,
+) -> Result<Run> {
     let folder = tempfile::Builder::new().prefix("compare-").tempdir_in(&options.dir)?;
     let mut stores = Stores { folder: &folder, made: HashMap::new(), filled: Vec::new() };
     let floor_rows = best_rows(&folder, options)?;
@@ -129,8 +135,9 @@ pub fn run(options: &Options, cases: Vec<Case>, peers: &[Peer]) -> Result<Run> {
         let mode = case.mode.map_or(String::new(), |mode| format!(", {mode}"));
         progress(&format!("{}/{count} {}: {}{mode}", n + 1, case.workload, case.name));
         run.cases.push(measure(options, case, peers, &mut stores, floor_rows));
+        run.filled.append(&mut stores.filled);
+        after(&run)?;
     }
-    run.filled = stores.filled;
     Ok(run)
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use benches::options::{HELP, Options};
-use benches::rounds::MEASURE;
+use benches::rounds::{MEASURE, Run};
 use benches::{Result, cases, peers, report, rounds, work};
 
 fn main() -> ExitCode {
@@ -46,10 +46,8 @@ fn compare(arguments: Vec<String>) -> Result<()> {
         return Ok(());
     };
     let peers = if options.peers { peers::find() } else { Vec::new() };
-    let run = rounds::run(&options, cases::all(&options), &peers)?;
+    let write = |run: &Run| options.out.as_ref().map_or(Ok(()), |out| report::write(run, &options, out));
+    let run = rounds::run(&options, cases::all(&options), &peers, write)?;
     println!("{}", report::table(&run));
-    if let Some(out) = &options.out {
-        report::write(&run, &options, out)?;
-    }
     Ok(())
 }

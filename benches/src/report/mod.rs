@@ -15,19 +15,18 @@ pub use markdown::table;
 use crate::Result;
 use crate::measure::median;
 use crate::options::Options;
-use crate::rounds::{Measured, MeasuredSide, Run, progress};
+use crate::rounds::{Measured, MeasuredSide, Run};
 
 /// Writes `results.json`, `results.md` and the plots into a folder.
 pub fn write(run: &Run, options: &Options, out: &Path) -> Result<()> {
     std::fs::create_dir_all(out)?;
-    std::fs::write(out.join("results.json"), serde_json::to_string_pretty(&json_of(run, options))? + "\n")?;
+    std::fs::write(out.join("results.json"), serde_json::to_string(&json_of(run, options))? + "\n")?;
     let plots = plots::all(run);
     for (name, svg) in &plots {
         std::fs::write(out.join(name), svg)?;
     }
     let names: Vec<_> = plots.into_iter().map(|(name, _)| name).collect();
     std::fs::write(out.join("results.md"), markdown::page(run, options, &names))?;
-    progress(&format!("written to {}", out.display()));
     Ok(())
 }
 
