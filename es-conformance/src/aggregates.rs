@@ -342,6 +342,22 @@ pub async fn g7_the_state_after_a_command_equals_its_replay(fixture: &impl Fixtu
     assert_eq!(receipt.state.notes, [""]);
 }
 
+/// A caller can insist on the version it has seen; a retry under a key is still answered.
+pub async fn a2_a_command_can_insist_on_a_version(fixture: &impl Fixture) {
+    let store = fixture.open().await;
+    let (one, other) = (Repository::<Account>::new(&store), Repository::<Account>::new(&store));
+    let new = one.execute("alice", Deposit(1)).expecting(ExpectedVersion::NoStream).key("k").await.expect("it is new");
+    other.execute("alice", Deposit(10)).expecting(new.version).await.expect("nobody was faster");
+    for repository in [&one, &other, &Repository::new(&store)] {
+        let late = repository.execute("alice", Deposit(100)).expecting(new.version).await.expect_err("it has moved on");
+        assert!(matches!(&late, ExecuteError::Conflict { conflict, .. } if conflict.actual == v(2)), "{late:?}");
+        let again = repository.execute("alice", Deposit(1)).expecting(ExpectedVersion::NoStream).key("k").await;
+        assert!(again.expect("a retry is answered").was_known);
+    }
+    let receipt = one.execute("alice", Deposit(100)).expecting(v(2)).await.expect("memory is brought up to date first");
+    assert_eq!(receipt.state.cents, 111);
+}
+
 /// An aggregate has an id.
 pub async fn g4_an_empty_id_is_refused(fixture: &impl Fixture) {
     let store = fixture.open().await;

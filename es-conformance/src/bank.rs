@@ -70,6 +70,7 @@ pub enum OddEvent {
     },
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it by reference")]
 fn as_text<S: serde::Serializer>(_: &u64, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str("not a number")
 }

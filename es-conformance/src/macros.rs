@@ -214,6 +214,7 @@ macro_rules! conformance {
                 g2_an_unknown_event_is_a_typed_error
                 g1_what_cannot_be_read_again_is_never_written
                 g7_the_state_after_a_command_equals_its_replay
+                a2_a_command_can_insist_on_a_version
                 g4_an_empty_id_is_refused
                 c7_an_aggregate_is_loaded_as_of_the_past
                 g5_a_long_stream_is_folded_to_its_end
@@ -228,6 +229,7 @@ macro_rules! conformance {
                 h5_a_commands_position_can_be_awaited
                 h6_a_stopped_projection_goes_on_where_it_was
                 h6_closing_the_store_ends_a_projection
+                h2_a_projection_can_have_another_name_and_a_filter
                 h7_unwanted_events_move_the_checkpoint
                 h2_a_runner_notices_that_it_was_taken_over
             }

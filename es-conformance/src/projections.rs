@@ -7,14 +7,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use es_framework::{
-    ErrorKind, Event, ExpectedVersion, ModelError, Position, Projection, Projector, Recorded, Repository, RunError,
-    RunningState, StateModel, StateTx, Store, WaitError,
+    ErrorKind, Event, ExpectedVersion, Filter, ModelError, Position, Projection, Projector, Recorded, Repository,
+    RunError, RunningState, StateModel, StateTx, Store, WaitError,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::bank::{Account, AccountEvent, Deposit};
 use crate::fixture::{Durable, Fixture, Shared};
-use crate::support::{PATIENCE, p, stream, typed, within};
+use crate::support::{PATIENCE, id, p, stream, typed, within};
 
 /// What the projector of these facts builds: every position it was given, in order, and a sum.
 #[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -225,6 +225,23 @@ pub async fn h6_closing_the_store_ends_a_projection(fixture: &impl Fixture) {
     store.close().await.expect("it closes");
     let error = within("it ends", running.finished()).await.expect_err("the store is closed");
     assert_eq!(error.kind(), ErrorKind::Closed);
+}
+
+/// One projector can run under several names and over a part of the log.
+pub async fn h2_a_projection_can_have_another_name_and_a_filter(fixture: &impl Fixture) {
+    let store = fixture.open().await;
+    deposit(&store, "account-a", [1, 2]).await;
+    let last = deposit(&store, "account-b", [10]).await;
+    let (all, part) = (StateModel::new(&store), StateModel::new(&store));
+    let reached = Projection::new(&store, Totals::default(), all.clone()).catch_up().await.expect("it catches up");
+    let only_b = Filter::new().stream(id("account-b"));
+    let run = || Projection::new(&store, Totals::default(), part.clone()).named("totals-b").filter(only_b.clone());
+    assert_eq!((reached, run().catch_up().await.expect("it catches up")), (last, last));
+    assert_eq!((all.read(|total| total.cents), part.read(|total| total.cents)), (13, 10));
+    deposit(&store, "account-a", [100]).await;
+    let last = deposit(&store, "account-b", [20]).await;
+    assert_eq!(run().catch_up().await.expect("it goes on"), last);
+    assert_eq!(part.read(|total| total.positions.clone()), [3, 5]);
 }
 
 /// Events that a projection does not want are never decoded, and still move its checkpoint.

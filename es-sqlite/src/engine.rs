@@ -20,7 +20,7 @@ use crate::open::{self, Purpose};
 use crate::poller::{self, Alarm};
 use crate::pool::{self, Pool};
 use crate::queue::Queue;
-use crate::transact::{TransactError, transact};
+use crate::transact::{TransactError, by_read_model, protect_log, transact};
 use crate::worker::Worker;
 use crate::writer::Writer;
 use crate::{append, busy, cells, commands, errors, log, meta, page, snapshots, streams};
@@ -99,6 +99,7 @@ impl SqliteEngine {
         F: FnOnce(&Connection) -> Result<T, E> + Send + 'static,
     {
         let done = self.writing()?.alone(move |connection, writer| {
+            let body = move |connection: &Connection| by_read_model(|| body(connection));
             let done = transact(connection, |connection| writer.catch_up(connection), body);
             if done.is_err() {
                 writer.forget();
@@ -166,7 +167,10 @@ async fn facts(worker: &Worker, write: bool) -> Result<(StoreId, Position), Stor
 fn write_on(worker: &Worker, settings: &Settings, id: StoreId, notifier: &Arc<Notifier>, shared: bool) -> Queue {
     let (queue, jobs) = Queue::new(settings.queue_appends, settings.queue_bytes);
     let mut writer = Writer::new(id, Arc::clone(&settings.clock), Arc::clone(notifier), settings.write_timeout, shared);
-    worker.occupy(move |connection| writer.work(connection, &jobs));
+    worker.occupy(move |connection| match protect_log(connection) {
+        Ok(()) => writer.work(connection, &jobs),
+        Err(error) => tracing::error!(%error, "the log cannot be protected from read models"),
+    });
     queue
 }
 

@@ -1,7 +1,10 @@
 //! Transactions of read models.
 
+use std::cell::Cell;
+
 use es_framework::StoreError;
 use tokio_rusqlite::rusqlite::Connection;
+use tokio_rusqlite::rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 
 use crate::errors;
 use crate::worker::{roll_back, unpanicked};
@@ -22,6 +25,44 @@ pub enum TransactError<E> {
     /// The database could not do it.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+thread_local! {
+    /// Whether what this thread prepares is asked for by a read model.
+    static BY_READ_MODEL: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Keeps read models that live in the log's file from changing the log: their statements may read every table, and write
+/// those that are not the store's own.
+pub(crate) fn protect_log(connection: &Connection) -> Result<(), StoreError> {
+    let judge = |context: AuthContext<'_>| {
+        let table = match context.action {
+            AuthAction::Insert { table_name }
+            | AuthAction::Update { table_name, .. }
+            | AuthAction::Delete { table_name }
+            | AuthAction::DropTable { table_name }
+            | AuthAction::AlterTable { table_name, .. }
+            | AuthAction::CreateTrigger { table_name, .. }
+            | AuthAction::CreateIndex { table_name, .. }
+            | AuthAction::DropIndex { table_name, .. } => table_name,
+            _ => "",
+        };
+        if BY_READ_MODEL.get() && table.starts_with("es_") { Authorization::Deny } else { Authorization::Allow }
+    };
+    connection.authorizer(Some(judge)).map_err(errors::store)
+}
+
+/// Runs what a read model asks for, with [`protect_log`] in force.
+pub(crate) fn by_read_model<T>(run: impl FnOnce() -> T) -> T {
+    struct Reset;
+    impl Drop for Reset {
+        fn drop(&mut self) {
+            BY_READ_MODEL.set(false);
+        }
+    }
+    BY_READ_MODEL.set(true);
+    let _reset = Reset;
+    run()
 }
 
 /// Runs `body` in a write transaction of its own: committed if it answers [`Ok`], else rolled back.

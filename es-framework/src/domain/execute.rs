@@ -51,6 +51,7 @@ pub struct Execute<'r, A: Aggregate, C> {
     command: C,
     key: Option<Result<Command, KeyError>>,
     provenance: Provenance,
+    expected: ExpectedVersion,
 }
 
 /// What a command did.
@@ -90,7 +91,8 @@ pub enum ExecuteError<E: std::error::Error + 'static> {
     /// The aggregate rejected the command.
     #[error(transparent)]
     Rejected(E),
-    /// Other writers were faster each time; try again later, or make the aggregate smaller.
+    /// Other writers were faster each time: try again later, or make the aggregate smaller. Or the version was not the one
+    /// the caller [expected](Execute::expecting): load, and ask whoever sent the command.
     #[error("{conflict}, after {tries} tries")]
     Conflict {
         /// How often the command was decided.
@@ -158,7 +160,8 @@ pub enum KeyError {
 
 impl<'r, A: Aggregate, C> Execute<'r, A, C> {
     pub(super) fn new(repository: &'r Repository<A>, id: A::Id, command: C) -> Self {
-        Self { repository, id, command, key: None, provenance: Provenance::new() }
+        let (provenance, expected) = (Provenance::new(), ExpectedVersion::Any);
+        Self { repository, id, command, key: None, provenance, expected }
     }
 
     /// Executes the command at most once under this key, which is unique in the store: again, it writes nothing and
@@ -187,6 +190,13 @@ impl<'r, A: Aggregate, C> Execute<'r, A, C> {
         let stream = A::stream_id(&self.id)?;
         let command = serde_json::to_string(&self.command).map_err(|source| KeyError::Fingerprint { source })?;
         Ok(Command::new(key, Fingerprint::of(format!("{stream}\n{command}").as_bytes())))
+    }
+
+    /// Executes the command only on the version that whoever sends it has seen, as `If-Match` does in HTTP, or only on an
+    /// aggregate that is new or that exists. Otherwise it is an [`ExecuteError::Conflict`], without another try.
+    pub fn expecting(mut self, expected: impl Into<ExpectedVersion>) -> Self {
+        self.expected = expected.into();
+        self
     }
 
     /// Says where the command comes from; it is written as metadata beside each of its events.
@@ -223,7 +233,7 @@ where
     C: Send + Sync,
 {
     async fn run(self) -> Result<Receipt<A>, ExecuteError<A::Error>> {
-        let Self { repository, id, command, key, provenance } = self;
+        let Self { repository, id, command, key, provenance, expected } = self;
         let inner = &repository.inner;
         let stream = A::stream_id(&id).map_err(LoadError::from)?;
         let decision = Decision {
@@ -233,6 +243,7 @@ where
             command: &command,
             key: key.transpose()?,
             metadata: provenance.to_metadata()?,
+            expected,
         };
         let slot = inner.slot(&stream);
         let mut slot = slot.lock().await;
@@ -279,6 +290,7 @@ struct Decision<'a, A: Aggregate, C> {
     command: &'a C,
     key: Option<Command>,
     metadata: Option<Metadata>,
+    expected: ExpectedVersion,
 }
 
 impl<A, C> Decision<'_, A, C>
@@ -287,6 +299,13 @@ where
     C: Send + Sync,
 {
     async fn decide(&self, base: &mut Base<A>, fresh: bool) -> Result<Step<A>, ExecuteError<A::Error>> {
+        if !self.expected.holds(base.version) {
+            if let Some(receipt) = self.executed_before(base).await? {
+                return Ok(Step::Done(receipt));
+            }
+            let conflict = Conflict::new(self.stream.clone(), self.expected, base.version);
+            return if fresh { Err(ExecuteError::Conflict { tries: 1, conflict }) } else { Ok(Step::Again(conflict)) };
+        }
         let context = Context::new(self.id, base.version, self.inner.store.now());
         let events = match base.state.handle(self.command, &context) {
             Ok(events) => events,

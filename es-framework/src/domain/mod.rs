@@ -10,6 +10,7 @@ mod provenance;
 mod repository;
 mod scenario;
 mod shape;
+mod typed;
 
 #[doc = include_str!("aggregate.md")]
 pub use es_derive::Aggregate;

@@ -58,6 +58,8 @@ pub struct Projection<P: Projector> {
     store: Store,
     projector: P,
     model: P::Model,
+    name: String,
+    filter: Filter,
 }
 
 /// A projection that stopped because it could not go on. Its checkpoint is where it was after the last whole batch.
@@ -104,7 +106,21 @@ impl RunError {
 impl<P: Projector> Projection<P> {
     /// Puts a projection together.
     pub fn new(store: impl Into<Store>, projector: P, model: P::Model) -> Self {
-        Self { store: store.into(), projector, model }
+        Self { store: store.into(), projector, model, name: P::NAME.to_owned(), filter: Filter::new() }
+    }
+
+    /// Keeps the checkpoint under another name than [`Projector::NAME`], for example to build a new version of the read
+    /// model beside the old one.
+    pub fn named(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// Gives the projector only events that pass the filter, for example those of one category. Others still move the
+    /// checkpoint.
+    pub fn filter(mut self, filter: Filter) -> Self {
+        self.filter = self.filter.and_all(filter);
+        self
     }
 
     /// Makes the model ready, finds the checkpoint and runs in a task of its own: first what is in the log, then whatever
@@ -118,9 +134,10 @@ impl<P: Projector> Projection<P> {
         let position = position_of(checkpoint.as_ref());
         let (progress, seen) = watch::channel(Progress::new(position));
         let (stop, stopping) = watch::channel(false);
-        let span = tracing::info_span!("projection", name = P::NAME);
-        let task = tokio::spawn(run.run_until_stopped(checkpoint, progress, stopping).instrument(span));
-        Ok(Running::new(run_name::<P>()?, seen, stop, task))
+        let span = tracing::info_span!("projection", name = run.name.as_str());
+        let name = run.name.clone();
+        tokio::spawn(run.run_until_stopped(checkpoint, progress, stopping).instrument(span));
+        Ok(Running::new(name, seen, stop))
     }
 
     /// Deals with everything that is in the log now, and answers the position reached.
@@ -150,8 +167,9 @@ impl<P: Projector> Projection<P> {
     }
 
     async fn begin(self) -> Result<(Run<P>, Option<Checkpoint>), RunError> {
-        let Self { store, projector, model } = self;
-        let name = run_name::<P>()?;
+        let Self { store, projector, model, name, filter } = self;
+        let name = ProjectionName::new(name)?;
+        let wanted = filter.types(P::Event::names());
         let projector = Arc::new(projector);
         model.start(&name).await?;
         let checkpoint = {
@@ -166,14 +184,10 @@ impl<P: Projector> Projection<P> {
             check_log(&store, &name, checkpoint).await?;
         }
         let after = checkpoint.map_or(Position::ZERO, |at| at.position);
-        let watch = store.all().watch().after(after).filter(Filter::new().types(P::Event::names())).await?;
-        debug!(name = P::NAME, after = after.get(), "projection begins");
-        Ok((Run { store, name, projector, model, watch }, checkpoint))
+        let watch = store.all().watch().after(after).filter(wanted.clone()).await?;
+        debug!(name = name.as_str(), after = after.get(), "projection begins");
+        Ok((Run { store, name, projector, model, wanted, watch }, checkpoint))
     }
-}
-
-fn run_name<P: Projector>() -> Result<ProjectionName, InvalidName> {
-    ProjectionName::new(P::NAME)
 }
 
 /// Checks that the event at the checkpoint is still the one it was.
@@ -203,6 +217,7 @@ struct Run<P: Projector> {
     name: ProjectionName,
     projector: Arc<P>,
     model: P::Model,
+    wanted: Filter,
     watch: Watch,
 }
 
@@ -332,7 +347,7 @@ impl<P: Projector> Run<P> {
         let name = self.name.clone();
         let mut checkpoint = self.model.transact(move |tx| P::Model::checkpoint(tx, &name)).await?;
         let Some(upto) = upto.filter(|upto| position_of(checkpoint.as_ref()) < upto.position) else { return Ok(()) };
-        let wanted = Filter::new().types(P::Event::names()).before(upto.position.next());
+        let wanted = self.wanted.clone().before(upto.position.next());
         let mut watch = self.store.all().watch().after(position_of(checkpoint.as_ref())).filter(wanted).await?;
         while position_of(checkpoint.as_ref()) < upto.position {
             let Some(stretch) = watch.next_stretch().await else { break };

@@ -4,19 +4,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 
 use super::runner::RunError;
 use crate::store::{ErrorKind, Position, ProjectionName};
 
-/// A projection that runs in a task of its own. Dropping the handle stops it after the batch it is at.
-#[derive(Debug)]
+/// A projection that runs in a task of its own; cheap to clone. Dropping the last handle stops it after the batch it is at.
+#[derive(Debug, Clone)]
 #[must_use = "dropping the handle stops the projection"]
 pub struct Running {
     name: ProjectionName,
     seen: watch::Receiver<Progress>,
-    stop: watch::Sender<bool>,
-    task: JoinHandle<()>,
+    stop: Arc<watch::Sender<bool>>,
 }
 
 /// What a running projection is at.
@@ -109,13 +107,8 @@ impl WaitError {
 }
 
 impl Running {
-    pub(super) fn new(
-        name: ProjectionName,
-        seen: watch::Receiver<Progress>,
-        stop: watch::Sender<bool>,
-        task: JoinHandle<()>,
-    ) -> Self {
-        Self { name, seen, stop, task }
+    pub(super) fn new(name: ProjectionName, seen: watch::Receiver<Progress>, stop: watch::Sender<bool>) -> Self {
+        Self { name, seen, stop: Arc::new(stop) }
     }
 
     /// The projection's name.
@@ -165,7 +158,7 @@ impl Running {
     /// # Errors
     ///
     /// The [`RunError`] that it failed with, now or before.
-    pub async fn stop(self) -> Result<Position, Arc<RunError>> {
+    pub async fn stop(&self) -> Result<Position, Arc<RunError>> {
         self.stop.send_replace(true);
         self.finished().await
     }
@@ -175,12 +168,11 @@ impl Running {
     /// # Errors
     ///
     /// The [`RunError`] that it failed with.
-    pub async fn finished(self) -> Result<Position, Arc<RunError>> {
-        let Self { seen, stop, task, .. } = self;
-        // The task catches what projectors do; it can only be gone because its runtime is.
-        drop(task.await);
-        drop(stop);
-        let status = seen.borrow().clone();
+    pub async fn finished(&self) -> Result<Position, Arc<RunError>> {
+        let over = |status: &Status| matches!(status.state, RunningState::Stopped | RunningState::Failed);
+        // The task says how it ended; it goes without a word only when its runtime does.
+        drop(self.seen.clone().wait_for(over).await);
+        let status = self.status();
         match status.error {
             Some(error) => Err(error),
             None => Ok(status.position),

@@ -156,6 +156,13 @@ pub struct Conflict {
     pub actual: Version,
 }
 
+impl Conflict {
+    /// Puts a conflict together.
+    pub fn new(stream: StreamId, expected: ExpectedVersion, actual: Version) -> Self {
+        Self { stream, expected, actual }
+    }
+}
+
 impl std::fmt::Display for Conflict {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} is at version {}, expected {}", self.stream, self.actual, self.expected)

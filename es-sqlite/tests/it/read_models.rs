@@ -229,6 +229,37 @@ async fn a_projector_cannot_begin_or_end_transactions_and_a_query_cannot_write()
     written.expect("a look that panicked does not keep the projector from writing");
 }
 
+#[tokio::test]
+async fn a_read_model_in_the_logs_file_cannot_change_the_log() {
+    let folder = tempfile::tempdir().unwrap();
+    let on_file = SqliteStore::open(folder.path().join("log.db")).await.unwrap();
+    for store in [on_file, SqliteStore::in_memory().await.unwrap()] {
+        deposit(&store, "alice", [1]).await;
+        let model = store.read_model();
+        for change in [
+            "DELETE FROM es_event",
+            "UPDATE es_meta SET value = 1",
+            "INSERT INTO es_cell VALUES ('k', 1, NULL, 0)",
+            "DROP TABLE es_stream",
+            "ALTER TABLE es_event ADD COLUMN x",
+            "CREATE INDEX i ON es_event (time)",
+            "CREATE TRIGGER t AFTER INSERT ON es_event BEGIN SELECT 1; END",
+        ] {
+            let refused = model.transact(move |tx| tx.execute_batch(change).map_err(ModelError::failed));
+            let refused = refused.await.unwrap_err();
+            assert!(format!("{refused:?}").contains("not authorized"), "{change}: {refused:?}");
+        }
+        let seen = model.transact(|tx| {
+            tx.execute_batch("CREATE TABLE mine (x); INSERT INTO mine SELECT count(*) FROM es_event")
+                .and_then(|()| tx.query_row("SELECT x FROM mine", [], |row| row.get::<_, i64>(0)))
+                .map_err(ModelError::failed)
+        });
+        assert_eq!(seen.await.unwrap(), 1, "it may look at the log, and write tables of its own");
+        deposit(&store, "alice", [1]).await;
+        store.close().await.unwrap();
+    }
+}
+
 const CHILD: &str = "ES_SQLITE_READ_MODEL_CHILD";
 
 /// Not a fact of its own: what the next test kills. Without the variable it has nothing to do.
