@@ -1,13 +1,13 @@
 //! Opening files: what is looked at before SQLite may touch one, and how a connection is set up.
 
-use std::fs::File;
-use std::io::{ErrorKind, Read};
+use std::fs;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
 use es_framework::StoreError;
-use tokio_rusqlite::rusqlite::{Connection, OpenFlags};
+use tokio_rusqlite::rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use crate::builder::Durability;
 use crate::worker::roll_back;
@@ -96,38 +96,86 @@ pub(crate) fn set_up(connection: &Connection, durability: Durability, cache_byte
         .map_err(errors::store)
 }
 
-/// Looks at the file without SQLite, so that a file that is not ours is not touched, not even its `-wal`. Says whether
+/// What a file is, as far as can be said without touching it.
+pub(crate) enum Found {
+    Nothing,
+    Empty,
+    Other,
+    Database { application_id: i32, format: u32 },
+}
+
+/// Looks at a file without changing it, and without making a `-wal` or `-shm` file beside it.
+///
+/// Never by a file handle of our own: closing one drops every lock that this process holds on the file, also those of
+/// SQLite, and then another process may remove the `-wal` file of a store that is open here. SQLite keeps count of its
+/// own handles. Opened as immutable it takes no locks, makes no files and reads nothing but the file itself.
+pub(crate) fn look(path: &Path) -> Result<Found, StoreError> {
+    let metadata = match fs::metadata(path) {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Found::Nothing),
+        Err(error) => return Err(StoreError::Io { source: error.into() }),
+    };
+    if metadata.is_dir() {
+        return Err(errors::not_a_store(path, "it is a folder"));
+    }
+    // To open a pipe waits for whoever writes into it.
+    if !metadata.is_file() {
+        return Err(errors::not_a_store(path, "it is not a file"));
+    }
+    if metadata.len() == 0 {
+        return Ok(Found::Empty);
+    }
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let header = Connection::open_with_flags(immutable(path), flags).and_then(|connection| {
+        // Else a file that another process makes longer at this moment is said to be damaged.
+        connection.pragma_update(None, "writable_schema", true)?;
+        let application_id = connection.query_row("PRAGMA application_id", [], |row| row.get(0))?;
+        Ok(Found::Database { application_id, format: schema::format(&connection)? })
+    });
+    match header {
+        Err(error) if error.sqlite_error_code() == Some(ErrorCode::NotADatabase) => Ok(Found::Other),
+        found => found.map_err(errors::store),
+    }
+}
+
+/// The address by which SQLite opens a file that it must neither lock nor recover.
+fn immutable(path: &Path) -> String {
+    let mut address = String::from(if path.is_absolute() { "file://" } else { "file:./" });
+    let bytes = path.as_os_str().as_encoded_bytes();
+    // A drive's letter, which does not begin with a slash.
+    if path.is_absolute() && bytes.first() != Some(&b'/') {
+        address.push('/');
+    }
+    for byte in bytes {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'-' | b'_' | b':' => {
+                address.push(char::from(*byte));
+            }
+            b'\\' if cfg!(windows) => address.push('/'),
+            byte => address.extend(format!("%{byte:02X}").chars()),
+        }
+    }
+    address + "?immutable=1"
+}
+
+/// Looks at what is to be opened, so that a file that is not ours is not touched, not even its `-wal`. Says whether
 /// there is nothing yet.
 fn inspect(path: &Path, purpose: Purpose) -> Result<bool, StoreError> {
     let create = purpose == Purpose::Write { create: true };
-    let missing = || StoreError::Missing { path: path.display().to_string() };
-    let mut file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == ErrorKind::NotFound && create => return Ok(true),
-        Err(error) if error.kind() == ErrorKind::NotFound => return Err(missing()),
-        Err(error) => return Err(StoreError::Io { source: error.into() }),
-    };
-    if file.metadata().is_ok_and(|metadata| metadata.is_dir()) {
-        return Err(errors::not_a_store(path, "it is a folder"));
+    match look(path)? {
+        // Empty is also what another process leaves that is making the store at this moment.
+        Found::Nothing | Found::Empty if create => Ok(true),
+        Found::Nothing => Err(StoreError::Missing { path: path.display().to_string() }),
+        Found::Empty => Err(errors::not_a_store(path, "it is empty")),
+        Found::Other => Err(errors::not_a_store(path, "it is not an SQLite database")),
+        Found::Database { application_id, .. } if application_id != schema::APPLICATION_ID => {
+            Err(errors::not_a_store(path, "it is a database of another application"))
+        }
+        Found::Database { format, .. } if format > schema::FORMAT => {
+            Err(StoreError::NewerFormat { found: format, known: schema::FORMAT })
+        }
+        Found::Database { .. } => Ok(false),
     }
-    let mut header = Vec::with_capacity(100);
-    file.by_ref().take(100).read_to_end(&mut header).map_err(|error| StoreError::Io { source: error.into() })?;
-    if header.is_empty() {
-        // Also what another process leaves that is making the store at this moment.
-        return if create { Ok(true) } else { Err(errors::not_a_store(path, "it is empty")) };
-    }
-    if !header.starts_with(b"SQLite format 3\0") || header.len() < 100 {
-        return Err(errors::not_a_store(path, "it is not an SQLite database"));
-    }
-    let application_id = header.get(68..72).and_then(|bytes| bytes.try_into().ok()).map(i32::from_be_bytes);
-    if application_id != Some(schema::APPLICATION_ID) {
-        return Err(errors::not_a_store(path, "it is a database of another application"));
-    }
-    let format = header.get(60..64).and_then(|bytes| bytes.try_into().ok()).map_or(0, u32::from_be_bytes);
-    if format > schema::FORMAT {
-        return Err(StoreError::NewerFormat { found: format, known: schema::FORMAT });
-    }
-    Ok(false)
 }
 
 /// Makes the tables, unless another process was faster.

@@ -104,6 +104,52 @@ async fn a_file_that_is_not_ours_is_refused_and_not_touched() {
     assert!(matches!(folder, StoreError::NotAStore { .. }), "{folder}");
 }
 
+#[cfg(unix)]
+#[tokio::test]
+async fn a_pipe_is_refused_and_not_waited_for() {
+    let (_folder, path) = folder();
+    assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+    let error = SqliteStore::open(&path).await.unwrap_err();
+    assert!(matches!(error, StoreError::NotAStore { .. }), "{error}");
+}
+
+/// The locks that this process holds on a file, as Linux tells them.
+#[cfg(target_os = "linux")]
+fn locks(path: &std::path::Path) -> Vec<String> {
+    use std::os::unix::fs::MetadataExt as _;
+    let inode = format!(":{}", fs::metadata(path).unwrap().ino());
+    let held = fs::read_to_string("/proc/locks").unwrap();
+    let held = held.lines().map(|line| line.split_whitespace().skip(1).collect::<Vec<_>>());
+    held.filter(|lock| lock.get(4).is_some_and(|file| file.ends_with(&inode))).map(|lock| lock.join(" ")).collect()
+}
+
+/// Without its locks, another process that closes last removes the `-wal` file under an open store.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn another_open_of_the_same_file_leaves_a_store_its_locks() {
+    let (_folder, path) = folder();
+    let store = SqliteStore::open(&path).await.unwrap();
+    write(&store, "s-1", "a").await;
+    let held = locks(&path);
+    assert_eq!(held.len(), 1, "{held:?}");
+    for builder in [SqliteStore::builder(), SqliteStore::builder().read_only(true)] {
+        let second = builder.open(&path).await.unwrap();
+        assert_eq!(all(&second).await.len(), 1);
+        assert_eq!(locks(&path), held);
+        second.close().await.unwrap();
+        assert_eq!(locks(&path), held);
+    }
+    sql(&path).execute_batch("PRAGMA user_version = 2; PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
+    for builder in [SqliteStore::builder(), SqliteStore::builder().read_only(true)] {
+        assert!(matches!(builder.open(&path).await.unwrap_err(), StoreError::NewerFormat { .. }));
+        assert_eq!(locks(&path), held);
+    }
+    sql(&path).execute_batch("PRAGMA user_version = 1").unwrap();
+    write(&store, "s-1", "b").await;
+    store.close().await.unwrap();
+    assert_eq!(files(&path), ["store.db"]);
+}
+
 #[tokio::test]
 async fn a_newer_format_is_refused() {
     let (_folder, path) = folder();
@@ -135,7 +181,7 @@ async fn a_store_that_needs_an_unknown_feature_is_read_and_not_written() {
     write(&store, "s-1", "a").await;
     // A text's checksum, made by another implementation of the documented bytes.
     let row = "INSERT INTO es_meta VALUES ('write_requires', 'merged-index', 1700840087)";
-    on_writer(&store, move |connection| connection.execute_batch(row)).await;
+    sql(&path).execute_batch(row).unwrap();
     store.close().await.unwrap();
     let error = SqliteStore::open(&path).await.unwrap_err();
     assert!(matches!(&error, StoreError::WriteRequires { feature } if feature == "merged-index"), "{error:?}");
