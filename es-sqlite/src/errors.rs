@@ -55,6 +55,10 @@ pub(crate) fn not_a_store(path: &Path, reason: impl Into<String>) -> StoreError 
     StoreError::NotAStore { path: path.display().to_string(), reason: reason.into() }
 }
 
+pub(crate) fn missing(path: &Path) -> StoreError {
+    StoreError::Missing { path: path.display().to_string() }
+}
+
 pub(crate) fn damaged(position: Option<Position>, reason: impl Into<String>) -> StoreError {
     StoreError::Corrupt { position, reason: reason.into() }
 }

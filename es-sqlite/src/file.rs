@@ -7,9 +7,10 @@ use es_framework::StoreError;
 use tokio_rusqlite::rusqlite::{Connection, OpenFlags};
 
 use crate::builder::Durability;
+use crate::open::Found;
 use crate::transact::{TransactError, transact};
 use crate::worker::Worker;
-use crate::{busy, errors, open};
+use crate::{busy, errors, open, schema};
 
 /// An SQLite file that is not a store, with a connection on a thread of its own: for read models that do not live in the
 /// log's file. Cheap to clone; in WAL mode, so that others can read it meanwhile.
@@ -24,7 +25,7 @@ impl SqliteFile {
     ///
     /// # Errors
     ///
-    /// [`StoreError`] if the file cannot be opened or is not an SQLite database.
+    /// [`StoreError`] if the file cannot be opened, is not an SQLite database, or is a store.
     pub async fn open(
         path: impl AsRef<Path> + Send,
         durability: Durability,
@@ -32,9 +33,20 @@ impl SqliteFile {
     ) -> Result<Self, StoreError> {
         let path = path.as_ref().to_owned();
         let open = move || {
+            match open::look(&path)? {
+                Found::Nowhere => return Err(errors::missing(&path)),
+                // A lock and a transaction of its own beside the store's writer, and nothing to protect the log from it.
+                Found::Database { application_id: schema::APPLICATION_ID, .. } => {
+                    let reason = "a read model's own file was asked for and this is a store's; for tables in it use \
+                                  `SqliteStore::read_model`";
+                    return Err(errors::not_a_store(&path, reason));
+                }
+                _ => {}
+            }
             let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
-            let connection = Connection::open_with_flags(&path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)
-                .map_err(|error| errors::opening(&path, error))?;
+            let connection =
+                Connection::open_with_flags(open::address(&path)?, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)
+                    .map_err(|error| errors::opening(&path, error))?;
             connection.busy_handler(Some(busy::handler)).map_err(errors::store)?;
             open::write_ahead(&connection)?;
             open::set_up(&connection, durability, 16 << 20)?;

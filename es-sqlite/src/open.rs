@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::ErrorKind;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
@@ -44,7 +44,7 @@ pub(crate) fn file(
         Purpose::Write { create: false } | Purpose::Read => OpenFlags::SQLITE_OPEN_READ_WRITE,
         Purpose::ReadOnly => OpenFlags::SQLITE_OPEN_READ_ONLY,
     };
-    let connection = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)
+    let connection = Connection::open_with_flags(address(path)?, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)
         .map_err(|error| errors::opening(path, error))?;
     connection.busy_handler(Some(busy::handler)).map_err(errors::store)?;
     match purpose {
@@ -96,12 +96,25 @@ pub(crate) fn set_up(connection: &Connection, durability: Durability, cache_byte
         .map_err(errors::store)
 }
 
+/// The path as SQLite takes it, which reads `file:` as the begin of a URI and has names that are no files.
+pub(crate) fn address(path: &Path) -> Result<PathBuf, StoreError> {
+    if path.as_os_str().is_empty() || path.as_os_str() == ":memory:" {
+        return Err(errors::not_a_store(path, "it names no file; for one in memory use `in_memory()`"));
+    }
+    Ok(if path.is_relative() { Path::new(".").join(path) } else { path.to_owned() })
+}
+
 /// What a file is, as far as can be said without touching it.
 pub(crate) enum Found {
+    /// Not even the folder.
+    Nowhere,
     Nothing,
     Empty,
     Other,
-    Database { application_id: i32, format: u32 },
+    Database {
+        application_id: i32,
+        format: u32,
+    },
 }
 
 /// Looks at a file without changing it, and without making a `-wal` or `-shm` file beside it.
@@ -110,9 +123,12 @@ pub(crate) enum Found {
 /// SQLite, and then another process may remove the `-wal` file of a store that is open here. SQLite keeps count of its
 /// own handles. Opened as immutable it takes no locks, makes no files and reads nothing but the file itself.
 pub(crate) fn look(path: &Path) -> Result<Found, StoreError> {
+    let path = &*address(path)?;
     let metadata = match fs::metadata(path) {
         Ok(metadata) => metadata,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Found::Nothing),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            return Ok(if path.parent().is_some_and(Path::is_dir) { Found::Nothing } else { Found::Nowhere });
+        }
         Err(error) => return Err(StoreError::Io { source: error.into() }),
     };
     if metadata.is_dir() {
@@ -138,9 +154,9 @@ pub(crate) fn look(path: &Path) -> Result<Found, StoreError> {
     }
 }
 
-/// The address by which SQLite opens a file that it must neither lock nor recover.
+/// What [`address`] answers, as the URI of a file that SQLite must neither lock nor recover.
 fn immutable(path: &Path) -> String {
-    let mut address = String::from(if path.is_absolute() { "file://" } else { "file:./" });
+    let mut address = String::from(if path.is_absolute() { "file://" } else { "file:" });
     let bytes = path.as_os_str().as_encoded_bytes();
     // A drive's letter, which does not begin with a slash.
     if path.is_absolute() && bytes.first() != Some(&b'/') {
@@ -165,7 +181,7 @@ fn inspect(path: &Path, purpose: Purpose) -> Result<bool, StoreError> {
     match look(path)? {
         // Empty is also what another process leaves that is making the store at this moment.
         Found::Nothing | Found::Empty if create => Ok(true),
-        Found::Nothing => Err(StoreError::Missing { path: path.display().to_string() }),
+        Found::Nowhere | Found::Nothing => Err(errors::missing(path)),
         Found::Empty => Err(errors::not_a_store(path, "it is empty")),
         Found::Other => Err(errors::not_a_store(path, "it is not an SQLite database")),
         Found::Database { application_id, .. } if application_id != schema::APPLICATION_ID => {

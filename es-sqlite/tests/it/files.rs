@@ -4,9 +4,9 @@ use std::fs;
 use std::time::Duration;
 
 use es_framework::{AppendError, ErrorKind, ExpectedVersion, StoreError};
-use es_sqlite::{SqliteStore, rusqlite};
+use es_sqlite::{SqliteModel, SqliteStore, rusqlite};
 
-use crate::support::{all, event, files, folder, id, on_writer, sql, texts, write};
+use crate::support::{all, child, event, files, folder, id, in_child, on_writer, sql, texts, write};
 
 #[tokio::test]
 async fn no_other_file_stays_after_close() {
@@ -78,8 +78,60 @@ async fn a_mistyped_path_makes_no_store() {
         assert!(matches!(&error, StoreError::Missing { path: named } if *named == path.display().to_string()));
         assert_eq!(files(&path), Vec::<String>::new());
     }
-    let nowhere = path.join("deeper").join("store.db");
-    assert!(matches!(SqliteStore::open(&nowhere).await.unwrap_err(), StoreError::Io { .. }));
+}
+
+#[tokio::test]
+async fn a_folder_that_does_not_exist_is_missing() {
+    let (_folder, path) = folder();
+    fs::write(&path, "a file").unwrap();
+    for nowhere in [path.with_file_name("no-folder").join("store.db"), path.join("store.db")] {
+        let named = |error: &StoreError| matches!(error, StoreError::Missing { path } if *path == nowhere.display().to_string());
+        assert!(named(&SqliteStore::open(&nowhere).await.unwrap_err()));
+        assert!(named(&SqliteModel::open(&nowhere).await.unwrap_err()));
+    }
+}
+
+/// SQLite would open a database in memory, or one that is removed when it is closed.
+#[tokio::test]
+async fn a_path_that_names_no_file_is_refused() {
+    for path in ["", ":memory:"] {
+        for error in [SqliteStore::open(path).await.unwrap_err(), SqliteModel::open(path).await.unwrap_err()] {
+            let told = matches!(&error, StoreError::NotAStore { reason, .. } if reason.contains("in_memory()"));
+            assert!(told, "{error}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_file_of_a_store_is_not_opened_as_a_read_models_own() {
+    let (_folder, path) = folder();
+    let store = SqliteStore::open(&path).await.unwrap();
+    let error = SqliteModel::open(&path).await.unwrap_err();
+    let told = matches!(&error, StoreError::NotAStore { reason, .. } if reason.contains("SqliteStore::read_model"));
+    assert!(told, "{error}");
+    store.close().await.unwrap();
+    assert_eq!(files(&path), ["store.db"]);
+}
+
+/// A process of its own, because its folder is that of the whole process.
+#[tokio::test]
+async fn a_process_whose_paths_are_relative() {
+    let Some(path) = in_child() else { return };
+    std::env::set_current_dir(path.parent().unwrap()).unwrap();
+    for (name, create) in [("file:a.db?mode=memory", true), ("file:a.db?mode=memory", false), ("plain.db", true)] {
+        let store = SqliteStore::builder().create(create).open(name).await.unwrap();
+        write(&store, "s-1", "a").await;
+        store.close().await.unwrap();
+    }
+    SqliteModel::open("file:model.db").await.unwrap().close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_relative_path_is_never_a_uri() {
+    let (_folder, path) = folder();
+    let status = child("files::a_process_whose_paths_are_relative", &path).wait().unwrap();
+    assert!(status.success());
+    assert_eq!(files(&path), ["file:a.db?mode=memory", "file:model.db", "plain.db"]);
 }
 
 #[tokio::test]
