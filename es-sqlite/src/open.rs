@@ -48,8 +48,12 @@ pub(crate) fn file(
         .map_err(|error| errors::opening(path, error))?;
     connection.busy_handler(Some(busy::handler)).map_err(errors::store)?;
     match purpose {
-        Purpose::Write { .. } => {
-            if empty {
+        Purpose::Write { create } => {
+            // Looked at again: where the making of the store was broken off, SQLite has taken it back only now.
+            if empty || holds_nothing(&connection, path)? {
+                if !create {
+                    return Err(errors::missing(path));
+                }
                 make(&connection)?;
             }
             check(&connection, path)?;
@@ -179,10 +183,9 @@ fn immutable(path: &Path) -> String {
 fn inspect(path: &Path, purpose: Purpose) -> Result<bool, StoreError> {
     let create = purpose == Purpose::Write { create: true };
     match look(path)? {
-        // Empty is also what another process leaves that is making the store at this moment.
+        // Empty is what a process leaves that makes the store at this moment, or was stopped while it did.
         Found::Nothing | Found::Empty if create => Ok(true),
-        Found::Nowhere | Found::Nothing => Err(errors::missing(path)),
-        Found::Empty => Err(errors::not_a_store(path, "it is empty")),
+        Found::Nowhere | Found::Nothing | Found::Empty => Err(errors::missing(path)),
         Found::Other => Err(errors::not_a_store(path, "it is not an SQLite database")),
         Found::Database { application_id, .. } if application_id != schema::APPLICATION_ID => {
             Err(errors::not_a_store(path, "it is a database of another application"))
@@ -210,6 +213,13 @@ fn make(connection: &Connection) -> Result<(), StoreError> {
         Err(error) => Err(error),
     };
     finish(connection, made)
+}
+
+fn holds_nothing(connection: &Connection, path: &Path) -> Result<bool, StoreError> {
+    let pages: i64 = connection
+        .query_row("PRAGMA page_count", [], |row| row.get(0))
+        .map_err(|error| errors::opening(path, error))?;
+    Ok(pages == 0)
 }
 
 fn check(connection: &Connection, path: &Path) -> Result<(), StoreError> {

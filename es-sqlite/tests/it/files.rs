@@ -80,6 +80,38 @@ async fn a_mistyped_path_makes_no_store() {
     }
 }
 
+/// A crash leaves a file that may have everything in it already, and a journal that says it was empty before.
+#[tokio::test]
+async fn a_store_whose_making_was_broken_off_is_made_again_or_missing() {
+    let (_folder, path) = folder();
+    SqliteStore::open(&path).await.unwrap().close().await.unwrap();
+    let made = fs::read(&path).unwrap();
+    let mut journal = vec![0; 512];
+    // Magic, no pages, a nonce, no pages in the file before, the size of sectors and of pages.
+    journal[..8].copy_from_slice(&[0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7]);
+    journal[20..24].copy_from_slice(&512_u32.to_be_bytes());
+    journal[24..28].copy_from_slice(&4_096_u32.to_be_bytes());
+    let break_off = || {
+        fs::write(&path, &made).unwrap();
+        fs::write(path.with_file_name("store.db-journal"), &journal).unwrap();
+    };
+    break_off();
+    let store = SqliteStore::open(&path).await.unwrap();
+    write(&store, "s-1", "a").await;
+    store.close().await.unwrap();
+    assert_eq!(files(&path), ["store.db"]);
+    break_off();
+    // Once with the journal, once with the empty file that is left.
+    for _ in 0..2 {
+        let error = SqliteStore::builder().create(false).open(&path).await.unwrap_err();
+        assert!(matches!(error, StoreError::Missing { .. }), "{error}");
+    }
+    assert_eq!(fs::read(&path).unwrap(), b"");
+    let error = SqliteStore::builder().read_only(true).open(&path).await.unwrap_err();
+    assert!(matches!(error, StoreError::Missing { .. }), "{error}");
+    SqliteStore::open(&path).await.unwrap().close().await.unwrap();
+}
+
 #[tokio::test]
 async fn a_folder_that_does_not_exist_is_missing() {
     let (_folder, path) = folder();
@@ -149,9 +181,6 @@ async fn a_file_that_is_not_ours_is_refused_and_not_touched() {
         assert_eq!(fs::read(&path).unwrap(), content);
         assert_eq!(files(&path), ["store.db"]);
     }
-    fs::write(&path, b"").unwrap();
-    let error = SqliteStore::builder().create(false).open(&path).await.unwrap_err();
-    assert!(matches!(error, StoreError::NotAStore { .. }), "{error}");
     let folder = SqliteStore::open(path.parent().unwrap()).await.unwrap_err();
     assert!(matches!(folder, StoreError::NotAStore { .. }), "{folder}");
 }
@@ -165,14 +194,15 @@ async fn a_pipe_is_refused_and_not_waited_for() {
     assert!(matches!(error, StoreError::NotAStore { .. }), "{error}");
 }
 
-/// The locks that this process holds on a file, as Linux tells them.
+/// Whether this process holds a lock on a file. Linux tells page by page, so it may pass one over while others come and
+/// go; a lock that was dropped does not come back.
 #[cfg(target_os = "linux")]
-fn locks(path: &std::path::Path) -> Vec<String> {
+fn is_locked(path: &std::path::Path) -> bool {
     use std::os::unix::fs::MetadataExt as _;
-    let inode = format!(":{}", fs::metadata(path).unwrap().ino());
-    let held = fs::read_to_string("/proc/locks").unwrap();
-    let held = held.lines().map(|line| line.split_whitespace().skip(1).collect::<Vec<_>>());
-    held.filter(|lock| lock.get(4).is_some_and(|file| file.ends_with(&inode))).map(|lock| lock.join(" ")).collect()
+    let of_file = format!(":{} ", fs::metadata(path).unwrap().ino());
+    let of_process = format!(" {} ", std::process::id());
+    let held = |line: &str| line.contains(&of_file) && line.contains(&of_process);
+    (0..50).any(|_| fs::read_to_string("/proc/locks").unwrap().lines().any(held))
 }
 
 /// Without its locks, another process that closes last removes the `-wal` file under an open store.
@@ -182,19 +212,18 @@ async fn another_open_of_the_same_file_leaves_a_store_its_locks() {
     let (_folder, path) = folder();
     let store = SqliteStore::open(&path).await.unwrap();
     write(&store, "s-1", "a").await;
-    let held = locks(&path);
-    assert_eq!(held.len(), 1, "{held:?}");
+    assert!(is_locked(&path));
     for builder in [SqliteStore::builder(), SqliteStore::builder().read_only(true)] {
         let second = builder.open(&path).await.unwrap();
         assert_eq!(all(&second).await.len(), 1);
-        assert_eq!(locks(&path), held);
+        assert!(is_locked(&path));
         second.close().await.unwrap();
-        assert_eq!(locks(&path), held);
+        assert!(is_locked(&path));
     }
     sql(&path).execute_batch("PRAGMA user_version = 2; PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
     for builder in [SqliteStore::builder(), SqliteStore::builder().read_only(true)] {
         assert!(matches!(builder.open(&path).await.unwrap_err(), StoreError::NewerFormat { .. }));
-        assert_eq!(locks(&path), held);
+        assert!(is_locked(&path));
     }
     sql(&path).execute_batch("PRAGMA user_version = 1").unwrap();
     write(&store, "s-1", "b").await;
