@@ -63,8 +63,8 @@ impl<'w> Transaction<'w> {
     /// a third of the time of a bulk load. Once an id was known, the next appends are looked up, for retries come in rows.
     fn judge(&mut self, append: &Append) -> Result<Verdict, AppendError> {
         if append.has_ids() {
-            if self.memory.careful > 0 {
-                self.memory.careful -= 1;
+            if self.memory.careful > 0 || self.memory.look_up {
+                self.memory.careful = self.memory.careful.saturating_sub(1);
             } else if let Some(plan) = judge_as_unknown(append, self)? {
                 return Ok(Verdict::Write(plan));
             }
@@ -78,7 +78,7 @@ impl<'w> Transaction<'w> {
             InsertError::Taken => {
                 self.memory.careful = CAREFUL;
                 self.memory.collided = true;
-                errors::internal("a row of the log is there already")
+                errors::damaged(None, "a position, a version or an id that should be free is taken")
             }
         })
     }

@@ -15,6 +15,11 @@ pub(crate) fn allow(timeout: Duration) {
     WAIT.set(Some((Instant::now(), timeout)));
 }
 
+/// Allows the same, of a wait that began before.
+pub(crate) fn allow_since(since: Instant, timeout: Duration) {
+    WAIT.set(Some((since, timeout)));
+}
+
 /// How long it has been since [`allow`].
 pub(crate) fn waited() -> Duration {
     WAIT.get().map_or(Duration::ZERO, |(since, _)| since.elapsed())

@@ -194,7 +194,7 @@ impl Engine for SqliteEngine {
 
     async fn append(&self, append: Append) -> Result<Appended, AppendError> {
         append.validate(&self.settings.limits)?;
-        let (bytes, when_full) = (append.bytes(), append.when_full);
+        let (bytes, when_full) = (append.cost(), append.when_full);
         self.writing()?.write(bytes, when_full, move |tx| append::append(&append, tx)).await
     }
 

@@ -43,25 +43,34 @@ pub(crate) fn version(connection: &Connection, stream: i64) -> Result<Version, S
     Ok(Version::new(natural(version.unwrap_or(0), None)?))
 }
 
-/// The events after `after`, at most so many.
+/// The bytes of events that are read for watchers, who hold no more in their ring; beyond that they read pages.
+const FOR_WATCHERS: usize = 4 << 20;
+
+/// The events after `after`, at most so many; [`None`] if they are too large to be held all at once.
 pub(crate) fn events_after(
     connection: &Connection,
     names: &mut Names,
     store: StoreId,
     after: Position,
     limit: u32,
-) -> Result<Vec<StoredEvent>, StoreError> {
+) -> Result<Option<Vec<StoredEvent>>, StoreError> {
     let mut statement = connection
         .prepare_cached(&format!("SELECT {COLUMNS} FROM es_event WHERE position > ?1 ORDER BY position LIMIT ?2"))
         .map_err(errors::store)?;
     let mut rows = statement.query((after.as_i64(), limit)).map_err(errors::store)?;
     let mut events = Vec::new();
+    let mut bytes = 0;
     let mut buffer = BytesMut::new();
     while let Some(row) = rows.next().map_err(errors::store)? {
         let header = Header::of(row)?;
         if header.event_type != REMOVED {
-            events.push(header.event(header.content(row)?, connection, names, store, &mut buffer)?);
+            let content = header.content(row)?;
+            bytes += content.bytes();
+            if bytes > FOR_WATCHERS {
+                return Ok(None);
+            }
+            events.push(header.event(content, connection, names, store, &mut buffer)?);
         }
     }
-    Ok(events)
+    Ok(Some(events))
 }

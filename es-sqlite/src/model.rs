@@ -178,6 +178,14 @@ impl SqliteTx<'_> {
         self.prepare(sql)?.execute(params)
     }
 
+    /// Outside of the transaction every statement would stay, the checkpoint too, and what came before would be lost.
+    fn refuse_ended(&self) -> rusqlite::Result<()> {
+        if self.connection.is_autocommit() {
+            return Err(rusqlite::Error::ToSqlConversionFailure(Box::new(Ended)));
+        }
+        Ok(())
+    }
+
     /// Runs several statements without parameters, for example to make tables.
     ///
     /// # Errors
@@ -186,6 +194,7 @@ impl SqliteTx<'_> {
     pub fn execute_batch(&mut self, sql: &str) -> rusqlite::Result<()> {
         let mut batch = Batch::new(self.connection, sql);
         while let Some(mut statement) = batch.next()? {
+            self.refuse_ended()?;
             refuse_control(statement.readonly(), statement.column_count())?;
             let mut rows = statement.raw_query();
             while rows.next()?.is_some() {}
@@ -213,11 +222,18 @@ impl SqliteTx<'_> {
     ///
     /// As for [`Self::execute`].
     pub fn prepare(&mut self, sql: &str) -> rusqlite::Result<CachedStatement<'_>> {
+        self.refuse_ended()?;
         let statement = self.connection.prepare_cached(sql)?;
         refuse_control(statement.readonly(), statement.column_count())?;
         Ok(statement)
     }
 }
+
+/// A statement after SQLite has rolled the transaction back by itself, for example because of `ON CONFLICT ROLLBACK` or a
+/// full disk.
+#[derive(Debug, thiserror::Error)]
+#[error("SQLite has rolled the transaction back after an error that was passed over")]
+struct Ended;
 
 /// `BEGIN`, `COMMIT`, `ROLLBACK` and `SAVEPOINT` are the statements that write nothing and answer nothing.
 fn refuse_control(readonly: bool, columns: usize) -> rusqlite::Result<()> {

@@ -14,6 +14,8 @@ use crate::{busy, errors, log, pool};
 const EVENTS: u32 = 2_048;
 /// How long the poller sleeps at most while nobody watches; it is woken by the first read of a watcher.
 const IDLE: Duration = Duration::from_secs(1);
+/// How long the poller sleeps at most after a failure.
+const DISCOURAGED: Duration = Duration::from_secs(1);
 /// What a poll may wait for: a database that is being recovered.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -70,21 +72,53 @@ pub(crate) fn work(
 ) {
     let mut names = Names::default();
     let mut seen = None;
+    let mut failed: Option<Failed> = None;
     loop {
         alarm.idle.store(!notifier.is_watched(), Ordering::SeqCst);
         // Asked again: who began to watch in between has not seen that the poller is idle.
         if notifier.is_watched() {
             busy::allow(PATIENCE);
-            if let Err(error) = poll(connection, notifier, store, &mut names, &mut seen) {
-                tracing::warn!(%error, "could not look for writes of other processes");
-                seen = None;
-            }
+            failed = match poll(connection, notifier, store, &mut names, &mut seen) {
+                Ok(()) => None,
+                Err(error) => {
+                    seen = None;
+                    // Nobody else tells the watchers; whoever is only busy will have more to tell.
+                    if !matches!(error, StoreError::Busy { .. }) {
+                        notifier.distrust();
+                    }
+                    Some(Failed::with(&error, failed, interval))
+                }
+            };
         } else {
-            seen = None;
+            (seen, failed) = (None, None);
         }
-        let pause = if notifier.is_watched() { interval } else { IDLE };
+        let pause = match &failed {
+            Some(failed) => failed.pause.max(interval),
+            None if notifier.is_watched() => interval,
+            None => IDLE,
+        };
         if alarm.sleep(pause) {
             return;
+        }
+    }
+}
+
+/// A failure that lasts: said once, and tried more and more seldom.
+struct Failed {
+    said: String,
+    pause: Duration,
+}
+
+impl Failed {
+    fn with(error: &StoreError, before: Option<Self>, interval: Duration) -> Self {
+        // How long it waited differs each time.
+        let said = if matches!(error, StoreError::Busy { .. }) { "busy".to_owned() } else { error.to_string() };
+        match before {
+            Some(before) if before.said == said => Self { said, pause: (before.pause * 2).min(DISCOURAGED) },
+            _ => {
+                tracing::warn!(%error, "could not look for writes of other processes");
+                Self { said, pause: interval.min(DISCOURAGED) }
+            }
         }
     }
 }
@@ -114,9 +148,9 @@ fn poll(
             return Ok(());
         }
         match log::events_after(connection, names, store, after, EVENTS) {
-            Ok(events) => notifier.publish(after, events, head),
+            Ok(Some(events)) => notifier.publish(after, events, head),
             // Watchers that read it will say so.
-            Err(StoreError::Corrupt { .. }) => notifier.advance(head),
+            Ok(None) | Err(StoreError::Corrupt { .. }) => notifier.advance(head),
             Err(error) => return Err(error),
         }
         Ok(())

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use es_framework::{AppendError, CellError, SnapshotError, StoreError, WhenFull};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
@@ -17,7 +17,12 @@ pub(crate) enum Job {
     /// To be committed together with others that wait.
     Write(Box<dyn Write>),
     /// To be done alone, between two groups.
-    Alone(Box<Alone>),
+    Alone {
+        /// Since when it waits.
+        queued: Instant,
+        /// What is to be done.
+        run: Box<Alone>,
+    },
     /// To end the writer after everything that was accepted.
     Stop,
 }
@@ -36,6 +41,9 @@ pub(crate) trait Write: Send {
 
     /// What it counts against the bounds of a group.
     fn bytes(&self) -> usize;
+
+    /// Since when it waits.
+    fn queued(&self) -> Instant;
 }
 
 /// An error that is either the caller's or the store's.
@@ -110,13 +118,14 @@ impl Queue {
         E: WriteError,
         F: FnMut(&mut Transaction<'_>) -> Result<T, E> + Send + 'static,
     {
+        let queued = Instant::now();
         let place = match when_full {
             WhenFull::Fail => self.try_place(bytes).map_err(E::from)?,
             _ => Some(self.place(bytes).await?),
         };
         let Some(place) = place else { return Err(E::overloaded()) };
         let (reply, answer) = oneshot::channel();
-        let waiting = Waiting { run, result: None, reply, bytes, _place: place };
+        let waiting = Waiting { run, result: None, reply, bytes, queued, _place: place };
         self.sender.send(Job::Write(Box::new(waiting))).map_err(|_| StoreError::Closed)?;
         answer.await.unwrap_or_else(|_| Err(StoreError::Closed.into()))
     }
@@ -127,6 +136,7 @@ impl Queue {
         T: Send + 'static,
         F: FnOnce(&mut Connection, &mut Writer) -> T + Send + 'static,
     {
+        let queued = Instant::now();
         let place = self.place(0).await?;
         let (reply, answer) = oneshot::channel();
         let job = move |connection: &mut Connection, writer: &mut Writer| {
@@ -134,7 +144,7 @@ impl Queue {
             drop(reply.send(run(connection, writer)));
             drop(place);
         };
-        self.sender.send(Job::Alone(Box::new(job))).map_err(|_| StoreError::Closed)?;
+        self.sender.send(Job::Alone { queued, run: Box::new(job) }).map_err(|_| StoreError::Closed)?;
         answer.await.map_err(|_| StoreError::Closed)
     }
 
@@ -178,6 +188,7 @@ struct Waiting<T, E, F> {
     result: Option<Result<T, E>>,
     reply: oneshot::Sender<Result<T, E>>,
     bytes: usize,
+    queued: Instant,
     _place: Place,
 }
 
@@ -210,5 +221,9 @@ where
 
     fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    fn queued(&self) -> Instant {
+        self.queued
     }
 }

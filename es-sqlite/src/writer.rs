@@ -65,6 +65,8 @@ pub(crate) struct Memory {
     pub(crate) careful: u32,
     /// Whether an id was found to be known only when it was written.
     pub(crate) collided: bool,
+    /// Whether all ids are looked up, because one of the group was known.
+    pub(crate) look_up: bool,
 }
 
 impl Memory {
@@ -94,6 +96,8 @@ pub(crate) struct Writer {
     last_commit: Option<Instant>,
     /// How long the last group took, from its beginning to its answers.
     last_took: Duration,
+    /// The bytes up to which the write-ahead log is left alone.
+    wal_bound: u64,
     /// Groups since the size of the `-wal` file was looked at.
     unlooked: u32,
 }
@@ -120,6 +124,7 @@ impl Writer {
             pending: Pending::default(),
             careful: 0,
             collided: false,
+            look_up: false,
         };
         Self {
             memory,
@@ -131,6 +136,7 @@ impl Writer {
             foreign_commit: None,
             last_commit: None,
             last_took: Duration::ZERO,
+            wal_bound: WAL_BYTES,
             unlooked: 0,
         }
     }
@@ -149,12 +155,14 @@ impl Writer {
             };
             match job {
                 Job::Stop => return,
-                Job::Alone(run) => {
-                    busy::allow(self.timeout);
+                Job::Alone { queued, run } => {
+                    self.leave_a_gap();
+                    busy::allow_since(queued, self.timeout);
                     if let Err(panic) = unpanicked(connection, |connection| run(connection, self)) {
                         tracing::error!(panic, "a job of the writer panicked");
                         self.forget();
                     }
+                    self.last_commit = Some(Instant::now());
                 }
                 Job::Write(first) => {
                     let group;
@@ -208,39 +216,62 @@ impl Writer {
 
     /// Writes a group in one transaction. If one of it cannot be written each is tried alone, so that only that one fails.
     fn commit_together(&mut self, connection: &mut Connection, mut group: Vec<Box<dyn Write>>) {
-        let done = unpanicked(connection, |connection| self.commit(connection, &mut group));
-        let ended = done.unwrap_or_else(|panic| {
-            self.forget();
-            Err(Failure::Write(errors::internal(panic)))
-        });
-        match ended {
-            Ok(()) => {
-                self.publish();
-                for write in group {
-                    write.answer(Ok(()));
+        while !group.is_empty() {
+            let mut ended = self.attempt(connection, &mut group);
+            if matches!(ended, Err(Failure::Write(_))) && std::mem::take(&mut self.memory.collided) {
+                // An id of the group is known, as the index has told: now each of its ids is looked up first.
+                self.memory.look_up = true;
+                ended = self.attempt(connection, &mut group);
+                self.memory.look_up = false;
+                self.memory.collided = false;
+            }
+            match ended {
+                Ok(()) => {
+                    self.publish();
+                    for write in group {
+                        write.answer(Ok(()));
+                    }
+                    self.bound_wal(connection);
+                    return;
                 }
-                self.bound_wal(connection);
-            }
-            // Looked up this time, so it does not come here again.
-            Err(Failure::Write(_)) if std::mem::take(&mut self.memory.collided) => {
-                self.commit_together(connection, group);
-            }
-            Err(Failure::Write(_)) if group.len() > 1 => {
-                for write in group {
-                    self.commit_together(connection, vec![write]);
+                Err(Failure::Write(_)) if group.len() > 1 => {
+                    for write in group {
+                        self.commit_together(connection, vec![write]);
+                    }
+                    return;
                 }
-            }
-            Err(Failure::Write(error) | Failure::Group(error)) => {
-                for write in group {
-                    write.answer(Err(errors::repeat(&error)));
+                Err(Failure::Group(StoreError::Busy { .. })) => {
+                    // Who came later may wait for longer.
+                    let overdue;
+                    (overdue, group) =
+                        group.into_iter().partition::<Vec<_>, _>(|write| write.queued().elapsed() >= self.timeout);
+                    for write in overdue {
+                        let waited = write.queued().elapsed();
+                        write.answer(Err(StoreError::Busy { waited }));
+                    }
+                }
+                Err(Failure::Write(error) | Failure::Group(error)) => {
+                    for write in group {
+                        write.answer(Err(errors::repeat(&error)));
+                    }
+                    return;
                 }
             }
         }
     }
 
+    fn attempt(&mut self, connection: &mut Connection, group: &mut [Box<dyn Write>]) -> Result<(), Failure> {
+        let done = unpanicked(connection, |connection| self.commit(connection, group));
+        done.unwrap_or_else(|panic| {
+            self.forget();
+            Err(Failure::Write(errors::internal(panic)))
+        })
+    }
+
     fn commit(&mut self, connection: &Connection, group: &mut [Box<dyn Write>]) -> Result<(), Failure> {
         self.leave_a_gap();
-        busy::allow(self.timeout);
+        let oldest = group.iter().map(|write| write.queued()).min().unwrap_or_else(Instant::now);
+        busy::allow_since(oldest, self.timeout);
         let begun = connection.prepare_cached("BEGIN IMMEDIATE").and_then(|mut begin| begin.execute([]));
         begun.map_err(|error| Failure::Group(errors::store(error)))?;
         let written = self.catch_up(connection).map_err(Failure::Group).and_then(|()| {
@@ -310,8 +341,10 @@ impl Writer {
         } else {
             self.learn_heads(connection, before)?;
         }
-        if count > 0 {
-            self.publish_foreign(connection, before, head, count)?;
+        // Some of it the poller may have told already.
+        let told = before.max(self.notifier.head());
+        if head > told {
+            self.publish_foreign(connection, told, head)?;
         }
         Ok(())
     }
@@ -336,22 +369,17 @@ impl Writer {
     }
 
     /// Events of other processes come before ours in the log, so watchers hear of them first.
-    fn publish_foreign(
-        &mut self,
-        connection: &Connection,
-        after: Position,
-        head: Position,
-        count: u64,
-    ) -> Result<(), StoreError> {
+    fn publish_foreign(&mut self, connection: &Connection, after: Position, head: Position) -> Result<(), StoreError> {
+        let count = head.get().saturating_sub(after.get());
         if !self.notifier.is_watched() || count > u64::from(FOREIGN_EVENTS) {
             self.notifier.advance(head);
             return Ok(());
         }
         let Memory { names, store, .. } = &mut self.memory;
         match log::events_after(connection, names, *store, after, FOREIGN_EVENTS) {
-            Ok(events) => self.notifier.publish(after, events, head),
-            // Watchers that read it will say so; it does not keep this process from writing.
-            Err(StoreError::Corrupt { .. }) => self.notifier.advance(head),
+            Ok(Some(events)) => self.notifier.publish(after, events, head),
+            // Too much to be held, or damaged: watchers read pages, and those who read it will say so.
+            Ok(None) | Err(StoreError::Corrupt { .. }) => self.notifier.advance(head),
             Err(error) => return Err(error),
         }
         Ok(())
@@ -370,6 +398,8 @@ impl Writer {
         }
     }
 
+    /// Empties the write-ahead log when it has grown too long, unless somebody reads an old part of it: then it waits for
+    /// the log to grow by as much again, for emptying it holds all writers up.
     fn bound_wal(&mut self, connection: &Connection) {
         self.unlooked += 1;
         if !self.shared || self.unlooked < WAL_LOOK {
@@ -378,11 +408,21 @@ impl Writer {
         self.unlooked = 0;
         let wal = connection.path().map(|path| format!("{path}-wal"));
         let bytes = wal.and_then(|wal| fs::metadata(wal).ok()).map_or(0, |wal| wal.len());
-        if bytes > WAL_BYTES {
-            busy::allow(WAL_PATIENCE);
-            // Tried again later if somebody reads for longer than that.
-            if let Err(error) = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())) {
+        if bytes <= self.wal_bound {
+            return;
+        }
+        match empty_wal(connection) {
+            Ok(true) => self.wal_bound = WAL_BYTES,
+            Ok(false) => {
+                tracing::warn!(
+                    bytes,
+                    "the write-ahead log grows: somebody has been reading an old part of it for long"
+                );
+                self.wal_bound = bytes + WAL_BYTES;
+            }
+            Err(error) => {
                 tracing::warn!(%error, bytes, "the write-ahead log could not be emptied");
+                self.wal_bound = bytes + WAL_BYTES;
             }
         }
     }
@@ -400,6 +440,19 @@ impl Writer {
             thread::sleep(GAP.saturating_sub(last.elapsed()));
         }
     }
+}
+
+/// Writes the write-ahead log back and cuts it off; answers whether that was possible.
+fn empty_wal(connection: &Connection) -> tokio_rusqlite::rusqlite::Result<bool> {
+    busy::allow(WAL_PATIENCE);
+    // Holds nobody up, and says whether readers keep the rest from being written back.
+    let (pages, written): (i64, i64) =
+        connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| Ok((row.get(1)?, row.get(2)?)))?;
+    if written < pages {
+        return Ok(false);
+    }
+    let busy: i64 = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
+    Ok(busy == 0)
 }
 
 /// Why a group was rolled back.

@@ -168,8 +168,8 @@ impl<'r, A: Aggregate, C> Execute<'r, A, C> {
     /// answers what it answered first. Rejections are not remembered.
     ///
     /// The command's fingerprint (of the aggregate's stream and the command as JSON) is remembered with the key; the key
-    /// with another fingerprint is refused. Collections without an order of their own, such as `HashMap`, make a
-    /// fingerprint that differs by chance: use `BTreeMap`.
+    /// with another fingerprint is refused. A set without an order of its own, such as `HashSet`, makes a fingerprint that
+    /// differs by chance: use `BTreeSet`.
     pub fn key<K>(mut self, key: K) -> Self
     where
         K: TryInto<CommandKey>,
@@ -188,7 +188,8 @@ impl<'r, A: Aggregate, C> Execute<'r, A, C> {
     {
         let key = key.try_into().map_err(InvalidName::from)?;
         let stream = A::stream_id(&self.id)?;
-        let command = serde_json::to_string(&self.command).map_err(|source| KeyError::Fingerprint { source })?;
+        // As a value, whose objects are sorted: a `HashMap` writes its entries in another order each time.
+        let command = serde_json::to_value(&self.command).map_err(|source| KeyError::Fingerprint { source })?;
         Ok(Command::new(key, Fingerprint::of(format!("{stream}\n{command}").as_bytes())))
     }
 

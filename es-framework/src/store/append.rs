@@ -203,6 +203,12 @@ impl Append {
         self.streams.iter().flat_map(|write| &write.events).map(CandidateEvent::bytes).sum()
     }
 
+    /// The memory that the append takes while it waits, for queues that are bounded in bytes: what it says in
+    /// [`Self::bytes`], and 128 bytes for each event and each stream, for there are events without any bytes.
+    pub fn cost(&self) -> usize {
+        self.bytes() + 128 * (self.event_count() + self.streams.len())
+    }
+
     /// Refuses what no state of the store could make right; engines call it before the append is queued.
     ///
     /// # Errors

@@ -4,6 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use bytes::Bytes;
 use tokio::sync::Notify;
 
 use super::event::StoredEvent;
@@ -16,6 +17,8 @@ use super::read::Mark;
 const RING_EVENTS: usize = 4_096;
 /// The payload and metadata bytes that the ring holds at most.
 const RING_BYTES: usize = 4 << 20;
+/// Payloads of up to so many bytes are copied into the ring.
+const COPIED_BYTES: usize = 16 << 10;
 
 /// The one notifier of an open store: it wakes exactly the watchers that a commit concerns and feeds those at the head
 /// from a ring of the newest events, so that idle watchers cost no queries.
@@ -47,6 +50,8 @@ struct State {
 #[derive(Debug, Default)]
 struct Wake {
     pending: AtomicBool,
+    /// To read a page, whatever the ring has.
+    doubts: AtomicBool,
     notify: Notify,
 }
 
@@ -125,6 +130,16 @@ impl Notifier {
         }
     }
 
+    /// Tells that the log cannot be looked at. Everybody is woken and reads one page, whose error ends the watch; where it
+    /// can be read after all nothing is lost.
+    pub fn distrust(&self) {
+        let state = self.lock();
+        state.everybody().for_each(|wake| {
+            wake.doubts.store(true, Ordering::Release);
+            wake.set();
+        });
+    }
+
     /// Ends every watcher.
     pub fn close(&self) {
         let mut state = self.lock();
@@ -154,7 +169,11 @@ impl Notifier {
 }
 
 impl State {
-    fn push(&mut self, event: StoredEvent) {
+    fn push(&mut self, mut event: StoredEvent) {
+        if event.payload.len() <= COPIED_BYTES {
+            // It may be a slice of a request's body, all of which the ring would hold.
+            event.payload = Bytes::copy_from_slice(&event.payload);
+        }
         self.ring_bytes += event.bytes();
         self.ring.push_back(event);
         while self.ring.len() > RING_EVENTS || self.ring_bytes > RING_BYTES {
@@ -187,8 +206,12 @@ impl State {
     }
 
     fn wake_everybody(&self) {
+        self.everybody().for_each(|wake| wake.set());
+    }
+
+    fn everybody(&self) -> impl Iterator<Item = &Arc<Wake>> {
         let named = self.of_category.values().chain(self.of_stream.values());
-        named.chain([&self.of_all]).flat_map(HashMap::values).for_each(|wake| wake.set());
+        named.chain([&self.of_all]).flat_map(HashMap::values)
     }
 }
 
@@ -245,14 +268,18 @@ impl Subscription {
     /// The newest events after `after` that are wanted; [`None`] if the ring does not reach back that far.
     pub(super) fn newest_after(&self, after: Position, wanted: impl Fn(&StoredEvent) -> bool) -> Option<FromRing> {
         let state = self.notifier.lock();
-        if after.get() < state.ring_after {
+        if after.get() < state.ring_after || self.wake.doubts.swap(false, Ordering::AcqRel) {
             return None;
         }
         let start = state.ring.partition_point(|event| event.position <= after);
-        let events = state.ring.range(start..).filter(|event| wanted(event)).cloned().collect();
+        // Copies share what they hold; a filter may take long, and the writer waits for this lock.
+        let mut events: Vec<StoredEvent> = state.ring.range(start..).cloned().collect();
         let newest = state.ring.back();
         let mark = newest.map(|event| Mark { position: event.position, checksum: event.checksum });
-        Some(FromRing { events, upto: self.notifier.head(), mark })
+        let upto = self.notifier.head();
+        drop(state);
+        events.retain(wanted);
+        Some(FromRing { events, upto, mark })
     }
 }
 
@@ -275,5 +302,22 @@ impl Drop for Subscription {
             }
         }
         self.notifier.watchers.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_watcher_reads_one_page_when_the_log_is_distrusted() {
+        let notifier = Arc::new(Notifier::new(Position::new(3)));
+        let subscription = notifier.subscribe(&StreamId::all(), &Filter::new());
+        let from_ring = || subscription.newest_after(Position::new(3), |_| true).is_some();
+        assert!(from_ring());
+        notifier.distrust();
+        assert!(subscription.wake.pending.load(Ordering::Acquire));
+        assert!(!from_ring());
+        assert!(from_ring());
     }
 }

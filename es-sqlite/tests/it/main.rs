@@ -13,3 +13,4 @@ mod load;
 mod processes;
 mod read_models;
 mod support;
+mod writer;

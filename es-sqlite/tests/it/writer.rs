@@ -1,0 +1,139 @@
+//! A3, A9, B2: what becomes of groups of writes.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use es_framework::{AppendError, EventId, ExpectedVersion, ModelError, ReadModel as _, StoreError};
+use es_sqlite::SqliteStore;
+use es_sqlite::rusqlite::Connection;
+
+use crate::support::{event, folder, id, write};
+
+/// Thousands of callers repeat what they wrote, all at once: each is told its first outcome, and nothing is written.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn b2_a_flood_of_retries_is_known() {
+    let (_folder, path) = folder();
+    let store = SqliteStore::open(&path).await.unwrap();
+    for round in 0..2 {
+        let writes: Vec<_> = (0..2_500)
+            .map(|n| {
+                let event = event("x").with_id(EventId::text(format!("id-{n}")).unwrap());
+                let stream = store.stream(id(&format!("s-{}", n % 100)));
+                tokio::spawn(async move { stream.write(event, ExpectedVersion::Any).await })
+            })
+            .collect();
+        for write in writes {
+            assert_eq!(write.await.unwrap().unwrap().was_known(), round == 1);
+        }
+        // New ones go on being written in between.
+        write(&store, "new-1", "y").await;
+    }
+    assert_eq!(store.all().read().collect().await.unwrap().len(), 2_502);
+    store.close().await.unwrap();
+}
+
+/// A row that somebody put where the next event belongs is told as damage; it ends neither the writer nor the process.
+#[tokio::test]
+async fn f4_a_place_that_is_taken_is_damage() {
+    let (_folder, path) = folder();
+    let store = SqliteStore::open(&path).await.unwrap();
+    for n in 0..3 {
+        write(&store, &format!("s-{n}"), "x").await;
+    }
+    let plain = Connection::open(&path).unwrap();
+    plain.execute("UPDATE es_event SET position = 9223372036854775807 WHERE position = 3", []).unwrap();
+    for _ in 0..3 {
+        let error = store.stream(id("s-0")).write(event("y"), ExpectedVersion::Any).await.unwrap_err();
+        assert!(matches!(error, AppendError::Store(StoreError::Corrupt { .. })), "{error:?}");
+    }
+    plain.execute("UPDATE es_event SET position = 3 WHERE position = 9223372036854775807", []).unwrap();
+    write(&store, "s-0", "y").await;
+    store.close().await.unwrap();
+}
+
+/// A write waits for other processes at most its own time, however many wait before it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a9_a_write_is_busy_after_its_own_time() {
+    let (_folder, path) = folder();
+    let store = SqliteStore::builder().write_timeout(Duration::from_millis(400)).open(&path).await.unwrap();
+    write(&store, "s-1", "x").await;
+    let plain = Connection::open(&path).unwrap();
+    plain.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let begun = Instant::now();
+    let large = "x".repeat(8 << 20);
+    let writes: Vec<_> = (0..6)
+        .map(|n| {
+            let stream = store.stream(id("s-1"));
+            let event = event(if n < 5 { large.as_str() } else { "y" });
+            tokio::spawn(async move { stream.write(event, ExpectedVersion::Any).await })
+        })
+        .collect();
+    for write in writes {
+        let error = write.await.unwrap().unwrap_err();
+        assert!(matches!(error, AppendError::Store(StoreError::Busy { .. })), "{error:?}");
+    }
+    assert!(begun.elapsed() < Duration::from_millis(1_600), "{:?}, six waits one after the other", begun.elapsed());
+    plain.execute_batch("COMMIT").unwrap();
+    write(&store, "s-1", "y").await;
+    store.close().await.unwrap();
+}
+
+/// Events without any bytes take memory too, and so count against the queue.
+#[tokio::test]
+async fn a9_empty_events_fill_the_queue() {
+    let (_folder, path) = folder();
+    let store = Arc::new(SqliteStore::builder().queue(4_096, 1 << 20).open(&path).await.unwrap());
+    let plain = Connection::open(&path).unwrap();
+    plain.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let many = || es_framework::Append::to(id("s-1"), ExpectedVersion::Any, vec![event(""); 5_000]).fail_when_full();
+    let first = tokio::spawn({
+        let store = Arc::clone(&store);
+        async move { store.append(many()).await }
+    });
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let second = store.append(many()).await;
+    let third = store.append(many()).await;
+    assert!([second, third].iter().any(|answer| matches!(answer, Err(AppendError::Overloaded))));
+    plain.execute_batch("COMMIT").unwrap();
+    first.await.unwrap().unwrap();
+    store.close().await.unwrap();
+}
+
+/// When SQLite rolls a read model's transaction back by itself, nothing after it stays, whatever the projector ignores.
+#[tokio::test]
+async fn h1_nothing_stays_of_a_transaction_that_sqlite_ended() {
+    let model = es_sqlite::SqliteModel::in_memory().await.unwrap();
+    let table = "CREATE TABLE t (n INTEGER PRIMARY KEY ON CONFLICT ROLLBACK)";
+    model.transact(move |tx| tx.execute_batch(table).map_err(ModelError::failed)).await.unwrap();
+    let ended = model.transact(|tx| {
+        for n in [1, 2, 2, 3] {
+            let _ignored = tx.execute("INSERT INTO t VALUES (?1)", [n]);
+        }
+        Ok(())
+    });
+    ended.await.unwrap_err();
+    let count =
+        model.query(|connection| connection.query_row("SELECT count(*) FROM t", [], |row| row.get::<_, i64>(0)));
+    assert_eq!(count.await.unwrap(), 0);
+}
+
+/// A long reader costs writers little, however long the write-ahead log grows meanwhile.
+#[tokio::test]
+async fn a9_a_long_reader_does_not_hold_writers_up() {
+    let (_folder, path) = folder();
+    let store = SqliteStore::builder().durability(es_sqlite::Durability::Normal).open(&path).await.unwrap();
+    write(&store, "s-1", "x").await;
+    let plain = Connection::open(&path).unwrap();
+    plain.execute_batch("BEGIN; SELECT count(*) FROM es_event").unwrap();
+    for _ in 0..40 {
+        store.stream(id("s-1")).write(event("x".repeat(2 << 20)), ExpectedVersion::Any).await.unwrap();
+    }
+    let begun = Instant::now();
+    for _ in 0..640 {
+        write(&store, "s-1", "x").await;
+    }
+    // Ten looks at a log that cannot be emptied, which took 0.2 seconds each when each of them waited for the reader.
+    assert!(begun.elapsed() < Duration::from_millis(1_500), "{:?}", begun.elapsed());
+    plain.execute_batch("COMMIT").unwrap();
+    store.close().await.unwrap();
+}
