@@ -17,7 +17,8 @@ use crate::{busy, errors, schema};
 
 /// A few connections that read, each on a thread of its own, opened when they are first needed.
 ///
-/// A read that was begun goes on without its caller and gives the connection back: callers may stop polling half-way
+/// A read that still waits is given up with its caller. One that was begun goes on without and gives the connection back:
+/// callers may stop polling half-way
 /// through (a paused reader, a watch among many) and hold up nobody.
 #[derive(Debug)]
 pub(crate) struct Pool {
@@ -37,7 +38,9 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
-    jobs: VecDeque<Job>,
+    /// Those that wait, each with its number, in order.
+    jobs: VecDeque<(u64, Job)>,
+    next_job: u64,
     closed: bool,
     /// The connections there are, with those that are being opened.
     readers: usize,
@@ -70,7 +73,7 @@ impl Pool {
             // A caller that went away does not need the answer.
             drop(reply.send(done));
         });
-        self.enqueue(job)?;
+        let _waiting = self.enqueue(job)?;
         answer.await.unwrap_or(Err(StoreError::Closed))
     }
 
@@ -94,12 +97,14 @@ impl Pool {
         Ok(())
     }
 
-    fn enqueue(&self, job: Job) -> Result<(), StoreError> {
+    fn enqueue(&self, job: Job) -> Result<Waiting<'_>, StoreError> {
         let mut state = self.shared.lock();
         if state.closed {
             return Err(StoreError::Closed);
         }
-        state.jobs.push_back(job);
+        let number = state.next_job;
+        state.next_job += 1;
+        state.jobs.push_back((number, job));
         let another = state.jobs.len() > state.idle + state.opening && state.readers < self.shared.settings.readers;
         if another {
             state.readers += 1;
@@ -115,7 +120,28 @@ impl Pool {
         } else {
             self.shared.changed.notify_one();
         }
-        Ok(())
+        Ok(Waiting { shared: &self.shared, number })
+    }
+}
+
+/// A read's place in the queue. Given up with its caller: else callers that lose patience and ask again would make the
+/// queue longer and longer, of reads that nobody waits for.
+struct Waiting<'a> {
+    shared: &'a Shared,
+    number: u64,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let mut state = self.shared.lock();
+        let given_up = match state.jobs.binary_search_by_key(&self.number, |(number, _)| *number) {
+            Ok(place) => state.jobs.remove(place),
+            // It was begun.
+            Err(_) => None,
+        };
+        drop(state);
+        // After the lock is free: it may hold the last handle on this very pool.
+        drop(given_up);
     }
 }
 
@@ -157,7 +183,7 @@ impl Shared {
         let jobs = if state.readers == 0 { std::mem::take(&mut state.jobs) } else { VecDeque::new() };
         drop(state);
         self.opened.notify_waiters();
-        for job in jobs {
+        for (_, job) in jobs {
             job(Err(errors::repeat(error)));
         }
     }
@@ -174,7 +200,7 @@ impl Shared {
     fn next(&self) -> Option<Job> {
         let mut state = self.lock();
         loop {
-            if let Some(job) = state.jobs.pop_front() {
+            if let Some((_, job)) = state.jobs.pop_front() {
                 return Some(job);
             }
             if state.closed {

@@ -2,6 +2,8 @@
 
 use std::future::Future;
 use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Waker};
 use std::time::Duration;
 
@@ -115,7 +117,7 @@ async fn an_idle_process() {
     for _ in 0..4 {
         let before = processor_time();
         tokio::time::sleep(Duration::from_secs(1)).await;
-        least = least.min(processor_time() - before);
+        least = least.min(processor_time().saturating_sub(before));
     }
     assert!(Duration::ZERO < least, "the poller ran, or nothing was measured");
     // What it takes is measured by the benches; here it must only not be a loop, which would take all of a second.
@@ -130,4 +132,38 @@ async fn an_idle_store_with_a_watcher_uses_no_processor_to_speak_of() {
     let (_folder, path) = folder();
     let mut child = crate::support::child("load::an_idle_process", &path);
     assert!(child.wait().unwrap().success());
+}
+
+#[tokio::test]
+async fn a_read_that_is_given_up_before_it_began_is_never_run() {
+    let (_folder, path) = folder();
+    let store = SqliteStore::builder().readers(1).open(&path).await.unwrap();
+    let model = store.read_model();
+    let (begin, begun) = std::sync::mpsc::channel::<()>();
+    let (hold, held) = std::sync::mpsc::channel::<()>();
+    let holding = tokio::spawn({
+        let model = model.clone();
+        async move {
+            let held = model.query(move |_| {
+                begin.send(()).unwrap();
+                held.recv().unwrap();
+                Ok(())
+            });
+            held.await.unwrap();
+        }
+    });
+    tokio::task::spawn_blocking(move || begun.recv().unwrap()).await.unwrap();
+    // Its clones are in the reads that wait, so they also tell how many there are.
+    let runs = Arc::new(AtomicUsize::new(0));
+    for _ in 0..1_000 {
+        let counted = Arc::clone(&runs);
+        let mut read = pin!(model.query(move |_| Ok(counted.fetch_add(1, Ordering::Relaxed))));
+        assert!(read.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    }
+    assert_eq!(Arc::strong_count(&runs), 1);
+    hold.send(()).unwrap();
+    holding.await.unwrap();
+    assert_eq!(all(&store).await.len(), 0);
+    assert_eq!(runs.load(Ordering::Relaxed), 0);
+    store.close().await.unwrap();
 }
