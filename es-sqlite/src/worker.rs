@@ -4,7 +4,8 @@ use std::any::Any;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
-use std::task::{Context, Waker};
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use std::time::Duration;
 
@@ -78,10 +79,35 @@ impl Worker {
 
     /// Closes the connection after the jobs that were accepted. Closing twice does nothing.
     pub(crate) async fn close(&self) -> Result<(), StoreError> {
-        self.connection.clone().close().await.map_err(|error| match error {
+        let close = self.connection.clone().close();
+        let (reply, closed) = oneshot::channel();
+        // On a thread of its own, because the connection's panics when nobody takes its answer.
+        thread::Builder::new()
+            .name("es-sqlite-close".to_owned())
+            .spawn(move || drop(reply.send(block_on(close))))
+            .map_err(|source| StoreError::Io { source: source.into() })?;
+        closed.await.map_err(|_| errors::internal("closing the database panicked"))?.map_err(|error| match error {
             tokio_rusqlite::Error::Close((_, error)) | tokio_rusqlite::Error::Error(error) => errors::store(error),
             _ => StoreError::Closed,
         })
+    }
+}
+
+/// Waits on this thread. Not a runtime's task: a store may be closed without one, or while it ends.
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    struct Thread(thread::Thread);
+    impl Wake for Thread {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = Waker::from(Arc::new(Thread(thread::current())));
+    let mut future = pin!(future);
+    loop {
+        match future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            Poll::Ready(done) => return done,
+            Poll::Pending => thread::park(),
+        }
     }
 }
 
@@ -105,4 +131,29 @@ pub(crate) fn roll_back(connection: &Connection) {
 fn said(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     format!("a job panicked: {}", text.unwrap_or("no message"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A panic of the connection's thread would be told by the hook, and aborts where panics do.
+    #[test]
+    fn a_close_that_is_dropped_closes_and_panics_nowhere() {
+        static PANICS: std::sync::Mutex<Vec<String>> = std::sync::Mutex::new(Vec::new());
+        std::panic::set_hook(Box::new(|panic| PANICS.lock().unwrap().push(panic.to_string())));
+        for _ in 0..20 {
+            let worker = Worker::of(Connection::open_in_memory().unwrap(), Duration::ZERO);
+            let (hold, held) = std::sync::mpsc::channel::<()>();
+            worker.occupy(move |_| held.recv().unwrap());
+            let mut close = Box::pin(worker.close());
+            assert!(close.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+            drop(close);
+            hold.send(()).unwrap();
+            block_on(worker.close()).unwrap();
+            assert!(matches!(block_on(worker.run(|_| Ok(()))), Err(StoreError::Closed)));
+        }
+        drop(std::panic::take_hook());
+        assert_eq!(*PANICS.lock().unwrap(), Vec::<String>::new());
+    }
 }
