@@ -56,7 +56,7 @@ impl Default for Builder {
             queue_appends: 4_096,
             queue_bytes: 64 << 20,
             write_timeout: Duration::from_secs(30),
-            poll_interval: Duration::from_millis(5),
+            poll_interval: Duration::from_millis(12),
             limits: Limits::default(),
             clock: Arc::new(SystemClock),
         };
@@ -117,7 +117,7 @@ impl Builder {
         self
     }
 
-    /// How often the store looks for writes of other processes while somebody watches; 5 milliseconds by default, at
+    /// How often the store looks for writes of other processes while somebody watches; 12 milliseconds by default, at
     /// least 1. Writes of this process wake watchers at once. While nobody watches nothing is looked for.
     pub fn poll_interval(mut self, interval: Duration) -> Self {
         self.settings.poll_interval = interval.max(Duration::from_millis(1));

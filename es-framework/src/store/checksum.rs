@@ -30,12 +30,6 @@ pub fn checksum(
     let metadata = metadata.unwrap_or_default();
     let length = |bytes: usize| u32::try_from(bytes).unwrap_or(u32::MAX);
 
-    let mut sum = Sum::default();
-    sum.put(&position.get().to_le_bytes());
-    sum.put(&version.get().to_le_bytes());
-    sum.put(&time.as_micros().to_le_bytes());
-    sum.put(&event_type.schema_version().to_le_bytes());
-    sum.put(&[flags]);
     let parts = [
         stream.as_str().as_bytes(),
         event_type.name().as_bytes(),
@@ -44,8 +38,14 @@ pub fn checksum(
         metadata.as_bytes(),
         payload,
     ];
+    let mut sum = Sum::default();
+    sum.put_number(position.get().to_le_bytes());
+    sum.put_number(version.get().to_le_bytes());
+    sum.put_number(time.as_micros().to_le_bytes());
+    sum.put_number(event_type.schema_version().to_le_bytes());
+    sum.put_number([flags]);
     for part in parts {
-        sum.put(&length(part.len()).to_le_bytes());
+        sum.put_number(length(part.len()).to_le_bytes());
     }
     for part in parts {
         sum.put(part);
@@ -54,7 +54,7 @@ pub fn checksum(
 }
 
 /// Gathers small parts before they are summed up: a call costs more than the bytes of a short part, and one event has
-/// seventeen of them. Halves the cost of an event of 100 bytes.
+/// seventeen of them.
 struct Sum {
     crc: u32,
     gathered: [u8; 256],
@@ -68,6 +68,16 @@ impl Default for Sum {
 }
 
 impl Sum {
+    /// Of a size that the compiler knows, and among the first, so that it always fits.
+    #[inline]
+    fn put_number<const N: usize>(&mut self, bytes: [u8; N]) {
+        if let Some(room) = self.gathered.get_mut(self.used..).and_then(|rest| rest.first_chunk_mut()) {
+            *room = bytes;
+            self.used += N;
+        }
+    }
+
+    #[inline]
     fn put(&mut self, bytes: &[u8]) {
         let end = self.used + bytes.len();
         if let Some(room) = self.gathered.get_mut(self.used..end) {

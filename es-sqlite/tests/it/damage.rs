@@ -190,7 +190,7 @@ async fn positions_of_deleted_rows_are_never_given_again() {
         write(&store, &format!("s-{n}"), n).await;
     }
     let plain = sql(&path);
-    let delete = |connection: &es_sqlite::rusqlite::Connection| {
+    let delete = |connection: &rusqlite::Connection| {
         let sum = |key: &str, value: i64| {
             let text =
                 |text: &str| [&[2][..], &u32::try_from(text.len()).unwrap().to_le_bytes(), text.as_bytes()].concat();
