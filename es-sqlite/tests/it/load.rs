@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Waker};
 use std::time::Duration;
 
-use es_framework::{Append, AppendError, ExpectedVersion};
+use es_framework::{Append, AppendError, ErrorKind, ExpectedVersion};
 use es_sqlite::SqliteStore;
 
-use crate::support::{all, event, folder, id, with_id, write};
+use crate::support::{all, event, folder, id, sql, with_id, write};
 
 #[tokio::test]
 async fn a_full_queue_fails_callers_who_asked_for_it_and_makes_others_wait() {
@@ -165,5 +165,44 @@ async fn a_read_that_is_given_up_before_it_began_is_never_run() {
     holding.await.unwrap();
     assert_eq!(all(&store).await.len(), 0);
     assert_eq!(runs.load(Ordering::Relaxed), 0);
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_watch_of_a_store_that_cannot_be_looked_at_ends_with_the_error() {
+    let time = "UPDATE es_event SET time = 'x' WHERE position = 1";
+    for (damage, kind) in [("PRAGMA user_version = 2", ErrorKind::Caller), (time, ErrorKind::Data)] {
+        let (_folder, path) = folder();
+        let store = SqliteStore::open(&path).await.unwrap();
+        write(&store, "s-1", "a").await;
+        let mut watch = store.all().watch().await.unwrap();
+        // Idle, and fed from memory.
+        assert!(tokio::time::timeout(Duration::from_millis(50), watch.next()).await.is_err());
+        sql(&path).execute_batch(damage).unwrap();
+        let told = tokio::time::timeout(Duration::from_secs(10), watch.next()).await.unwrap();
+        assert_eq!(told.unwrap().unwrap_err().kind(), kind, "{damage}");
+        assert!(watch.next().await.is_none());
+        store.close().await.unwrap();
+    }
+}
+
+/// The newest event is damaged, so nobody can say what another process adds; what the stream has can still be read.
+#[tokio::test]
+async fn a_watch_whose_own_stream_can_be_read_goes_on_where_the_log_cannot_be_looked_at() {
+    let (_folder, path) = folder();
+    let store = SqliteStore::open(&path).await.unwrap();
+    write(&store, "s-1", "a").await;
+    write(&store, "s-2", "x").await;
+    let mut watch = store.stream(id("s-1")).watch().await.unwrap();
+    assert!(tokio::time::timeout(Duration::from_millis(50), watch.next()).await.is_err());
+    let time = "UPDATE es_event SET time = 'x' WHERE position = 2";
+    let other = sql(&path);
+    other.execute_batch(time).unwrap();
+    assert!(tokio::time::timeout(Duration::from_millis(200), watch.next()).await.is_err());
+    other.execute_batch("UPDATE es_event SET time = 0 WHERE position = 2").unwrap();
+    drop(other);
+    write(&store, "s-1", "b").await;
+    let next = tokio::time::timeout(Duration::from_secs(10), watch.next()).await.unwrap();
+    assert_eq!(&next.unwrap().unwrap().payload[..], b"b");
     store.close().await.unwrap();
 }
