@@ -264,6 +264,7 @@ const CHILD: &str = "ES_SQLITE_READ_MODEL_CHILD";
 
 /// Not a fact of its own: what the next test kills. Without the variable it has nothing to do.
 #[tokio::test]
+#[expect(clippy::print_stdout, reason = "the parent waits for a word")]
 async fn child_that_projects_until_it_is_killed() {
     let Ok(folder) = std::env::var(CHILD) else { return };
     let folder = Path::new(&folder);
