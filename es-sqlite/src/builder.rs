@@ -76,7 +76,8 @@ impl Builder {
     /// Never makes a store.
     ///
     /// SQLite keeps an index of its write-ahead log in a file beside the store, so the folder must be writable unless
-    /// another process has the store open.
+    /// another process has the store open. A read-only store cannot remove it: if it was the only one or closes last, the
+    /// `-wal` and `-shm` files stay until the next close of one that writes.
     pub fn read_only(mut self, read_only: bool) -> Self {
         self.read_only = read_only;
         self

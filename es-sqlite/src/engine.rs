@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -21,7 +22,7 @@ use crate::poller::{self, Alarm};
 use crate::pool::{self, Pool};
 use crate::queue::Queue;
 use crate::transact::{TransactError, by_read_model, protect_log, transact};
-use crate::worker::Worker;
+use crate::worker::{Worker, aside, block_on};
 use crate::writer::Writer;
 use crate::{append, busy, cells, commands, errors, log, meta, page, snapshots, streams};
 
@@ -47,6 +48,39 @@ pub(crate) struct SqliteEngine {
 struct Workers {
     poller: Option<Worker>,
     writer: Option<Worker>,
+}
+
+impl Workers {
+    /// Closes all connections, the writer's last.
+    async fn close(&mut self, readers: Option<&Pool>, settings: &Settings) -> Result<(), StoreError> {
+        if let Some(readers) = readers {
+            readers.close().await?;
+        }
+        if let Some(poller) = &self.poller {
+            poller.close().await?;
+        }
+        self.poller = None;
+        if let Some(writer) = &self.writer {
+            // Runs after the writer's own job, which ends with the last accepted write.
+            let checkpoint = writer.run(|connection| {
+                busy::allow(CHECKPOINT_PATIENCE);
+                match connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).map_err(errors::store) {
+                    // Others are reading; whoever closes last finishes it.
+                    Ok(()) | Err(StoreError::Busy { .. }) => Ok(()),
+                    Err(error) => Err(error),
+                }
+            });
+            let checkpoint = checkpoint.await;
+            writer.close().await?;
+            self.writer = None;
+            checkpoint?;
+            if let Some(readers) = readers {
+                let (path, settings) = (readers.path().to_owned(), settings.clone());
+                aside("es-sqlite-close", move || open::tidy(&path, &settings)).await?;
+            }
+        }
+        Ok(())
+    }
 }
 
 impl SqliteEngine {
@@ -143,9 +177,25 @@ impl SqliteEngine {
 
 impl Drop for SqliteEngine {
     fn drop(&mut self) {
-        // The writer ends with the queue; the poller has to be told.
+        if let Some(queue) = &self.queue {
+            queue.close();
+        }
         self.alarm.stop();
         self.notifier.close();
+        let (readers, mut workers) = (self.readers.take(), std::mem::take(self.workers.get_mut()));
+        if readers.is_none() || workers.poller.is_none() && workers.writer.is_none() {
+            return;
+        }
+        // One after the other, as `close` does: each of two that close at the same moment takes the other for the last.
+        let settings = self.settings.clone();
+        let thread = thread::Builder::new().name("es-sqlite-drop".to_owned());
+        let told = thread.spawn(move || {
+            if let Err(error) = block_on(workers.close(readers.as_ref(), &settings)) {
+                tracing::warn!(%error, "a store that was dropped could not be closed cleanly");
+            }
+        });
+        // They end all the same, in any order.
+        drop(told);
     }
 }
 
@@ -264,29 +314,6 @@ impl Engine for SqliteEngine {
         self.notifier.close();
         self.alarm.stop();
         // Held to the end: a second call answers when the first is through, and goes on where one was dropped.
-        let mut workers = self.workers.lock().await;
-        if let Some(readers) = &self.readers {
-            readers.close().await?;
-        }
-        if let Some(poller) = &workers.poller {
-            poller.close().await?;
-        }
-        workers.poller = None;
-        if let Some(writer) = &workers.writer {
-            // Runs after the writer's own job, which ends with the last accepted write.
-            let checkpoint = writer.run(|connection| {
-                busy::allow(CHECKPOINT_PATIENCE);
-                match connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).map_err(errors::store) {
-                    // Others are reading; whoever closes last finishes it.
-                    Ok(()) | Err(StoreError::Busy { .. }) => Ok(()),
-                    Err(error) => Err(error),
-                }
-            });
-            let checkpoint = checkpoint.await;
-            writer.close().await?;
-            workers.writer = None;
-            checkpoint?;
-        }
-        Ok(())
+        self.workers.lock().await.close(self.readers.as_ref(), &self.settings).await
     }
 }

@@ -1,6 +1,8 @@
 //! Opening files: what is looked at before SQLite may touch one, and how a connection is set up.
 
+use std::collections::hash_map::RandomState;
 use std::fs;
+use std::hash::BuildHasher as _;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -9,9 +11,12 @@ use std::time::Duration;
 use es_framework::StoreError;
 use tokio_rusqlite::rusqlite::{Connection, ErrorCode, OpenFlags};
 
-use crate::builder::Durability;
+use crate::builder::{Durability, Settings};
 use crate::worker::roll_back;
 use crate::{busy, errors, schema};
+
+/// How often [`tidy`] tries.
+const TIDIED: u32 = 4;
 
 /// What a connection is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,6 +72,31 @@ pub(crate) fn file(
     }
     set_up(&connection, durability, cache_bytes)?;
     Ok(connection)
+}
+
+/// Removes the `-wal` and `-shm` files that stay when two connections close at the same moment, each of which takes the
+/// other for the last: the file is opened and closed once more. Where somebody still has it open they stay.
+pub(crate) fn tidy(path: &Path, settings: &Settings) {
+    // SQLite keeps them beside the file itself, not beside a link to it.
+    let Ok(mut beside) = fs::canonicalize(path).map(PathBuf::into_os_string) else { return };
+    beside.push("-wal");
+    for attempt in 0..TIDIED {
+        if !Path::new(&beside).exists() {
+            return;
+        }
+        // Of different length, else two processes meet again.
+        let odd = RandomState::new().hash_one(attempt) % 8;
+        thread::sleep(Duration::from_millis(1 + odd));
+        busy::allow(Duration::from_millis(100));
+        match file(path, Purpose::Read, settings.durability, settings.cache_bytes) {
+            Ok(connection) => drop(connection),
+            // Whatever it is, everything was written before.
+            Err(error) => {
+                tracing::debug!(%error, "could not open the store once more to remove its -wal file");
+                return;
+            }
+        }
+    }
 }
 
 /// Opens a connection on an empty store in memory.

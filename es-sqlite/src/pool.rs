@@ -1,7 +1,7 @@
 //! The connections that read.
 
 use std::collections::VecDeque;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
@@ -57,6 +57,10 @@ impl Pool {
         let (state, settings) = (Mutex::default(), settings.clone());
         let (changed, opened) = (Condvar::new(), Notify::new());
         Self { shared: Arc::new(Shared { path, purpose, settings, state, changed, opened }) }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.shared.path
     }
 
     /// Runs a job in a read transaction of its own, so that it sees one state of the log.

@@ -30,16 +30,12 @@ impl Worker {
         timeout: Duration,
         open: impl FnOnce() -> Result<Connection, StoreError> + Send + 'static,
     ) -> Result<Self, StoreError> {
-        let (reply, opened) = oneshot::channel();
-        thread::Builder::new()
-            .name("es-sqlite-open".to_owned())
-            .spawn(move || {
-                busy::allow(timeout);
-                // A caller that went away gets no connection: it is closed right here.
-                drop(reply.send(open()));
-            })
-            .map_err(|source| StoreError::Io { source: source.into() })?;
-        let connection = opened.await.map_err(|_| errors::internal("opening the database panicked"))??;
+        let open = move || {
+            busy::allow(timeout);
+            open()
+        };
+        // A caller that went away gets no connection: it is closed right there.
+        let connection = aside("es-sqlite-open", open).await??;
         Ok(Self::of(connection, timeout))
     }
 
@@ -80,21 +76,29 @@ impl Worker {
     /// Closes the connection after the jobs that were accepted. Closing twice does nothing.
     pub(crate) async fn close(&self) -> Result<(), StoreError> {
         let close = self.connection.clone().close();
-        let (reply, closed) = oneshot::channel();
         // On a thread of its own, because the connection's panics when nobody takes its answer.
-        thread::Builder::new()
-            .name("es-sqlite-close".to_owned())
-            .spawn(move || drop(reply.send(block_on(close))))
-            .map_err(|source| StoreError::Io { source: source.into() })?;
-        closed.await.map_err(|_| errors::internal("closing the database panicked"))?.map_err(|error| match error {
+        aside("es-sqlite-close", move || block_on(close)).await?.map_err(|error| match error {
             tokio_rusqlite::Error::Close((_, error)) | tokio_rusqlite::Error::Error(error) => errors::store(error),
             _ => StoreError::Closed,
         })
     }
 }
 
+/// Runs a job on a thread of its own, to its end.
+pub(crate) async fn aside<T: Send + 'static>(
+    name: &str,
+    job: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, StoreError> {
+    let (reply, answer) = oneshot::channel();
+    thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(move || drop(reply.send(job())))
+        .map_err(|source| StoreError::Io { source: source.into() })?;
+    answer.await.map_err(|_| errors::internal(format!("the thread {name} panicked")))
+}
+
 /// Waits on this thread. Not a runtime's task: a store may be closed without one, or while it ends.
-fn block_on<T>(future: impl Future<Output = T>) -> T {
+pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
     struct Thread(thread::Thread);
     impl Wake for Thread {
         fn wake(self: Arc<Self>) {

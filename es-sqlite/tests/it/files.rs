@@ -41,6 +41,21 @@ async fn no_other_file_stays_when_the_last_of_two_handles_closes() {
     assert_eq!(files(&path), ["store.db"]);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_other_file_stays_when_several_close_at_the_same_moment() {
+    let (_folder, path) = folder();
+    for round in 0..60 {
+        let first = SqliteStore::open(&path).await.unwrap();
+        let second = SqliteStore::open(&path).await.unwrap();
+        write(&first, "s-1", "a").await;
+        let closing = [first, second].map(|store| tokio::spawn(async move { store.close().await }));
+        for close in closing {
+            close.await.unwrap().unwrap();
+        }
+        assert_eq!(files(&path), ["store.db"], "round {round}");
+    }
+}
+
 #[tokio::test]
 async fn a_store_that_is_dropped_ends_its_threads_and_leaves_no_other_file() {
     let (_folder, path) = folder();
