@@ -19,7 +19,9 @@
 //!     use super::Memory;
 //!     es_conformance::conformance!(Memory);
 //! }
-//! # es_conformance::run(es_conformance::writing::a2_any_holds_for_every_stream(&Memory));
+//! # fn main() {
+//! #     es_conformance::run(es_conformance::writing::a2_any_holds_for_every_stream(&Memory));
+//! # }
 //! ```
 //!
 //! * [`conformance!`] has what every engine must keep. The expression it is given makes a new fixture for each test.

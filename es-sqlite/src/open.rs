@@ -123,8 +123,7 @@ pub(crate) fn set_up(connection: &Connection, durability: Durability, cache_byte
              PRAGMA wal_autocheckpoint = 2000;
              PRAGMA journal_size_limit = 67108864;
              PRAGMA temp_store = MEMORY;
-             PRAGMA trusted_schema = OFF;
-             PRAGMA recursive_triggers = OFF;",
+             PRAGMA trusted_schema = OFF;",
             full = u8::from(durability == Durability::Full),
         ))
         .map_err(errors::store)

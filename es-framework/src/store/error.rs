@@ -64,7 +64,7 @@ pub enum StoreError {
         path: String,
     },
     /// The file is not a store of this library; it was not touched.
-    #[error("{path} is not an event store: {reason}")]
+    #[error("{path} was not opened, and not touched: {reason}")]
     NotAStore {
         /// The path that was asked for.
         path: String,
