@@ -126,10 +126,7 @@ impl<'w> Transaction<'w> {
         after: Position,
         time: Timestamp,
     ) -> Result<Position, StoreError> {
-        let Head { mut number, .. } = self.stream_head(&write.stream)?;
-        if number == 0 {
-            number = self.add_stream(&write.stream)?;
-        }
+        let number = self.advance(write, planned)?;
         let (mut position, mut version) = (after, planned.before);
         for event in planned.events(write) {
             position = position.next();
@@ -164,11 +161,23 @@ impl<'w> Transaction<'w> {
             let pushed = self.memory.pending.push(self.connection, row);
             self.inserted(pushed)?;
         }
-        match self.memory.heads.get(&write.stream) {
-            Some(head) => *head = Head { number, version },
-            None => self.memory.heads.insert(write.stream.clone(), Head { number, version }),
-        }
         Ok(position)
+    }
+
+    /// Moves a stream's head over what is about to be written, and answers the stream's number.
+    fn advance(&mut self, write: &StreamWrite, planned: &PlannedStream) -> Result<i64, StoreError> {
+        let version = planned.before.plus(planned.count as u64);
+        let number = match self.memory.heads.get(&write.stream) {
+            Some(head) if head.number != 0 => {
+                head.version = version;
+                return Ok(head.number);
+            }
+            Some(_) => 0,
+            None => self.stream_head(&write.stream)?.number,
+        };
+        let number = if number == 0 { self.add_stream(&write.stream)? } else { number };
+        self.memory.heads.insert(write.stream.clone(), Head { number, version });
+        Ok(number)
     }
 
     fn add_stream(&mut self, stream: &StreamId) -> Result<i64, StoreError> {

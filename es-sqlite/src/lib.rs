@@ -32,6 +32,7 @@ mod errors;
 mod file;
 #[cfg(doctest)]
 mod guides;
+mod inbox;
 mod log;
 mod meta;
 mod model;

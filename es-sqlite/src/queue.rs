@@ -5,7 +5,7 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::{Duration, Instant};
 
 use es_framework::{AppendError, CellError, SnapshotError, StoreError, WhenFull};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, oneshot};
 use tokio_rusqlite::rusqlite::Connection;
 
 use crate::append::Transaction;
@@ -38,6 +38,9 @@ pub(crate) trait Write: Send {
 
     /// Tells the caller what became of it, once the transaction has ended.
     fn answer(self: Box<Self>, ended: Result<(), StoreError>);
+
+    /// Takes it out of the queue's bounds.
+    fn leave(&mut self) -> Option<OwnedSemaphorePermit>;
 
     /// What it counts against the bounds of a group.
     fn bytes(&self) -> usize;
@@ -83,28 +86,19 @@ impl WriteError for SnapshotError {
 #[derive(Debug)]
 pub(crate) struct Queue {
     sender: Sender<Job>,
-    places: Arc<Semaphore>,
-    bytes: Arc<Semaphore>,
-    all_bytes: usize,
-}
-
-/// A place in the queue; dropping it gives it back.
-#[derive(Debug)]
-struct Place {
-    _place: OwnedSemaphorePermit,
-    _bytes: OwnedSemaphorePermit,
+    /// One permit a byte. What is small takes as many as if it had its share of the bytes, so that this bounds the number
+    /// too: a second semaphore cost a tenth of a microsecond an append.
+    room: Arc<Semaphore>,
+    share: usize,
+    all: usize,
 }
 
 impl Queue {
     pub(crate) fn new(places: usize, bytes: usize) -> (Self, Receiver<Job>) {
         let (sender, receiver) = mpsc::channel();
-        let queue = Self {
-            sender,
-            places: Arc::new(Semaphore::new(places)),
-            bytes: Arc::new(Semaphore::new(bytes)),
-            all_bytes: bytes,
-        };
-        (queue, receiver)
+        let share = bytes.div_ceil(places).max(1);
+        let all = share * places;
+        (Self { sender, room: Arc::new(Semaphore::new(all)), share, all }, receiver)
     }
 
     /// Queues a write and waits for its answer.
@@ -120,12 +114,11 @@ impl Queue {
     {
         let queued = Instant::now();
         let place = match when_full {
-            WhenFull::Fail => self.try_place(bytes).map_err(E::from)?,
-            _ => Some(self.place(bytes).await?),
+            WhenFull::Fail => self.try_place(bytes)?.ok_or_else(E::overloaded)?,
+            _ => self.place(bytes).await?,
         };
-        let Some(place) = place else { return Err(E::overloaded()) };
         let (reply, answer) = oneshot::channel();
-        let waiting = Waiting { run, result: None, reply, bytes, queued, _place: place };
+        let waiting = Waiting { run, result: None, reply, bytes, queued, place: Some(place) };
         self.sender.send(Job::Write(Box::new(waiting))).map_err(|_| StoreError::Closed)?;
         answer.await.unwrap_or_else(|_| Err(StoreError::Closed.into()))
     }
@@ -140,9 +133,10 @@ impl Queue {
         let place = self.place(0).await?;
         let (reply, answer) = oneshot::channel();
         let job = move |connection: &mut Connection, writer: &mut Writer| {
-            // A caller that went away does not need the answer.
-            drop(reply.send(run(connection, writer)));
+            let answer = run(connection, writer);
             drop(place);
+            // A caller that went away does not need the answer.
+            drop(reply.send(answer));
         };
         self.sender.send(Job::Alone { queued, run: Box::new(job) }).map_err(|_| StoreError::Closed)?;
         answer.await.map_err(|_| StoreError::Closed)
@@ -150,35 +144,31 @@ impl Queue {
 
     /// Refuses what comes from now on, and ends the writer after what was accepted.
     pub(crate) fn close(&self) {
-        self.places.close();
-        self.bytes.close();
+        self.room.close();
         // Nobody receives any more if the writer has ended.
         drop(self.sender.send(Job::Stop));
     }
 
     pub(crate) fn is_closed(&self) -> bool {
-        self.places.is_closed()
+        self.room.is_closed()
     }
 
-    async fn place(&self, bytes: usize) -> Result<Place, StoreError> {
-        let closed = |_| StoreError::Closed;
-        let place = Arc::clone(&self.places).acquire_owned().await.map_err(closed)?;
-        let bytes = Arc::clone(&self.bytes).acquire_many_owned(self.share(bytes)).await.map_err(closed)?;
-        Ok(Place { _place: place, _bytes: bytes })
+    async fn place(&self, bytes: usize) -> Result<OwnedSemaphorePermit, StoreError> {
+        let room = Arc::clone(&self.room);
+        room.acquire_many_owned(self.permits(bytes)).await.map_err(|_| StoreError::Closed)
     }
 
-    fn try_place(&self, bytes: usize) -> Result<Option<Place>, StoreError> {
-        if self.is_closed() {
-            return Err(StoreError::Closed);
+    fn try_place(&self, bytes: usize) -> Result<Option<OwnedSemaphorePermit>, StoreError> {
+        match Arc::clone(&self.room).try_acquire_many_owned(self.permits(bytes)) {
+            Ok(place) => Ok(Some(place)),
+            Err(TryAcquireError::NoPermits) => Ok(None),
+            Err(TryAcquireError::Closed) => Err(StoreError::Closed),
         }
-        let place = Arc::clone(&self.places).try_acquire_owned();
-        let bytes = Arc::clone(&self.bytes).try_acquire_many_owned(self.share(bytes));
-        Ok(place.ok().zip(bytes.ok()).map(|(place, bytes)| Place { _place: place, _bytes: bytes }))
     }
 
     /// What is larger than the queue takes all of it.
-    fn share(&self, bytes: usize) -> u32 {
-        u32::try_from(bytes.min(self.all_bytes)).unwrap_or(u32::MAX)
+    fn permits(&self, bytes: usize) -> u32 {
+        u32::try_from(bytes.clamp(self.share, self.all)).unwrap_or(u32::MAX)
     }
 }
 
@@ -189,7 +179,7 @@ struct Waiting<T, E, F> {
     reply: oneshot::Sender<Result<T, E>>,
     bytes: usize,
     queued: Instant,
-    _place: Place,
+    place: Option<OwnedSemaphorePermit>,
 }
 
 impl<T, E, F> Write for Waiting<T, E, F>
@@ -217,6 +207,10 @@ where
         };
         // A caller that went away does not need the answer.
         drop(self.reply.send(answer));
+    }
+
+    fn leave(&mut self) -> Option<OwnedSemaphorePermit> {
+        self.place.take()
     }
 
     fn bytes(&self) -> usize {
