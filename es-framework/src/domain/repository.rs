@@ -12,7 +12,7 @@ use super::cache::{Base, Cache, Slot};
 use super::event::{DecodeError, Envelope, Event};
 use super::execute::Execute;
 use crate::store::{
-    AsOf, ErrorKind, Filter, Fingerprint, InvalidName, Load, Position, ProjectionName, Reading, Snapshot, Store,
+    AsOf, ErrorKind, Filter, Fingerprint, InvalidName, Load, Position, ProjectionName, Read, Reading, Snapshot, Store,
     StoreError, StoredEvent, StreamId, Timestamp, Version,
 };
 
@@ -322,7 +322,8 @@ impl<A: Apply> Inner<A> {
                 Some(page) if page.end => base.fold_events(&page.events)?,
                 Some(page) => {
                     // The rest is on its way while the first page is folded.
-                    let mut rest = self.events_after(stream, Version::new(page.scanned), before);
+                    let read = Read { after: base.version.get(), before, ..Read::new(stream.clone()) };
+                    let mut rest = Reading::following(&self.store, read, &page);
                     rest.fetch_ahead().await;
                     base.fold_events(&page.events)?;
                     base.fold_all(rest).await?;

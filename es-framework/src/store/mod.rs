@@ -19,6 +19,7 @@ mod memory;
 mod metadata;
 mod name;
 mod notifier;
+mod pages;
 mod place;
 mod read;
 mod reader;

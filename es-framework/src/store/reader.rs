@@ -1,17 +1,17 @@
 //! Reading a stream of events in pages.
 
-use std::collections::VecDeque;
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::vec;
 
-use super::engine::Engine;
 use super::error::StoreError;
 use super::event::StoredEvent;
 use super::filter::Filter;
 use super::handle::Store;
 use super::name::StreamId;
+use super::pages::Pages;
 use super::place::{Place, Position, Version};
 use super::read::{Direction, PAGE_BYTES, PAGE_EVENTS, Page, Read};
 use super::stream::place_in;
@@ -140,19 +140,14 @@ impl Reader {
     /// Runs the read, one page at a time. It ends at the head that its first page saw.
     pub fn stream(self) -> Reading {
         let Self { store, read, limit, wrong } = self;
-        let error = wrong.map(|place| StoreError::WrongPlace { stream: read.stream.clone(), place });
-        let at_once = limit.unwrap_or(usize::MAX).min(read.events);
+        let wrong = wrong.map(|place| StoreError::WrongPlace { stream: read.stream.clone(), place });
+        let limit = if wrong.is_some() { Some(0) } else { limit };
+        let page = read.events;
         Reading {
-            engine: Arc::clone(store.engine()),
-            read: Read { events: at_once, ..read },
-            left: limit.unwrap_or(usize::MAX),
-            events: VecDeque::new(),
-            state: match error {
-                Some(error) => State::Failed(error),
-                None if limit == Some(0) => State::Done,
-                None => State::Next,
-            },
-            first: true,
+            pages: Pages::new(Arc::clone(store.engine()), read, limit),
+            page,
+            events: Vec::new().into_iter(),
+            wrong,
         }
     }
 
@@ -179,34 +174,29 @@ impl Reader {
     }
 }
 
-type PageFuture = Pin<Box<dyn Future<Output = Result<Page, StoreError>> + Send>>;
-
 /// A running read: events in order, fetched in pages. Also a [`futures_core::Stream`].
 ///
 /// No connection, transaction or lock is held between two pages, so a read may pause for as long as it likes. The next
-/// page is fetched while the current one is consumed. After an error the read is over.
+/// pages, two at most, are fetched while one is consumed. After an error the read is over.
 #[must_use = "a read yields events when it is polled"]
 pub struct Reading {
-    engine: Arc<dyn Engine>,
-    read: Read,
-    left: usize,
-    events: VecDeque<StoredEvent>,
-    state: State,
-    first: bool,
-}
-
-enum State {
-    /// The next page is to be asked for.
-    Next,
-    /// A page is on its way.
-    Fetching(PageFuture),
-    /// The events at hand are the last.
-    Done,
-    /// The read was put together wrong, or a page failed: to be said once.
-    Failed(StoreError),
+    pages: Pages,
+    /// The events of a page at most.
+    page: usize,
+    /// Those at hand.
+    events: vec::IntoIter<StoredEvent>,
+    /// What was wrong when the read was put together, until it is said.
+    wrong: Option<StoreError>,
 }
 
 impl Reading {
+    /// The rest of a read whose first page has come by another way, and was taken.
+    pub(crate) fn following(store: &Store, read: Read, page: &Page) -> Self {
+        let events = read.events;
+        let pages = Pages::following(Arc::clone(store.engine()), read, page);
+        Self { pages, page: events, events: Vec::new().into_iter(), wrong: None }
+    }
+
     /// The next event; [`None`] at the end.
     ///
     /// # Errors
@@ -230,82 +220,48 @@ impl Reading {
     ///
     /// No event is lost when the future is dropped.
     pub async fn next_batch(&mut self) -> Option<Result<Vec<StoredEvent>, StoreError>> {
-        let first = match self.next().await? {
-            Ok(event) => event,
-            Err(error) => return Some(Err(error)),
-        };
-        let mut batch = Vec::with_capacity(1 + self.events.len());
-        batch.push(first);
-        batch.extend(self.events.drain(..));
-        self.fetch_ahead().await;
-        Some(Ok(batch))
+        poll_fn(|context| {
+            let at_hand = ready!(self.poll_at_hand(context));
+            let batch = at_hand.map(|at_hand| at_hand.map(|()| std::mem::take(&mut self.events).collect()));
+            self.pages.ask(context);
+            Poll::Ready(batch)
+        })
+        .await
     }
 
-    /// Asks for the next page, if it was not asked for yet, and does not wait for it.
+    /// Asks for the next pages, if they were not asked for yet, and does not wait for them.
     pub(crate) async fn fetch_ahead(&mut self) {
         poll_fn(|context| {
-            self.begin_next(context);
+            self.pages.ask(context);
             Poll::Ready(())
         })
         .await;
     }
 
-    fn begin_next(&mut self, context: &mut Context<'_>) {
-        if matches!(self.state, State::Next) {
-            let engine = Arc::clone(&self.engine);
-            let read = self.read.clone();
-            self.state = State::Fetching(Box::pin(async move { engine.read(read).await }));
-            // Polled once, so that the page is under way.
-            let _: Poll<()> = self.poll_page(context);
-        }
-    }
-
     fn poll_event(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<StoredEvent, StoreError>>> {
-        loop {
-            // Half a page ahead at the most, so that a paused reader holds little.
-            if self.events.len() <= self.read.events / 2 {
-                self.begin_next(context);
-            }
-            if let Some(event) = self.events.pop_front() {
-                return Poll::Ready(Some(Ok(event)));
-            }
-            match std::mem::replace(&mut self.state, State::Done) {
-                State::Done => return Poll::Ready(None),
-                State::Failed(error) => return Poll::Ready(Some(Err(error))),
-                State::Next => self.state = State::Next,
-                State::Fetching(page) => {
-                    self.state = State::Fetching(page);
-                    ready!(self.poll_page(context));
-                }
-            }
+        if let Some(Err(error)) = ready!(self.poll_at_hand(context)) {
+            return Poll::Ready(Some(Err(error)));
         }
+        // Half a page ahead at the most, so that a read that is broken off has cost little.
+        if self.events.len() <= self.page / 2 {
+            self.pages.ask(context);
+        }
+        Poll::Ready(self.events.next().map(Ok))
     }
 
-    /// Moves on if the page that was asked for has come.
-    fn poll_page(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        let State::Fetching(page) = &mut self.state else { return Poll::Ready(()) };
-        let page = match ready!(page.as_mut().poll(context)) {
-            Ok(page) => page,
-            Err(error) => {
-                self.state = State::Failed(error);
-                return Poll::Ready(());
+    /// Waits until there are events at hand; [`None`] at the end.
+    fn poll_at_hand(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<(), StoreError>>> {
+        if let Some(error) = self.wrong.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
+        while self.events.len() == 0 {
+            match ready!(self.pages.poll_page(context)) {
+                Some(Ok(page)) => self.events = page.events.into_iter(),
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                None => return Poll::Ready(None),
             }
-        };
-        if self.first {
-            // The read ends at the head that its first page saw.
-            self.first = false;
-            let end = page.head.saturating_add(1);
-            self.read.before = Some(self.read.before.map_or(end, |before| before.min(end)));
         }
-        match self.read.direction {
-            Direction::Forward => self.read.after = page.scanned,
-            Direction::Backward => self.read.before = Some(page.scanned),
-        }
-        self.left = self.left.saturating_sub(page.events.len());
-        self.read.events = self.read.events.min(self.left);
-        self.events.extend(page.events);
-        self.state = if page.end || self.left == 0 { State::Done } else { State::Next };
-        Poll::Ready(())
+        Poll::Ready(Some(Ok(())))
     }
 }
 
@@ -319,6 +275,6 @@ impl futures_core::Stream for Reading {
 
 impl std::fmt::Debug for Reading {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Reading").field("read", &self.read).field("at_hand", &self.events.len()).finish_non_exhaustive()
+        f.debug_struct("Reading").field("at_hand", &self.events.len()).finish_non_exhaustive()
     }
 }

@@ -13,6 +13,7 @@ use super::filter::Filter;
 use super::handle::Store;
 use super::name::StreamId;
 use super::notifier::Subscription;
+use super::pages::Pages;
 use super::place::{Place, Position};
 use super::read::{Mark, Page, Read};
 use super::stream::place_in;
@@ -78,12 +79,12 @@ impl IntoFuture for Watcher {
 /// A running watch: events in order, without a gap and without a duplicate, for ever. Also a [`futures_core::Stream`].
 ///
 /// Once it has caught up it is fed from the newest events in memory and costs no queries. A watcher that falls behind
-/// reads pages again, so it never holds more than a page. Dropping it ends the watch.
+/// reads pages again, so it never holds more than three. Dropping it ends the watch.
 #[must_use = "a watch yields events when it is polled"]
 pub struct Watch {
     engine: Arc<dyn Engine>,
     subscription: Subscription,
-    /// The next page to read; its `after` is the place that was looked at last.
+    /// What is left to read; its `after` is the place that was looked at last.
     read: Read,
     /// The position up to which the log is known to hold nothing more for this watch.
     covered: Option<Position>,
@@ -92,12 +93,10 @@ pub struct Watch {
 }
 
 enum State {
-    /// To look at the ring, or to begin a page where the ring does not reach.
+    /// To look at the ring, or to begin to read where the ring does not reach.
     Look,
-    /// A page is on its way; the position is the head from before it was asked for.
-    Fetching(Position, Pin<Box<dyn Future<Output = Result<Page, StoreError>> + Send>>),
-    /// A page that was asked for ahead has come already.
-    Fetched(Position, Result<Page, StoreError>),
+    /// Pages are on their way; the position is the head from before they were asked for.
+    Reading(Position, Pages),
     /// All is seen; waiting to be woken.
     Waiting(Pin<Box<dyn Future<Output = ()> + Send>>),
     /// The error was said.
@@ -165,16 +164,16 @@ impl Watch {
                     Some(stretch) => Ok(stretch),
                     None => continue,
                 },
-                State::Fetching(head, page) => {
-                    let head = *head;
-                    let page = ready!(page.as_mut().poll(context));
-                    self.state = State::Fetched(head, page);
-                    continue;
-                }
-                State::Fetched(..) => match std::mem::replace(&mut self.state, State::Look) {
-                    State::Fetched(head, page) => page.map(|page| self.take(page, head, context)),
-                    state => {
-                        self.state = state;
+                State::Reading(head, pages) => match ready!(pages.poll_page(context)) {
+                    Some(Ok(page)) => {
+                        // Asked for at once, so that the next are on their way while this one is dealt with.
+                        pages.ask(context);
+                        let through = pages.is_done().then_some(*head);
+                        Ok(self.take(page, through))
+                    }
+                    Some(Err(error)) => Err(error),
+                    None => {
+                        self.state = State::Look;
                         continue;
                     }
                 },
@@ -192,7 +191,7 @@ impl Watch {
         }
     }
 
-    /// Takes what the ring has, or goes on to read a page or to wait.
+    /// Takes what the ring has, or goes on to read pages or to wait.
     fn look(&mut self) -> Option<Stretch> {
         let Read { stream, after, filter, .. } = &self.read;
         let of_all = stream.is_all();
@@ -201,7 +200,8 @@ impl Watch {
         };
         let ring = self.covered.and_then(|covered| self.subscription.newest_after(covered, wanted));
         let Some(ring) = ring else {
-            self.fetch();
+            let head = self.engine.notifier().head();
+            self.state = State::Reading(head, Pages::new(Arc::clone(&self.engine), self.read.clone(), None));
             return None;
         };
         // A page may have seen a commit before the notifier told of it, so the ring can also be behind.
@@ -218,28 +218,16 @@ impl Watch {
         Some(Stretch { events: ring.events, upto: self.read.after, mark: ring.mark, caught_up: true })
     }
 
-    fn fetch(&mut self) {
-        let engine = Arc::clone(&self.engine);
-        let read = self.read.clone();
-        let head = engine.notifier().head();
-        self.state = State::Fetching(head, Box::pin(async move { engine.read(read).await }));
-    }
-
-    fn take(&mut self, page: Page, head: Position, context: &mut Context<'_>) -> Stretch {
+    /// Takes a page; `through` is the head from before the first one, if this is the last.
+    fn take(&mut self, page: Page, through: Option<Position>) -> Stretch {
         self.read.after = self.read.after.max(page.scanned);
-        if page.end {
+        if let Some(head) = through {
             let seen = if self.read.stream.is_all() { Position::new(self.read.after) } else { Position::ZERO };
             self.covered = Some(head.max(seen));
-        } else {
-            // Asked for at once and polled, so that the next page is under way while this one is dealt with.
-            self.fetch();
-            if let State::Fetching(head, page) = &mut self.state
-                && let Poll::Ready(page) = page.as_mut().poll(context)
-            {
-                self.state = State::Fetched(*head, page);
-            }
+            self.state = State::Look;
         }
-        Stretch { events: page.events, upto: self.read.after, mark: page.mark, caught_up: page.end }
+        let caught_up = through.is_some() && page.head <= self.read.after;
+        Stretch { events: page.events, upto: self.read.after, mark: page.mark, caught_up }
     }
 }
 
