@@ -25,6 +25,51 @@ pub async fn c4_pages_of_any_size_give_the_same_events(fixture: &impl Fixture) {
     }
 }
 
+pub async fn c4_pages_that_are_read_ahead_are_those_read_one_after_the_other(fixture: &impl Fixture) {
+    let store = fixture.open().await;
+    for round in 0..60 {
+        let events: Vec<_> = (0..50_usize)
+            .map(|n| typed(if n % 7 == round % 5 { "rare" } else { "often" }, "x".repeat((n * round) % 90)))
+            .collect();
+        write(&stream(&store, if round % 4 == 0 { "b-1" } else { "a-1" }), events).await;
+    }
+    let filters = [
+        es_framework::Filter::new(),
+        es_framework::Filter::new().types(["rare"]),
+        es_framework::Filter::new().type_like("oft_n"),
+        es_framework::Filter::new().types(["never"]),
+    ];
+    for of in ["@all", "a-1"] {
+        for filter in &filters {
+            for (events, bytes) in [(1_000, 4 << 20), (100, 4 << 20), (10, 4 << 20), (1_000, 700), (33, 900)] {
+                let mut next = a_page(of, |read| {
+                    (read.filter, read.events, read.bytes) = (filter.clone(), events, bytes);
+                });
+                let mut one_after_the_other = Vec::new();
+                loop {
+                    let page = store.engine().read(next.clone()).await.expect("can be read");
+                    one_after_the_other.extend(page.events);
+                    next.after = page.scanned;
+                    if page.end {
+                        break;
+                    }
+                }
+                let read = store.stream(id(of)).read().filter(filter.clone()).page(events, bytes);
+                let (whole, what) = (read.collect().await.expect("can be read"), (of, filter, events, bytes));
+                assert_eq!(positions(&whole), positions(&one_after_the_other), "{what:?}");
+                let mut watched = Vec::new();
+                let watch = store.stream(id(of)).watch().from_start().filter(filter.clone());
+                let mut watch = watch.await.expect("can be watched");
+                while watched.len() < one_after_the_other.len() {
+                    let batch = within("a batch", watch.next_batch()).await.expect("goes on");
+                    watched.extend(batch.expect("can be read"));
+                }
+                assert_eq!(positions(&watched), positions(&one_after_the_other), "watched, {what:?}");
+            }
+        }
+    }
+}
+
 pub async fn c4_a_page_is_bounded_in_events_and_bytes_but_holds_one_at_least(fixture: &impl Fixture) {
     let store = fixture.open().await;
     let account = stream(&store, "a-1");

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use es_framework::{Clock, Limits, StoreError, SystemClock};
@@ -52,7 +53,7 @@ impl Default for Builder {
         let settings = Settings {
             durability: Durability::Full,
             cache_bytes: 16 << 20,
-            readers: 4,
+            readers: thread::available_parallelism().map_or(2, |processors| processors.get().clamp(2, 4)),
             queue_appends: 4_096,
             queue_bytes: 64 << 20,
             write_timeout: Duration::from_secs(30),
@@ -95,8 +96,9 @@ impl Builder {
         self
     }
 
-    /// The connections, with a thread each, that read at the same time; 4 by default, 1 to 64. Opened when they are first
-    /// needed.
+    /// The connections, with a thread each, that read at the same time; 1 to 64. As many as there are processors by default,
+    /// but at least 2 and at most 4: with more a scan is slower, for they take the processors from each other. Opened when
+    /// they are first needed.
     pub fn readers(mut self, readers: usize) -> Self {
         self.settings.readers = readers.clamp(1, 64);
         self

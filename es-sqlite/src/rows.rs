@@ -160,9 +160,10 @@ pub(crate) fn removed_sum(header: &Header, id: ValueRef<'_>) -> RowSum {
         .value(id)
 }
 
-/// A page's buffer: large enough for small events to share, small where little is asked for.
+/// A page's buffer: large enough for small events to share, small where little is asked for, and smaller than what glibc
+/// maps anew each time, which costs a fifth of a scan.
 pub(crate) fn buffer(events: usize, bytes: usize) -> BytesMut {
-    BytesMut::with_capacity(events.saturating_mul(128).min(bytes).clamp(256, 128 << 10))
+    BytesMut::with_capacity(events.saturating_mul(128).min(bytes).clamp(256, 32 << 10))
 }
 
 fn keep(buffer: &mut BytesMut, bytes: &[u8]) -> Bytes {

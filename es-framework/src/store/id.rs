@@ -8,7 +8,7 @@ use super::place::Position;
 
 /// The random id of a store, made when the store is made.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct StoreId(u128);
+pub struct StoreId([u8; 16]);
 
 impl StoreId {
     /// Makes a random id.
@@ -24,18 +24,18 @@ impl StoreId {
 
     /// Makes an id of 16 bytes.
     pub const fn from_bytes(bytes: [u8; 16]) -> Self {
-        Self(u128::from_be_bytes(bytes))
+        Self(bytes)
     }
 
     /// The id as 16 bytes.
     pub const fn to_bytes(self) -> [u8; 16] {
-        self.0.to_be_bytes()
+        self.0
     }
 }
 
 impl fmt::Display for StoreId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:032x}", self.0)
+        write!(f, "{:032x}", u128::from_be_bytes(self.0))
     }
 }
 

@@ -10,14 +10,14 @@ use super::engine::Engine;
 use super::error::StoreError;
 use super::read::{Direction, PAGE_SCAN, Page, Read};
 
-/// The pages on their way at most. Two are read by two connections at the same time, and neither waits for the consumer to
-/// be woken: a scan of 1,000,000 events takes half as long as with one page after the other.
-const AHEAD: usize = 2;
+/// The pages on their way at most. Two are read by two connections at the same time, and with a third in the queue neither
+/// waits until the consumer was woken: a scan of 1,000,000 events takes half as long as with one page after the other.
+const AHEAD: usize = 3;
 
 /// The pages of one read, up to the head that its first page saw.
 ///
-/// Where a page begins is known only when the one before has come. So two are on their way only forward, without a limit,
-/// and once a page has told how far one reaches: the next is asked for that far, and what it could not hold is asked for
+/// Where a page begins is known only when the one before has come. So several are on their way only forward, without a
+/// limit, and once a page has told how far one reaches: the next is asked for that far, and what it could not hold is asked for
 /// in between. Whatever the guess, the pages are those of one read.
 pub(super) struct Pages {
     engine: Arc<dyn Engine>,

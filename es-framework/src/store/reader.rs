@@ -177,7 +177,7 @@ impl Reader {
 /// A running read: events in order, fetched in pages. Also a [`futures_core::Stream`].
 ///
 /// No connection, transaction or lock is held between two pages, so a read may pause for as long as it likes. The next
-/// pages, two at most, are fetched while one is consumed. After an error the read is over.
+/// pages, three at most, are fetched while one is consumed. After an error the read is over.
 #[must_use = "a read yields events when it is polled"]
 pub struct Reading {
     pages: Pages,

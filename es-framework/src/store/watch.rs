@@ -79,7 +79,7 @@ impl IntoFuture for Watcher {
 /// A running watch: events in order, without a gap and without a duplicate, for ever. Also a [`futures_core::Stream`].
 ///
 /// Once it has caught up it is fed from the newest events in memory and costs no queries. A watcher that falls behind
-/// reads pages again, so it never holds more than three. Dropping it ends the watch.
+/// reads pages again, so it never holds more than four. Dropping it ends the watch.
 #[must_use = "a watch yields events when it is polled"]
 pub struct Watch {
     engine: Arc<dyn Engine>,
