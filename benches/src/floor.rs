@@ -276,7 +276,7 @@ impl Sum {
         self.bytes(&[0])
     }
 
-    fn text(self, text: &str) -> Self {
+    pub(crate) fn text(self, text: &str) -> Self {
         let length = u32::try_from(text.len()).unwrap_or(u32::MAX);
         self.bytes(&[2]).bytes(&length.to_le_bytes()).bytes(text.as_bytes())
     }
