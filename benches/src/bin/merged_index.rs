@@ -62,7 +62,7 @@ fn run() -> Result<()> {
             Ok(())
         }
         // This program again, to be killed.
-        [WRITE, path] => match runtime.block_on(merged::write(Path::new(path)))? {},
+        [WRITE, path] => match runtime.block_on(merged::write(Path::new(path), |head| println!("{head}")))? {},
         _ => {
             let Some(asked) = Asked::parse(arguments)? else {
                 println!("{HELP}");
@@ -77,8 +77,8 @@ async fn measure(asked: &Asked) -> Result<()> {
     let folder = tempfile::tempdir_in(&asked.dir)?;
     progress("killing processes that write");
     let killed = format!(
-        "Before it, {KILLS} processes were killed while they wrote and merged: each time memory and table were what a scan of \
-         the log says, {} events at last.",
+        "{KILLS} processes, one after the other, were killed while they wrote and merged: each time memory and table were what \
+         a scan of the log says, and nothing that was committed was missing; {} events at last.",
         merged::kill(folder.path(), KILLS).await?
     );
     progress(&killed);

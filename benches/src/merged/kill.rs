@@ -1,10 +1,11 @@
 //! Killing a process that writes and merges, and looking at what it leaves.
 
 use std::convert::Infallible;
+use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
+use es_framework::Position;
 use es_sqlite::rusqlite::Connection;
 
 use super::{Bounds, Writer, recover, verify};
@@ -26,27 +27,29 @@ pub async fn kill(folder: &Path, times: u64) -> Result<usize> {
     drop(writer);
     let mut events = 0;
     for time in 0..times {
-        let mut child = Command::new(std::env::current_exe()?).arg(WRITE).arg(&path).stdin(Stdio::null()).spawn()?;
-        std::thread::sleep(Duration::from_millis(150 + 37 * time));
-        if let Some(ended) = child.try_wait()? {
-            return Err(format!("the process to be killed ended with {ended}").into());
-        }
+        let program = std::env::current_exe()?;
+        let mut child = Command::new(program).arg(WRITE).arg(&path).stdout(Stdio::piped()).spawn()?;
+        let said = child.stdout.take().ok_or("the process has no output")?;
+        let mut said = BufReader::new(said).lines();
+        // Each time at another place of a run, which takes 82 commits to come together.
+        let last = said.nth(usize::try_from(100 + 101 * time)?);
         child.kill()?;
         child.wait()?;
+        let answered: usize = last.ok_or("the process to be killed ended by itself")??.parse()?;
         let connection = Connection::open(&path)?;
-        let found = verify(&connection, &recover(&connection, BOUNDS)?)?;
-        if found <= events {
-            return Err("the killed process had written nothing".into());
+        events = verify(&connection, &recover(&connection, BOUNDS)?)?;
+        if events < answered {
+            return Err(format!("{answered} events were committed, {events} are there").into());
         }
-        events = found;
     }
     Ok(events)
 }
 
-/// Writes until it is killed.
-pub async fn write(path: &Path) -> Result<Infallible> {
+/// Writes until it is killed, and says after each commit where the log ends.
+pub async fn write(path: &Path, mut say: impl FnMut(Position)) -> Result<Infallible> {
     let mut writer = Writer::open(path, Mode::Normal, ROWS, Index::Merged, BOUNDS).await?;
     loop {
         writer.append(50, &[7; 100])?;
+        say(writer.floor.position());
     }
 }
