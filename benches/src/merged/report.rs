@@ -24,7 +24,8 @@ pub fn page(run: &Run, mode: Mode, rounds: usize, others: &str) -> String {
         run.floor_rows,
     );
     page.push_str(
-        "## Writing and reading\n\nA ratio is the median over the rounds, with the smallest and the largest. A load reads all \
+        "## Writing and reading\n\nA ratio is the median over the rounds, with the smallest and the largest. A flush is fdatasync of \
+         4 KiB right before: where it varies, the disk was busy, and the processor time says more. A load reads all \
          columns of one stream, on a connection of its own. Reopening is what the next process does after a kill: with the \
          merged index it includes reading the end of the log.\n",
     );
@@ -59,8 +60,8 @@ pub fn page(run: &Run, mode: Mode, rounds: usize, others: &str) -> String {
 
 fn table(measured: &Measured) -> String {
     let mut text =
-        "| | events/s | merged is | commit p50 µs | p99 µs | worst µs | load µs | reopen ms | bytes an event |\n\
-                    |---|--:|--:|--:|--:|--:|--:|--:|--:|\n"
+        "| | events/s | merged is | CPU µs an event | flush µs | commit p50 µs | p99 µs | worst µs | load µs | \
+                    reopen ms | bytes an event |\n|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n"
             .to_owned();
     for (n, side) in measured.sides.iter().enumerate() {
         let ratio = measured.rate_ratio(n).filter(|_| n > 0).map_or(String::new(), |(ratio, (low, high))| {
@@ -70,6 +71,8 @@ fn table(measured: &Measured) -> String {
             side.median(|outcome: &Outcome| outcome.latency.as_ref().map_or(f64::NAN, |l| l.at(percentile)))
         };
         let figures = [
+            fact(side, "cpu_us"),
+            fact(side, "flush_us"),
             at(50.0),
             at(99.0),
             at(100.0),

@@ -9,7 +9,7 @@ use es_sqlite::rusqlite::Connection;
 use super::{path, payload};
 use crate::Result;
 use crate::floor::{COLUMNS, scan};
-use crate::measure::{Dice, Latency, figure, file_bytes, micros, rss_bytes};
+use crate::measure::{Dice, Latency, cpu_time, figure, file_bytes, fsync_micros, micros, rss_bytes};
 use crate::merged::{Bounds, Merged, Writer, load, recover, verify};
 use crate::spec::{Index, Outcome, Spec};
 
@@ -50,10 +50,11 @@ pub(super) async fn run(spec: &Spec, index: Index) -> Result<Outcome> {
     File::open(&file)?.sync_all()?;
     let mut writer = Writer::open(&file, spec.mode, spec.rows, index, Bounds::USUAL).await?;
     let weight = writer.merged.as_ref().map(weigh);
+    let flush = fsync_micros(folder.path())?;
 
     let (commits, rows) = (spec.events / spec.per_append, usize::try_from(spec.per_append)?);
     let (mut taken, mut slices, mut most) = (Vec::new(), Vec::new(), 0);
-    let begun = Instant::now();
+    let (begun, cpu) = (Instant::now(), cpu_time());
     for n in 0..commits {
         let appended = Instant::now();
         let merged = writer.append(rows, &payload(n, spec.payload))?;
@@ -63,13 +64,15 @@ pub(super) async fn run(spec: &Spec, index: Index) -> Result<Outcome> {
             most = most.max(merged);
         }
     }
-    let seconds = begun.elapsed().as_secs_f64();
+    let (seconds, cpu) = (begun.elapsed().as_secs_f64(), cpu_time().saturating_sub(cpu));
     if most > Merged::most(Bounds::USUAL, rows) {
         return Err(format!("a slice had {most} entries").into());
     }
     let slices = Latency::of(slices);
     let mut outcome = Outcome::of(commits * spec.per_append, seconds)
         .with_latency(Latency::of(taken))
+        .with_fact("flush_us", flush)
+        .with_fact("cpu_us", micros(cpu) / figure(commits * spec.per_append))
         .with_fact("slices", figure(slices.count))
         .with_fact("slice_p50_us", slices.at(50.0))
         .with_fact("slice_worst_us", slices.at(100.0))
