@@ -45,6 +45,13 @@ pub struct FloorStream {
     version: Version,
 }
 
+impl FloorStream {
+    /// Its number and its last version.
+    pub fn head(&self) -> (i64, Version) {
+        (self.number, self.version)
+    }
+}
+
 /// One row to be inserted.
 struct NewRow<'a> {
     stream: &'a FloorStream,
@@ -74,6 +81,11 @@ impl Floor {
             insert_one: insert_statement(1),
             insert_rows: insert_statement(rows),
         })
+    }
+
+    /// The last position.
+    pub fn position(&self) -> Position {
+        self.position
     }
 
     /// Begins a transaction.
@@ -106,6 +118,25 @@ impl Floor {
         let known = |row: &Row<'_>| Ok((row.get(0)?, row.get::<_, i64>(1)?));
         let (number, version) = self.connection.prepare_cached(sql)?.query_row([name], known)?;
         Ok(FloorStream { id: StreamId::new(name)?, number, version: Version::new(version.unsigned_abs()) })
+    }
+
+    /// All streams that are there already.
+    pub fn streams(&self) -> Result<Vec<FloorStream>> {
+        let mut streams = Vec::new();
+        let mut statement = self.connection.prepare("SELECT id, name FROM es_stream ORDER BY id")?;
+        for row in statement.query_map([], |row| Ok((row.get(0)?, row.get::<_, String>(1)?)))? {
+            let (number, name) = row?;
+            streams.push(FloorStream { id: StreamId::new(name)?, number, version: Version::ZERO });
+        }
+        // In the order of positions, the last version of a stream comes last: no index is needed.
+        let mut statement = self.connection.prepare("SELECT stream, version FROM es_event NOT INDEXED")?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let (number, version): (i64, i64) = (row.get(0)?, row.get(1)?);
+            let stream = usize::try_from(number - 1).ok().and_then(|n| streams.get_mut(n)).ok_or("no such stream")?;
+            stream.version = Version::new(version.unsigned_abs());
+        }
+        Ok(streams)
     }
 
     /// Inserts one event into each of these streams.
@@ -230,14 +261,14 @@ fn insert_statement(rows: usize) -> String {
 }
 
 /// The checksum of rows that are not events; see `docs/file-format.md`.
-struct Sum(u32);
+pub(crate) struct Sum(u32);
 
 impl Sum {
-    fn of(table: &str) -> Self {
+    pub(crate) fn of(table: &str) -> Self {
         Self(0).text(table)
     }
 
-    fn integer(self, value: i64) -> Self {
+    pub(crate) fn integer(self, value: i64) -> Self {
         self.bytes(&[1]).bytes(&value.to_le_bytes())
     }
 
@@ -245,7 +276,7 @@ impl Sum {
         self.bytes(&[0])
     }
 
-    fn text(self, text: &str) -> Self {
+    pub(crate) fn text(self, text: &str) -> Self {
         let length = u32::try_from(text.len()).unwrap_or(u32::MAX);
         self.bytes(&[2]).bytes(&length.to_le_bytes()).bytes(text.as_bytes())
     }
@@ -254,7 +285,7 @@ impl Sum {
         Self(crc32c::crc32c_append(self.0, bytes))
     }
 
-    fn stored(self) -> i32 {
+    pub(crate) fn stored(self) -> i32 {
         self.0.cast_signed()
     }
 }

@@ -12,6 +12,7 @@ pub mod cases;
 pub mod domain;
 pub mod floor;
 pub mod measure;
+pub mod merged;
 pub mod options;
 pub mod peers;
 pub mod report;

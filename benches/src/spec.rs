@@ -54,6 +54,17 @@ impl fmt::Display for Mode {
     }
 }
 
+/// What says at which position a version of a stream is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Index {
+    /// File format 1's unique index.
+    InPlace,
+    /// Nothing: the bound.
+    Nothing,
+    /// The merged index; see [`crate::merged`].
+    Merged,
+}
+
 /// The work of one measurement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Work {
@@ -104,10 +115,22 @@ pub enum Work {
     GrownLoad,
     /// Bulk appends while readers hold on to the past: how long the write-ahead log becomes.
     Overlapped,
+    /// Commits of one event each to random streams, by plain rusqlite.
+    Indexed {
+        /// With this index.
+        index: Index,
+        /// How many events are there before.
+        before: u64,
+    },
     /// Makes the store that loads, scans and projections read.
     FillTyped,
     /// Makes the store that grows.
     FillGrown,
+    /// Makes the store with such an index.
+    FillIndexed {
+        /// With this index.
+        index: Index,
+    },
 }
 
 /// One measurement.
@@ -153,6 +176,9 @@ impl Spec {
             }
             Work::Grown { .. } | Work::GrownLoad => {
                 Some(Self { mode, streams: self.streams, ..Self::new(Work::FillGrown, self.streams * 10) })
+            }
+            Work::Indexed { index, before } => {
+                Some(Self { mode, streams: self.streams, ..Self::new(Work::FillIndexed { index }, before) })
             }
             _ => None,
         }

@@ -3,6 +3,7 @@
 mod bulk;
 mod commands;
 mod grown;
+mod indexed;
 mod many;
 mod overlapped;
 mod project;
@@ -39,6 +40,8 @@ pub async fn run(spec: &Spec) -> Result<Outcome> {
         Work::Grown { alone } => grown::append(spec, alone).await,
         Work::GrownLoad => grown::load(spec).await,
         Work::Overlapped => overlapped::run(spec).await,
+        Work::Indexed { index, .. } => indexed::run(spec, index).await,
+        Work::FillIndexed { index } => indexed::fill(spec, index).await,
         Work::FillTyped => read::fill(spec).await,
         Work::FillGrown => grown::fill(spec).await,
     }?;
