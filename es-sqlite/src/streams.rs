@@ -20,7 +20,7 @@ pub(crate) fn list(connection: &Connection, list: &ListStreams) -> Result<Vec<St
     let mut statement = connection
         .prepare_cached(&format!(
             "SELECT id, name, category, checksum,
-                (SELECT max(version) FROM es_event INDEXED BY es_event_version WHERE stream = es_stream.id)
+                (SELECT max(version) FROM es_event WHERE stream = es_stream.id)
              FROM es_stream WHERE {condition} id > ?2 ORDER BY id LIMIT ?3"
         ))
         .map_err(errors::store)?;
