@@ -260,6 +260,98 @@ async fn a_read_model_in_the_logs_file_cannot_change_the_log() {
     }
 }
 
+/// What stands in table `t`, after some statements run one way or the other.
+async fn after(
+    statements: &'static [(&'static str, &'static [(&'static str, i64)])],
+    kept: bool,
+) -> (Vec<String>, String) {
+    let model = SqliteModel::in_memory().await.unwrap();
+    let answers = model.transact(move |tx| {
+        let mut run = |sql: &str, params: &[(&str, i64)]| {
+            let params: Vec<_> = params.iter().map(|(name, value)| (*name, value as &dyn rusqlite::ToSql)).collect();
+            if kept { tx.execute(sql, &*params) } else { tx.prepare(sql)?.execute(&*params) }
+        };
+        // From a buffer that is written over: a statement is not known by where its text stands.
+        let mut buffer = String::new();
+        let answers = statements.iter().map(|(sql, params)| {
+            buffer.clear();
+            buffer.push_str(sql);
+            format!("{:?}", run(&buffer, params))
+        });
+        Ok(answers.collect::<Vec<_>>())
+    });
+    let answers = answers.await.unwrap();
+    let rows = "SELECT group_concat(a || ':' || coalesce(b, 'null'), ' ') FROM (SELECT * FROM t ORDER BY a)";
+    (answers, model.query(move |connection| connection.query_row(rows, [], |row| row.get(0))).await.unwrap())
+}
+
+/// The way past the connection's cache (`SqliteTx::run`) changes nothing but the time it takes.
+#[tokio::test]
+async fn statements_kept_at_hand_do_what_others_do() {
+    const INSERT: &str = "INSERT INTO t (a, b) VALUES (:a, :b)";
+    const UPDATE: &str = "UPDATE t SET b = b + 1 WHERE a > :a";
+    let statements: &[(&str, &[(&str, i64)])] = &[
+        (INSERT, &[(":a", 0)]),
+        ("CREATE TABLE t (a INTEGER PRIMARY KEY, b INTEGER)", &[]),
+        (INSERT, &[(":a", 1), (":b", 10)]),
+        // A parameter that is not given is null, and not what it was.
+        (INSERT, &[(":a", 2)]),
+        (INSERT, &[(":b", 30)]),
+        // One that fails runs again.
+        (INSERT, &[(":a", 1), (":b", 11)]),
+        (INSERT, &[(":none", 1)]),
+        ("SELECT a FROM t", &[]),
+        ("SELECT a FROM t", &[]),
+        ("COMMIT", &[]),
+        ("COMMIT", &[]),
+        (UPDATE, &[(":a", 1)]),
+        (INSERT, &[(":a", 4), (":b", 40)]),
+        // The tables change under it.
+        ("ALTER TABLE t ADD COLUMN c", &[]),
+        (INSERT, &[(":a", 5), (":b", 50)]),
+        (UPDATE, &[(":a", 4)]),
+        // More than are kept, round after round.
+        ("UPDATE t SET b = b + 1", &[]),
+        ("UPDATE t SET b = b + 2", &[]),
+        ("UPDATE t SET b = b + 3", &[]),
+        ("UPDATE t SET b = b + 4", &[]),
+        ("UPDATE t SET b = b + 5", &[]),
+        ("UPDATE t SET b = b + 6", &[]),
+        ("UPDATE t SET b = b + 7", &[]),
+        ("UPDATE t SET b = b + 8", &[]),
+        ("UPDATE t SET b = b + 9", &[]),
+        (INSERT, &[(":a", 6), (":b", 60)]),
+        ("UPDATE t SET b = b + 1", &[]),
+        (" UPDATE t SET b = b + 1 ", &[]),
+    ];
+    let (answers, rows) = after(statements, true).await;
+    assert_eq!((answers.clone(), rows.clone()), after(statements, false).await);
+    let refused = answers.iter().filter(|answer| answer.contains("TransactionControl")).count();
+    assert_eq!((refused, rows.as_str()), (2, "1:57 2:null 3:78 4:87 5:98 6:62"), "{answers:#?}");
+}
+
+#[tokio::test]
+async fn a_statement_kept_at_hand_is_refused_when_the_transaction_has_ended() {
+    let model = SqliteModel::in_memory().await.unwrap();
+    let made =
+        model.transact(|tx| tx.execute_batch("CREATE TABLE t (a INTEGER PRIMARY KEY)").map_err(ModelError::failed));
+    made.await.unwrap();
+    let ended = model.transact(|tx| {
+        let insert = "INSERT OR ROLLBACK INTO t VALUES (?1)";
+        tx.execute(insert, [1]).map_err(ModelError::failed)?;
+        tx.execute(insert, [1]).unwrap_err();
+        let refused = tx.execute(insert, [2]).unwrap_err().to_string();
+        assert!(refused.contains("rolled the transaction back"), "{refused}");
+        let refused = tx.query_row("SELECT 1", [], |_| Ok(())).unwrap_err().to_string();
+        assert!(refused.contains("rolled the transaction back"), "{refused}");
+        Ok(())
+    });
+    ended.await.unwrap_err();
+    let count =
+        |connection: &rusqlite::Connection| connection.query_row("SELECT count(*) FROM t", [], |row| row.get(0));
+    assert_eq!(model.query::<i64, _>(count).await.unwrap(), 0);
+}
+
 const CHILD: &str = "ES_SQLITE_READ_MODEL_CHILD";
 
 /// Not a fact of its own: what the next test kills. Without the variable it has nothing to do.
