@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use es_conformance::bank::AccountEvent;
 use es_framework::{
-    Event, ExpectedVersion, ModelError, Position, Projection, Projector, ReadModel as _, Recorded, RunError,
-    RunningState, Store,
+    BoxError, CandidateEvent, DecodeError, EncodeError, Event, EventType, ExpectedVersion, ModelError, PAGE_EVENTS,
+    Position, Projection, Projector, ReadModel as _, Recorded, RunError, RunningState, Store, StoredEvent,
 };
 use es_sqlite::rusqlite::{self, params};
 use es_sqlite::{Durability, SqliteModel, SqliteStore, SqliteTx};
@@ -350,6 +350,136 @@ async fn a_statement_kept_at_hand_is_refused_when_the_transaction_has_ended() {
     let count =
         |connection: &rusqlite::Connection| connection.query_row("SELECT count(*) FROM t", [], |row| row.get(0));
     assert_eq!(model.query::<i64, _>(count).await.unwrap(), 0);
+}
+
+/// Events that tell how far they were decoded.
+#[derive(Debug)]
+struct Seen(AccountEvent);
+
+static DECODED: AtomicU64 = AtomicU64::new(0);
+
+impl Event for Seen {
+    fn names() -> Vec<&'static str> {
+        AccountEvent::names()
+    }
+    fn event_types() -> Vec<Arc<EventType>> {
+        AccountEvent::event_types()
+    }
+    fn encode(&self) -> Result<CandidateEvent, EncodeError> {
+        self.0.encode()
+    }
+    fn decode(stored: &StoredEvent) -> Result<Self, DecodeError> {
+        DECODED.fetch_max(stored.position.get(), Ordering::SeqCst);
+        AccountEvent::decode(stored).map(Self)
+    }
+}
+
+/// Writes down each event and the checkpoint it finds; at an amount of 7 it waits until it may go on, and at 13 it refuses.
+struct Slow {
+    waits: mpsc::Sender<()>,
+    may_go_on: Mutex<mpsc::Receiver<()>>,
+}
+
+impl Projector for Slow {
+    type Event = Seen;
+    type Model = SqliteModel;
+    type Error = BoxError;
+    const NAME: &'static str = "slow";
+
+    fn prepare(&self, tx: &mut SqliteTx<'_>) -> Result<(), BoxError> {
+        Ok(tx.execute_batch("CREATE TABLE IF NOT EXISTS seen (position INTEGER PRIMARY KEY, checkpoint INTEGER)")?)
+    }
+
+    fn project(&self, event: &Recorded<Seen>, tx: &mut SqliteTx<'_>) -> Result<(), BoxError> {
+        let position = event.position().get();
+        let decoded = DECODED.load(Ordering::SeqCst);
+        assert!(decoded <= position + 2 * PAGE_EVENTS as u64, "{decoded} are decoded at {position}");
+        match event.event().0 {
+            AccountEvent::Deposited { cents: 7 } => {
+                self.waits.send(())?;
+                self.may_go_on.lock().unwrap().recv_timeout(PATIENCE)?;
+            }
+            AccountEvent::Deposited { cents: 13 } => return Err("thirteen".into()),
+            _ => {}
+        }
+        let insert = "INSERT INTO seen VALUES (?1, (SELECT position FROM projection_checkpoints))";
+        tx.execute(insert, [event.position().as_i64()])?;
+        Ok(())
+    }
+}
+
+/// A slow projector, with what it says and what it waits for.
+fn slow() -> (Slow, mpsc::Receiver<()>, mpsc::Sender<()>) {
+    let ((waits, waiting), (go_on, may_go_on)) = (mpsc::channel(), mpsc::channel());
+    (Slow { waits, may_go_on: Mutex::new(may_go_on) }, waiting, go_on)
+}
+
+async fn number(model: &SqliteModel, sql: &'static str) -> u64 {
+    let number = model.query(move |connection| connection.query_row(sql, [], |row| row.get::<_, i64>(0)));
+    number.await.unwrap().cast_unsigned()
+}
+
+async fn decoded_beyond(position: u64) {
+    let decoded = async {
+        while DECODED.load(Ordering::SeqCst) <= position {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, decoded).await.expect("the next batch is decoded meanwhile");
+}
+
+/// Of a projection that has caught up, what is written during a transaction shares the next.
+async fn live_events_share_a_transaction() {
+    let store = SqliteStore::in_memory().await.unwrap();
+    let model = SqliteModel::in_memory().await.unwrap();
+    let (projector, waiting, go_on) = slow();
+    let running = Projection::new(&store, projector, model.clone()).start().await.unwrap();
+    let first = deposit(&store, "alice", [1]).await;
+    running.wait_for(first, PATIENCE).await.unwrap();
+    deposit(&store, "alice", [7]).await;
+    tokio::task::spawn_blocking(move || waiting.recv_timeout(PATIENCE)).await.unwrap().unwrap();
+    let mut last = Position::ZERO;
+    for _ in 0..50 {
+        last = deposit(&store, "alice", [1]).await;
+    }
+    go_on.send(()).unwrap();
+    running.wait_for(last, PATIENCE).await.unwrap();
+    assert_eq!(number(&model, "SELECT count(DISTINCT checkpoint) FROM seen WHERE position > 2").await, 1);
+    running.stop().await.unwrap();
+}
+
+/// While a batch of the past is dealt with the next is decoded, and no more than that one. Stopping and failing know
+/// nothing of it. Told in one test, for what is decoded is counted in one place.
+#[tokio::test]
+async fn h6_what_is_decoded_ahead_takes_no_effect() {
+    live_events_share_a_transaction().await;
+
+    let page = PAGE_EVENTS as u64;
+    let store = SqliteStore::in_memory().await.unwrap();
+    let model = SqliteModel::in_memory().await.unwrap();
+    let seen = "SELECT count(*) FROM seen";
+    deposit(&store, "alice", [7].into_iter().chain(vec![1; 4 * PAGE_EVENTS])).await;
+    let (projector, _waiting, go_on) = slow();
+    let running = Projection::new(&store, projector, model.clone()).start().await.unwrap();
+    decoded_beyond(page).await;
+    // Asked to stop while the first batch is under way, and the second decoded.
+    let (stopped, ()) = tokio::join!(running.stop(), async { go_on.send(()).unwrap() });
+    assert_eq!((stopped.unwrap().get(), number(&model, seen).await), (page, page));
+
+    // The error of a batch comes before that of the one ahead, which cannot be decoded.
+    let bad = deposit(&store, "alice", vec![1; PAGE_EVENTS - 3].into_iter().chain([7, 13, 1])).await.get() - 1;
+    let unreadable = CandidateEvent::new("account.deposited", "no such payload, and far too long for one").unwrap();
+    store.open_stream("account-alice").unwrap().write(unreadable, ExpectedVersion::Any).await.unwrap();
+    let (projector, _waiting, go_on) = slow();
+    let running = Projection::new(&store, projector, model.clone()).start().await.unwrap();
+    decoded_beyond(bad + 1).await;
+    // Once more when those before it are dealt with again.
+    go_on.send(()).unwrap();
+    go_on.send(()).unwrap();
+    let error = running.finished().await.unwrap_err();
+    let RunError::Model(ModelError::Refused { position, .. }) = &*error else { panic!("{error:?}") };
+    assert_eq!((position.get(), running.position().get()), (bad, bad - 1));
+    assert_eq!(number(&model, seen).await, bad - 1);
 }
 
 const CHILD: &str = "ES_SQLITE_READ_MODEL_CHILD";
