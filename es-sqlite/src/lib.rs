@@ -49,6 +49,7 @@ mod snapshots;
 mod store;
 mod streams;
 mod transact;
+mod wal;
 mod worker;
 mod writer;
 
