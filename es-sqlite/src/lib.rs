@@ -50,6 +50,7 @@ mod snapshots;
 mod store;
 mod streams;
 mod transact;
+mod wal;
 mod worker;
 mod writer;
 

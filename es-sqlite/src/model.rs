@@ -161,21 +161,36 @@ impl Drop for QueryOnly<'_> {
 /// The runner begins and ends it, together with the checkpoint: statements that would do so are refused.
 pub struct SqliteTx<'t> {
     connection: &'t Connection,
+    /// The statements run last, the newest at the end: see [`SqliteTx::run`].
+    kept: Vec<Kept<'t>>,
 }
+
+/// A statement that was looked at already and is at hand until the transaction ends.
+struct Kept<'t> {
+    sql: Box<str>,
+    statement: CachedStatement<'t>,
+}
+
+/// The statements that a transaction keeps at hand: few enough to look through them, enough for one a kind of event.
+const KEPT: usize = 8;
 
 /// Why a statement was refused.
 #[derive(Debug, thiserror::Error)]
 #[error("a projector cannot begin or end transactions: its runner does, together with the checkpoint")]
 struct TransactionControl;
 
-impl SqliteTx<'_> {
+impl<'t> SqliteTx<'t> {
+    pub(crate) fn new(connection: &'t Connection) -> Self {
+        Self { connection, kept: Vec::new() }
+    }
+
     /// Runs a statement, prepared once and kept, and answers how many rows it changed.
     ///
     /// # Errors
     ///
     /// What SQLite says; a statement that would begin or end a transaction is refused.
     pub fn execute(&mut self, sql: &str, params: impl Params) -> rusqlite::Result<usize> {
-        self.prepare(sql)?.execute(params)
+        self.run(sql, |statement| statement.execute(params))
     }
 
     /// Outside of the transaction every statement would stay, the checkpoint too, and what came before would be lost.
@@ -213,7 +228,7 @@ impl SqliteTx<'_> {
         params: impl Params,
         map: impl FnOnce(&Row<'_>) -> rusqlite::Result<T>,
     ) -> rusqlite::Result<T> {
-        self.prepare(sql)?.query_row(params, map)
+        self.run(sql, |statement| statement.query_row(params, map))
     }
 
     /// Prepares a statement once and keeps it.
@@ -223,9 +238,37 @@ impl SqliteTx<'_> {
     /// As for [`Self::execute`].
     pub fn prepare(&mut self, sql: &str) -> rusqlite::Result<CachedStatement<'_>> {
         self.refuse_ended()?;
+        self.take(sql).map(|kept| kept.statement)
+    }
+
+    /// Runs a statement and keeps it at hand for the next time, as a projector that runs one for every event does: the
+    /// way through the connection's cache costs 1,400 instructions beside the 3,300 of an upsert, this one 350.
+    fn run<T>(
+        &mut self,
+        sql: &str,
+        run: impl FnOnce(&mut CachedStatement<'t>) -> rusqlite::Result<T>,
+    ) -> rusqlite::Result<T> {
+        self.refuse_ended()?;
+        // Taken out while it runs: after a panic it goes back to the connection's cache, which takes its parameters away.
+        let mut statement = self.take(sql)?;
+        let answer = run(&mut statement.statement);
+        // Else a parameter that the next one does not name would have this one's value.
+        statement.statement.clear_bindings();
+        if self.kept.len() == KEPT {
+            self.kept.remove(0);
+        }
+        self.kept.push(statement);
+        answer
+    }
+
+    /// A statement that a projector may run, from those at hand if it is there.
+    fn take(&mut self, sql: &str) -> rusqlite::Result<Kept<'t>> {
+        if let Some(at) = self.kept.iter().rposition(|kept| *kept.sql == *sql) {
+            return Ok(self.kept.remove(at));
+        }
         let statement = self.connection.prepare_cached(sql)?;
         refuse_control(statement.readonly(), statement.column_count())?;
-        Ok(statement)
+        Ok(Kept { sql: sql.into(), statement })
     }
 }
 
@@ -265,7 +308,7 @@ impl ReadModel for SqliteModel {
         T: Send + 'static,
         F: for<'t> FnOnce(&mut SqliteTx<'t>) -> Result<T, ModelError> + Send + 'static,
     {
-        self.in_transaction(move |connection| body(&mut SqliteTx { connection })).await
+        self.in_transaction(move |connection| body(&mut SqliteTx::new(connection))).await
     }
 
     fn checkpoint(tx: &mut SqliteTx<'_>, name: &ProjectionName) -> Result<Option<Checkpoint>, ModelError> {

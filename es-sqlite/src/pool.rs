@@ -160,7 +160,7 @@ impl Shared {
     fn open(self: Arc<Self>) {
         let Self { path, purpose, settings, .. } = &*self;
         busy::allow(settings.write_timeout);
-        match open::file(path, *purpose, settings.durability, settings.cache_bytes) {
+        match open::file(path, *purpose, settings.durability, settings.reader_cache_bytes()) {
             Ok(connection) => {
                 let worker = Worker::of(connection, settings.write_timeout);
                 let shared = Arc::clone(&self);

@@ -5,7 +5,9 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use super::codec::CodecError;
-use crate::store::{CandidateEvent, EventId, EventType, Metadata, Position, StoredEvent, StreamId, Timestamp, Version};
+use crate::store::{
+    CandidateEvent, EventId, EventType, Mark, Metadata, Position, StoredEvent, StreamId, Timestamp, Version,
+};
 
 /// An event as a Rust type; derive it with [`#[derive(Event)]`](derive@crate::Event).
 ///
@@ -243,6 +245,11 @@ impl<E> Recorded<E> {
     /// Its metadata, if any.
     pub fn metadata(&self) -> Option<&Metadata> {
         self.stored.metadata.as_ref()
+    }
+
+    /// Its position and checksum, by which a checkpoint names it.
+    pub(crate) fn mark(&self) -> Mark {
+        Mark { position: self.stored.position, checksum: self.stored.checksum }
     }
 
     /// The event alone.

@@ -1,5 +1,6 @@
 //! The one runner of all projections.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -11,8 +12,7 @@ use super::projector::Projector;
 use super::running::{Progress, Running, RunningState};
 use crate::domain::{DecodeError, Event, Recorded};
 use crate::store::{
-    ErrorKind, Filter, InvalidName, Mark, Position, ProjectionName, Read, Store, StoreError, StoredEvent, StreamId,
-    Watch,
+    ErrorKind, Filter, InvalidName, Mark, Position, ProjectionName, Read, Store, StoreError, StreamId, Stretch, Watch,
 };
 
 /// A projector, the log it reads and the model it writes, ready to run.
@@ -130,13 +130,13 @@ impl<P: Projector> Projection<P> {
     ///
     /// [`RunError`] if it cannot begin. What happens later is said by the handle.
     pub async fn start(self) -> Result<Running, RunError> {
-        let (run, checkpoint) = self.begin().await?;
+        let (run, feed, checkpoint) = self.begin().await?;
         let position = position_of(checkpoint.as_ref());
         let (progress, seen) = watch::channel(Progress::new(position));
         let (stop, stopping) = watch::channel(false);
         let span = tracing::info_span!("projection", name = run.name.as_str());
         let name = run.name.clone();
-        tokio::spawn(run.run_until_stopped(checkpoint, progress, stopping).instrument(span));
+        tokio::spawn(run.run_until_stopped(feed, checkpoint, progress, stopping).instrument(span));
         Ok(Running::new(name, seen, stop))
     }
 
@@ -150,23 +150,20 @@ impl<P: Projector> Projection<P> {
     ///
     /// A dropped future leaves the checkpoint where the last whole batch ended.
     pub async fn catch_up(self) -> Result<Position, RunError> {
-        let (mut run, mut checkpoint) = self.begin().await?;
+        let (mut run, mut feed, mut checkpoint) = self.begin().await?;
         let head = run.store.engine().read(Read { events: 0, ..Read::new(StreamId::all()) }).await?.head;
         let mut seen = checkpoint.map_or(0, |at| at.position.get());
         while seen < head {
-            let Some(stretch) = run.watch.next_stretch().await else { break };
-            let stretch = stretch?;
-            seen = stretch.upto;
-            if let Some(mark) = stretch.mark {
-                let to = Checkpoint::new(run.store.id(), mark);
-                run.deal_with(stretch.events, &mut checkpoint, to).await?;
-            }
+            let Some(batch) = feed.next().await else { break };
+            let batch = batch?;
+            seen = batch.upto;
+            feed.meanwhile(run.deal_with(batch, &mut checkpoint)).await?;
         }
         run.model.settle(&run.name).await?;
-        Ok(checkpoint.map_or(Position::ZERO, |at| at.position))
+        Ok(position_of(checkpoint.as_ref()))
     }
 
-    async fn begin(self) -> Result<(Run<P>, Option<Checkpoint>), RunError> {
+    async fn begin(self) -> Result<(Run<P>, Feed<P::Event>, Option<Checkpoint>), RunError> {
         let Self { store, projector, model, name, filter } = self;
         let name = ProjectionName::new(name)?;
         let wanted = filter.types(P::Event::names());
@@ -186,7 +183,7 @@ impl<P: Projector> Projection<P> {
         let after = checkpoint.map_or(Position::ZERO, |at| at.position);
         let watch = store.all().watch().after(after).filter(wanted.clone()).await?;
         debug!(name = name.as_str(), after = after.get(), "projection begins");
-        Ok((Run { store, name, projector, model, wanted, watch }, checkpoint))
+        Ok((Run { store, name, projector, model, wanted }, Feed::new(watch), checkpoint))
     }
 }
 
@@ -218,17 +215,17 @@ struct Run<P: Projector> {
     projector: Arc<P>,
     model: P::Model,
     wanted: Filter,
-    watch: Watch,
 }
 
 impl<P: Projector> Run<P> {
     async fn run_until_stopped(
         mut self,
+        mut feed: Feed<P::Event>,
         mut checkpoint: Option<Checkpoint>,
         progress: watch::Sender<Progress>,
         mut stopping: watch::Receiver<bool>,
     ) {
-        let outcome = self.until_stopped(&mut checkpoint, &progress, &mut stopping).await;
+        let outcome = self.until_stopped(&mut feed, &mut checkpoint, &progress, &mut stopping).await;
         let outcome = match (outcome, self.model.settle(&self.name).await) {
             (Ok(()), Err(error)) => Err(error.into()),
             (outcome, _) => outcome,
@@ -247,43 +244,33 @@ impl<P: Projector> Run<P> {
 
     async fn until_stopped(
         &mut self,
+        feed: &mut Feed<P::Event>,
         checkpoint: &mut Option<Checkpoint>,
         progress: &watch::Sender<Progress>,
         stopping: &mut watch::Receiver<bool>,
     ) -> Result<(), RunError> {
         loop {
-            let stretch = tokio::select! {
+            let batch = tokio::select! {
                 biased;
                 // A handle that was dropped stops the projection too.
                 _ = stopping.wait_for(|stop| *stop) => return Ok(()),
-                stretch = self.watch.next_stretch() => stretch,
+                batch = feed.next() => batch,
             };
-            let Some(stretch) = stretch else { return Ok(()) };
-            let stretch = stretch?;
-            if let Some(mark) = stretch.mark {
-                let to = Checkpoint::new(self.store.id(), mark);
-                self.deal_with(stretch.events, checkpoint, to).await?;
-            }
-            let position = checkpoint.map_or(Position::ZERO, |at| at.position);
-            let state = if stretch.caught_up { RunningState::Live } else { RunningState::CatchingUp };
+            let Some(batch) = batch else { return Ok(()) };
+            let batch = batch?;
+            let state = if batch.caught_up { RunningState::Live } else { RunningState::CatchingUp };
+            feed.meanwhile(self.deal_with(batch, checkpoint)).await?;
+            let position = position_of(checkpoint.as_ref());
             progress.send_modify(|progress| progress.reached(position, state));
         }
     }
 
     /// Changes the model by a batch of events and moves the checkpoint, in one transaction. If an event of the batch cannot
     /// be dealt with, those before it are all the same, so that the checkpoint stands right before it.
-    async fn deal_with(
-        &mut self,
-        events: Vec<StoredEvent>,
-        checkpoint: &mut Option<Checkpoint>,
-        to: Checkpoint,
-    ) -> Result<(), RunError> {
-        if position_of(checkpoint.as_ref()) >= to.position {
-            return Ok(());
-        }
-        let places = events.iter().map(|event| Mark { position: event.position, checksum: event.checksum });
-        let places: Vec<_> = places.collect();
-        let (events, unreadable) = decode::<P::Event>(events);
+    async fn deal_with(&mut self, batch: Batch<P::Event>, checkpoint: &mut Option<Checkpoint>) -> Result<(), RunError> {
+        let Batch { events, unreadable, mark, .. } = batch;
+        let Some(mark) = mark.filter(|mark| mark.position > position_of(checkpoint.as_ref())) else { return Ok(()) };
+        let to = Checkpoint::new(self.store.id(), mark);
         let events = Arc::new(events);
         let Err(error) = (match unreadable {
             None => self.step(&events, events.len(), checkpoint, to).await,
@@ -301,8 +288,8 @@ impl<P: Projector> Run<P> {
         };
         self.recover(*checkpoint).await?;
         let before = events.iter().take_while(|event| event.position() < failed_at).count();
-        if let Some(last) = before.checked_sub(1).and_then(|last| places.get(last)) {
-            self.step(&events, before, checkpoint, Checkpoint::new(self.store.id(), *last)).await?;
+        if let Some(last) = before.checked_sub(1).and_then(|last| events.get(last)) {
+            self.step(&events, before, checkpoint, Checkpoint::new(self.store.id(), last.mark())).await?;
         }
         Err(error)
     }
@@ -351,10 +338,9 @@ impl<P: Projector> Run<P> {
         let mut watch = self.store.all().watch().after(position_of(checkpoint.as_ref())).filter(wanted).await?;
         while position_of(checkpoint.as_ref()) < upto.position {
             let Some(stretch) = watch.next_stretch().await else { break };
-            let stretch = stretch?;
-            let Some(mark) = stretch.mark else { continue };
+            let Batch { events, unreadable, mark, .. } = Batch::<P::Event>::of(stretch?);
+            let Some(mark) = mark else { continue };
             let to = if mark.position < upto.position { Checkpoint::new(self.store.id(), mark) } else { upto };
-            let (events, unreadable) = decode::<P::Event>(stretch.events);
             if let Some(error) = unreadable {
                 return Err(error.into());
             }
@@ -368,14 +354,80 @@ fn position_of(checkpoint: Option<&Checkpoint>) -> Position {
     checkpoint.map_or(Position::ZERO, |at| at.position)
 }
 
-/// The events up to the first that cannot be decoded, and why that one cannot.
-fn decode<E: Event>(events: Vec<StoredEvent>) -> (Vec<Recorded<E>>, Option<DecodeError>) {
-    let mut decoded = Vec::with_capacity(events.len());
-    for event in events {
-        match Recorded::decode(event) {
-            Ok(event) => decoded.push(event),
-            Err(error) => return (decoded, Some(error)),
+/// A stretch of the log, decoded.
+struct Batch<E> {
+    /// The events up to the first that cannot be decoded.
+    events: Vec<Recorded<E>>,
+    /// Why that one cannot.
+    unreadable: Option<DecodeError>,
+    /// The place up to which everything was looked at.
+    upto: u64,
+    /// The last event at or below `upto`.
+    mark: Option<Mark>,
+    /// Whether the log held nothing more.
+    caught_up: bool,
+}
+
+impl<E: Event> Batch<E> {
+    fn of(stretch: Stretch) -> Self {
+        let Stretch { events: stored, upto, mark, caught_up } = stretch;
+        let mut events = Vec::with_capacity(stored.len());
+        let mut unreadable = None;
+        for event in stored {
+            match Recorded::decode(event) {
+                Ok(event) => events.push(event),
+                Err(error) => {
+                    unreadable = Some(error);
+                    break;
+                }
+            }
         }
+        Self { events, unreadable, upto, mark, caught_up }
     }
-    (decoded, None)
+}
+
+/// Where the batches come from, in order.
+struct Feed<E> {
+    watch: Watch,
+    /// What came next while the batch before it was dealt with.
+    ahead: Option<Result<Batch<E>, StoreError>>,
+    /// Whether there was nothing after the batch that was answered last.
+    caught_up: bool,
+}
+
+impl<E: Event> Feed<E> {
+    fn new(watch: Watch) -> Self {
+        Self { watch, ahead: None, caught_up: false }
+    }
+
+    /// The next batch, when there is one; [`None`] after an error was said. Nothing is lost when the future is dropped.
+    async fn next(&mut self) -> Option<Result<Batch<E>, StoreError>> {
+        let next = match self.ahead.take() {
+            Some(ahead) => Some(ahead),
+            None => self.watch.next_stretch().await.map(|stretch| stretch.map(Batch::of)),
+        };
+        if let Some(Ok(batch)) = &next {
+            self.caught_up = batch.caught_up;
+        }
+        next
+    }
+
+    /// Deals with the batch that was answered last, to its end, and takes and decodes the next one meanwhile, but no more
+    /// than that one. So the log's reader, the decoding and the model's transaction are busy at the same time: of the 8,800
+    /// instructions that an event costs until it is a row in a table, they have 4,300, 800 and 3,700.
+    ///
+    /// Not once it has caught up: the next batch would be the first event that is written, and a transaction its own,
+    /// while all that is written during a transaction can share the next.
+    async fn meanwhile<T>(&mut self, dealing: impl Future<Output = T>) -> T {
+        let mut dealing = pin!(dealing);
+        if !self.caught_up {
+            tokio::select! {
+                // This first, so that it is under way while the next batch is decoded.
+                biased;
+                done = &mut dealing => return done,
+                next = self.next() => self.ahead = next,
+            }
+        }
+        dealing.await
+    }
 }

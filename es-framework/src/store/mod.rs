@@ -54,4 +54,5 @@ pub use reader::{AsOf, Reader, Reading};
 pub use snapshot::Snapshot;
 pub use stream::{Stream, StreamMetrics};
 pub use time::{Clock, SystemClock, Timestamp};
+pub(crate) use watch::Stretch;
 pub use watch::{Watch, Watcher};

@@ -400,3 +400,13 @@ async fn a_read_models_failure_or_panic_writes_nothing_and_harms_no_append() {
     assert_eq!(texts(&all(&store).await), ["a", "b"]);
     store.close().await.unwrap();
 }
+
+#[tokio::test]
+async fn a_reader_keeps_a_quarter_of_the_writers_pages() {
+    let (_folder, path) = folder();
+    let store = SqliteStore::builder().cache_bytes(8 << 20).open(&path).await.unwrap();
+    let kept = |connection: &rusqlite::Connection| connection.pragma_query_value(None, "cache_size", |row| row.get(0));
+    let (writer, reader): (i64, i64) = (on_writer(&store, kept).await, store.read_model().query(kept).await.unwrap());
+    assert_eq!((writer, reader), (-8_192, -2_048));
+    store.close().await.unwrap();
+}

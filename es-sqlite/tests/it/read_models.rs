@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use es_conformance::bank::AccountEvent;
 use es_framework::{
-    Event, ExpectedVersion, ModelError, Position, Projection, Projector, ReadModel as _, Recorded, RunError,
-    RunningState, Store,
+    BoxError, CandidateEvent, DecodeError, EncodeError, Event, EventType, ExpectedVersion, ModelError, PAGE_EVENTS,
+    Position, Projection, Projector, ReadModel as _, Recorded, RunError, RunningState, Store, StoredEvent,
 };
 use es_sqlite::rusqlite::{self, params};
 use es_sqlite::{Durability, SqliteModel, SqliteStore, SqliteTx};
@@ -258,6 +258,228 @@ async fn a_read_model_in_the_logs_file_cannot_change_the_log() {
         deposit(&store, "alice", [1]).await;
         store.close().await.unwrap();
     }
+}
+
+/// What stands in table `t`, after some statements run one way or the other.
+async fn after(
+    statements: &'static [(&'static str, &'static [(&'static str, i64)])],
+    kept: bool,
+) -> (Vec<String>, String) {
+    let model = SqliteModel::in_memory().await.unwrap();
+    let answers = model.transact(move |tx| {
+        let mut run = |sql: &str, params: &[(&str, i64)]| {
+            let params: Vec<_> = params.iter().map(|(name, value)| (*name, value as &dyn rusqlite::ToSql)).collect();
+            if kept { tx.execute(sql, &*params) } else { tx.prepare(sql)?.execute(&*params) }
+        };
+        // From a buffer that is written over: a statement is not known by where its text stands.
+        let mut buffer = String::new();
+        let answers = statements.iter().map(|(sql, params)| {
+            buffer.clear();
+            buffer.push_str(sql);
+            format!("{:?}", run(&buffer, params))
+        });
+        Ok(answers.collect::<Vec<_>>())
+    });
+    let answers = answers.await.unwrap();
+    let rows = "SELECT group_concat(a || ':' || coalesce(b, 'null'), ' ') FROM (SELECT * FROM t ORDER BY a)";
+    (answers, model.query(move |connection| connection.query_row(rows, [], |row| row.get(0))).await.unwrap())
+}
+
+/// The way past the connection's cache (`SqliteTx::run`) changes nothing but the time it takes.
+#[tokio::test]
+async fn statements_kept_at_hand_do_what_others_do() {
+    const INSERT: &str = "INSERT INTO t (a, b) VALUES (:a, :b)";
+    const UPDATE: &str = "UPDATE t SET b = b + 1 WHERE a > :a";
+    let statements: &[(&str, &[(&str, i64)])] = &[
+        (INSERT, &[(":a", 0)]),
+        ("CREATE TABLE t (a INTEGER PRIMARY KEY, b INTEGER)", &[]),
+        (INSERT, &[(":a", 1), (":b", 10)]),
+        // A parameter that is not given is null, and not what it was.
+        (INSERT, &[(":a", 2)]),
+        (INSERT, &[(":b", 30)]),
+        // One that fails runs again.
+        (INSERT, &[(":a", 1), (":b", 11)]),
+        (INSERT, &[(":none", 1)]),
+        ("SELECT a FROM t", &[]),
+        ("SELECT a FROM t", &[]),
+        ("COMMIT", &[]),
+        ("COMMIT", &[]),
+        (UPDATE, &[(":a", 1)]),
+        (INSERT, &[(":a", 4), (":b", 40)]),
+        // The tables change under it.
+        ("ALTER TABLE t ADD COLUMN c", &[]),
+        (INSERT, &[(":a", 5), (":b", 50)]),
+        (UPDATE, &[(":a", 4)]),
+        // More than are kept, round after round.
+        ("UPDATE t SET b = b + 1", &[]),
+        ("UPDATE t SET b = b + 2", &[]),
+        ("UPDATE t SET b = b + 3", &[]),
+        ("UPDATE t SET b = b + 4", &[]),
+        ("UPDATE t SET b = b + 5", &[]),
+        ("UPDATE t SET b = b + 6", &[]),
+        ("UPDATE t SET b = b + 7", &[]),
+        ("UPDATE t SET b = b + 8", &[]),
+        ("UPDATE t SET b = b + 9", &[]),
+        (INSERT, &[(":a", 6), (":b", 60)]),
+        ("UPDATE t SET b = b + 1", &[]),
+        (" UPDATE t SET b = b + 1 ", &[]),
+    ];
+    let (answers, rows) = after(statements, true).await;
+    assert_eq!((answers.clone(), rows.clone()), after(statements, false).await);
+    let refused = answers.iter().filter(|answer| answer.contains("TransactionControl")).count();
+    assert_eq!((refused, rows.as_str()), (2, "1:57 2:null 3:78 4:87 5:98 6:62"), "{answers:#?}");
+}
+
+#[tokio::test]
+async fn a_statement_kept_at_hand_is_refused_when_the_transaction_has_ended() {
+    let model = SqliteModel::in_memory().await.unwrap();
+    let made =
+        model.transact(|tx| tx.execute_batch("CREATE TABLE t (a INTEGER PRIMARY KEY)").map_err(ModelError::failed));
+    made.await.unwrap();
+    let ended = model.transact(|tx| {
+        let insert = "INSERT OR ROLLBACK INTO t VALUES (?1)";
+        tx.execute(insert, [1]).map_err(ModelError::failed)?;
+        tx.execute(insert, [1]).unwrap_err();
+        let refused = tx.execute(insert, [2]).unwrap_err().to_string();
+        assert!(refused.contains("rolled the transaction back"), "{refused}");
+        let refused = tx.query_row("SELECT 1", [], |_| Ok(())).unwrap_err().to_string();
+        assert!(refused.contains("rolled the transaction back"), "{refused}");
+        Ok(())
+    });
+    ended.await.unwrap_err();
+    let count =
+        |connection: &rusqlite::Connection| connection.query_row("SELECT count(*) FROM t", [], |row| row.get(0));
+    assert_eq!(model.query::<i64, _>(count).await.unwrap(), 0);
+}
+
+/// Events that tell how far they were decoded.
+#[derive(Debug)]
+struct Seen(AccountEvent);
+
+static DECODED: AtomicU64 = AtomicU64::new(0);
+
+impl Event for Seen {
+    fn names() -> Vec<&'static str> {
+        AccountEvent::names()
+    }
+    fn event_types() -> Vec<Arc<EventType>> {
+        AccountEvent::event_types()
+    }
+    fn encode(&self) -> Result<CandidateEvent, EncodeError> {
+        self.0.encode()
+    }
+    fn decode(stored: &StoredEvent) -> Result<Self, DecodeError> {
+        DECODED.fetch_max(stored.position.get(), Ordering::SeqCst);
+        AccountEvent::decode(stored).map(Self)
+    }
+}
+
+/// Writes down each event and the checkpoint it finds; at an amount of 7 it waits until it may go on, and at 13 it refuses.
+struct Slow {
+    waits: mpsc::Sender<()>,
+    may_go_on: Mutex<mpsc::Receiver<()>>,
+}
+
+impl Projector for Slow {
+    type Event = Seen;
+    type Model = SqliteModel;
+    type Error = BoxError;
+    const NAME: &'static str = "slow";
+
+    fn prepare(&self, tx: &mut SqliteTx<'_>) -> Result<(), BoxError> {
+        Ok(tx.execute_batch("CREATE TABLE IF NOT EXISTS seen (position INTEGER PRIMARY KEY, checkpoint INTEGER)")?)
+    }
+
+    fn project(&self, event: &Recorded<Seen>, tx: &mut SqliteTx<'_>) -> Result<(), BoxError> {
+        let position = event.position().get();
+        let decoded = DECODED.load(Ordering::SeqCst);
+        assert!(decoded <= position + 2 * PAGE_EVENTS as u64, "{decoded} are decoded at {position}");
+        match event.event().0 {
+            AccountEvent::Deposited { cents: 7 } => {
+                self.waits.send(())?;
+                self.may_go_on.lock().unwrap().recv_timeout(PATIENCE)?;
+            }
+            AccountEvent::Deposited { cents: 13 } => return Err("thirteen".into()),
+            _ => {}
+        }
+        let insert = "INSERT INTO seen VALUES (?1, (SELECT position FROM projection_checkpoints))";
+        tx.execute(insert, [event.position().as_i64()])?;
+        Ok(())
+    }
+}
+
+/// A slow projector, with what it says and what it waits for.
+fn slow() -> (Slow, mpsc::Receiver<()>, mpsc::Sender<()>) {
+    let ((waits, waiting), (go_on, may_go_on)) = (mpsc::channel(), mpsc::channel());
+    (Slow { waits, may_go_on: Mutex::new(may_go_on) }, waiting, go_on)
+}
+
+async fn number(model: &SqliteModel, sql: &'static str) -> u64 {
+    let number = model.query(move |connection| connection.query_row(sql, [], |row| row.get::<_, i64>(0)));
+    number.await.unwrap().cast_unsigned()
+}
+
+async fn decoded_beyond(position: u64) {
+    let decoded = async {
+        while DECODED.load(Ordering::SeqCst) <= position {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, decoded).await.expect("the next batch is decoded meanwhile");
+}
+
+/// Of a projection that has caught up, what is written during a transaction shares the next.
+async fn live_events_share_a_transaction() {
+    let store = SqliteStore::in_memory().await.unwrap();
+    let model = SqliteModel::in_memory().await.unwrap();
+    let (projector, waiting, go_on) = slow();
+    let running = Projection::new(&store, projector, model.clone()).start().await.unwrap();
+    let first = deposit(&store, "alice", [1]).await;
+    running.wait_for(first, PATIENCE).await.unwrap();
+    deposit(&store, "alice", [7]).await;
+    tokio::task::spawn_blocking(move || waiting.recv_timeout(PATIENCE)).await.unwrap().unwrap();
+    let mut last = Position::ZERO;
+    for _ in 0..50 {
+        last = deposit(&store, "alice", [1]).await;
+    }
+    go_on.send(()).unwrap();
+    running.wait_for(last, PATIENCE).await.unwrap();
+    assert_eq!(number(&model, "SELECT count(DISTINCT checkpoint) FROM seen WHERE position > 2").await, 1);
+    running.stop().await.unwrap();
+}
+
+/// While a batch of the past is dealt with the next is decoded, and no more than that one. Stopping and failing know
+/// nothing of it. Told in one test, for what is decoded is counted in one place.
+#[tokio::test]
+async fn h6_what_is_decoded_ahead_takes_no_effect() {
+    live_events_share_a_transaction().await;
+
+    let page = PAGE_EVENTS as u64;
+    let store = SqliteStore::in_memory().await.unwrap();
+    let model = SqliteModel::in_memory().await.unwrap();
+    let seen = "SELECT count(*) FROM seen";
+    deposit(&store, "alice", [7].into_iter().chain(vec![1; 4 * PAGE_EVENTS])).await;
+    let (projector, _waiting, go_on) = slow();
+    let running = Projection::new(&store, projector, model.clone()).start().await.unwrap();
+    decoded_beyond(page).await;
+    // Asked to stop while the first batch is under way, and the second decoded.
+    let (stopped, ()) = tokio::join!(running.stop(), async { go_on.send(()).unwrap() });
+    assert_eq!((stopped.unwrap().get(), number(&model, seen).await), (page, page));
+
+    // The error of a batch comes before that of the one ahead, which cannot be decoded.
+    let bad = deposit(&store, "alice", vec![1; PAGE_EVENTS - 3].into_iter().chain([7, 13, 1])).await.get() - 1;
+    let unreadable = CandidateEvent::new("account.deposited", "no such payload, and far too long for one").unwrap();
+    store.open_stream("account-alice").unwrap().write(unreadable, ExpectedVersion::Any).await.unwrap();
+    let (projector, _waiting, go_on) = slow();
+    let running = Projection::new(&store, projector, model.clone()).start().await.unwrap();
+    decoded_beyond(bad + 1).await;
+    // Once more when those before it are dealt with again.
+    go_on.send(()).unwrap();
+    go_on.send(()).unwrap();
+    let error = running.finished().await.unwrap_err();
+    let RunError::Model(ModelError::Refused { position, .. }) = &*error else { panic!("{error:?}") };
+    assert_eq!((position.get(), running.position().get()), (bad, bad - 1));
+    assert_eq!(number(&model, seen).await, bad - 1);
 }
 
 const CHILD: &str = "ES_SQLITE_READ_MODEL_CHILD";
