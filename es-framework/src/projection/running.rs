@@ -141,13 +141,15 @@ impl Running {
         let over = |status: &Status| {
             status.position >= position || matches!(status.state, RunningState::Stopped | RunningState::Failed)
         };
-        let waited = tokio::time::timeout(timeout, seen.wait_for(over)).await;
+        // What is answered holds a lock. To ask for the status with it in hand would wait for ever, if the projection
+        // wants to tell its next position just then.
+        let waited = tokio::time::timeout(timeout, seen.wait_for(over)).await.map(drop);
         let status = self.status();
         let (name, reached) = (self.name.clone(), status.position);
         match (reached >= position, status.error, waited) {
             (true, ..) => Ok(()),
             (false, Some(source), _) => Err(WaitError::Failed { name, reached, source }),
-            (false, None, Ok(_)) => Err(WaitError::Stopped { name, reached }),
+            (false, None, Ok(())) => Err(WaitError::Stopped { name, reached }),
             (false, None, Err(_)) => Err(WaitError::TimedOut { name, wanted: position, reached }),
         }
     }
@@ -177,5 +179,41 @@ impl Running {
             Some(error) => Err(error),
             None => Ok(status.position),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::mpsc;
+    use std::thread;
+
+    use super::*;
+
+    /// The two met on a lock once: whoever waited held it while asking for more, and the projection was between.
+    #[test]
+    fn waiting_and_moving_on_do_not_wait_for_each_other() {
+        let (progress, seen) = watch::channel(Progress::new(Position::new(1)));
+        let running = Running::new(ProjectionName::new("busy").unwrap(), seen, watch::channel(false).0);
+        let (done, waited) = mpsc::channel();
+        let stopped = Arc::new(AtomicBool::new(false));
+        let stop = Arc::clone(&stopped);
+        thread::spawn(move || {
+            while !stop.load(Ordering::Relaxed) {
+                progress.send_modify(|progress| progress.reached(Position::new(2), RunningState::Live));
+            }
+        });
+        thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+            runtime.block_on(async {
+                for _ in 0..20_000 {
+                    running.wait_for(Position::new(1), Duration::from_secs(5)).await.unwrap();
+                }
+            });
+            done.send(()).unwrap();
+        });
+        let waited = waited.recv_timeout(Duration::from_secs(20));
+        stopped.store(true, Ordering::Relaxed);
+        waited.expect("both go on");
     }
 }
