@@ -192,6 +192,7 @@ fn watches(options: &Options) -> Vec<Case> {
             .goal(Goal::Below(50.0, 50.0))
             .goal(Goal::Below(99.0, 1_000.0)),
         Case::new("W9", "watch, another process", &watch(5_000, true)).alone().goal(Goal::Below(99.0, 15_000.0)),
+        Case::new("W10", "100 watchers", &watchers(100)).against("1 watcher", &watchers(1)).goal(busy),
         Case::new("W10", "10,000 watchers", &watchers(10_000))
             .against("1 watcher", &watchers(1))
             .goal(busy)
