@@ -14,11 +14,12 @@ use es_framework::{
 
 type Hook<T, E> = Box<dyn Fn(T) -> Pin<Box<dyn Future<Output = Result<T, E>> + Send>> + Send + Sync>;
 
-/// An engine around another, whose writes can be held up, changed or failed.
+/// An engine around another, whose calls can be counted, held up, changed or failed.
 pub struct Meddling {
     inner: Arc<dyn Engine>,
     append: Hook<Append, AppendError>,
     snapshot: Hook<Snapshot, SnapshotError>,
+    read: Hook<Read, StoreError>,
 }
 
 impl Meddling {
@@ -28,6 +29,7 @@ impl Meddling {
             inner: Arc::clone(store.engine()),
             append: Box::new(|append| Box::pin(async { Ok(append) })),
             snapshot: Box::new(|snapshot| Box::pin(async { Ok(snapshot) })),
+            read: Box::new(|read| Box::pin(async { Ok(read) })),
         }
     }
 
@@ -48,6 +50,16 @@ impl Meddling {
         F: Future<Output = Result<Snapshot, SnapshotError>> + Send + 'static,
     {
         self.snapshot = Box::new(move |snapshot| Box::pin(hook(snapshot)));
+        self
+    }
+
+    /// Does this before each page is read.
+    #[must_use]
+    pub fn before_read<F>(mut self, hook: impl Fn(Read) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Result<Read, StoreError>> + Send + 'static,
+    {
+        self.read = Box::new(move |read| Box::pin(hook(read)));
         self
     }
 
@@ -85,6 +97,7 @@ impl Engine for Meddling {
         self.inner.command(key).await
     }
     async fn read(&self, read: Read) -> Result<Page, StoreError> {
+        let read = (self.read)(read).await?;
         self.inner.read(read).await
     }
     async fn load(&self, load: Load) -> Result<Loaded, StoreError> {

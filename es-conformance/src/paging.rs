@@ -2,11 +2,14 @@
 #![expect(missing_docs, reason = "a fact's name says what it checks")]
 
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use es_framework::{Direction, Mark, PAGE_SCAN};
 use futures_core::Stream as _;
 
 use crate::fixture::Fixture;
+use crate::meddling::Meddling;
 use crate::reading::two_streams;
 use crate::support::{
     a_page, event, events_of, id, log, metadata, numbered, p, positions, stream, texts, typed, up_to, v, within, write,
@@ -67,6 +70,28 @@ pub async fn c4_pages_that_are_read_ahead_are_those_read_one_after_the_other(fix
                 assert_eq!(positions(&watched), positions(&one_after_the_other), "watched, {what:?}");
             }
         }
+    }
+}
+
+pub async fn c4_a_stretch_of_large_events_makes_no_small_pages_after_it(fixture: &impl Fixture) {
+    let store = fixture.open().await;
+    let account = stream(&store, "a-1");
+    write(&account, vec![event(vec![7; 600]); 4]).await;
+    for _ in 0..4 {
+        write(&account, vec![event("x"); 1_000]).await;
+    }
+    for of in ["@all", "a-1"] {
+        let pages = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&pages);
+        let counted = Meddling::with(&store).before_read(move |read| {
+            count.fetch_add(1, Ordering::SeqCst);
+            async { Ok(read) }
+        });
+        let read = counted.into_store().stream(id(of)).read().page(100, 1_000).collect().await.expect("can be read");
+        assert_eq!(read.len(), 4_004);
+        let pages = pages.load(Ordering::SeqCst);
+        // Each may be half full, and they become longer step by step.
+        assert!(pages < 2 * 44 + 20, "{of}: {pages} pages for what fits into 44");
     }
 }
 
@@ -136,7 +161,7 @@ pub async fn c4_a_page_of_all_names_the_last_event_it_looked_at(fixture: &impl F
     let filter = es_framework::Filter::new().stream(id("a-1"));
     let page = |after, events, filter: &es_framework::Filter| {
         let read = a_page("@all", |read| (read.after, read.events, read.filter) = (after, events, filter.clone()));
-        let engine = std::sync::Arc::clone(store.engine());
+        let engine = Arc::clone(store.engine());
         async move { engine.read(read).await.expect("can be read") }
     };
     assert_eq!(page(0, 5, &es_framework::Filter::new()).await.mark, mark(4));

@@ -118,7 +118,8 @@ impl Builder {
     }
 
     /// The appends that wait or are being written at most, 4,096 by default, and their bytes (payloads, metadata and ids
-    /// together), 64 MiB by default. Beyond that callers wait, or are answered with
+    /// together), 64 MiB by default. A small append counts as its share, the bytes by the appends: 16 KiB by default. Beyond
+    /// that callers wait, or are answered with
     /// [`Overloaded`](es_framework::AppendError::Overloaded) if they asked for it. An append that is larger than all of
     /// the queue waits until it has the queue to itself.
     pub fn queue(mut self, appends: usize, bytes: usize) -> Self {

@@ -19,7 +19,7 @@ use crate::builder::{Builder, Settings};
 use crate::names::Names;
 use crate::open::{self, Purpose};
 use crate::poller::{self, Alarm};
-use crate::pool::{self, Pool};
+use crate::pool::{self, Pool, Turn};
 use crate::queue::Queue;
 use crate::transact::{TransactError, by_read_model, protect_log, transact};
 use crate::worker::{Worker, aside, block_on};
@@ -149,7 +149,7 @@ impl SqliteEngine {
         T: Send + 'static,
         F: FnOnce(&Connection) -> T + Send + 'static,
     {
-        self.reading(move |connection, _| Ok(look(connection))).await
+        self.reading(Turn::Now, move |connection, _| Ok(look(connection))).await
     }
 
     fn writing(&self) -> Result<&Queue, StoreError> {
@@ -159,6 +159,7 @@ impl SqliteEngine {
     /// Runs a job in a read transaction of its own.
     async fn reading<T: Send + 'static>(
         &self,
+        turn: Turn,
         job: impl FnOnce(&Connection, &mut Names) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         if self.queue.as_ref().is_some_and(Queue::is_closed) {
@@ -166,9 +167,9 @@ impl SqliteEngine {
         }
         if let Some(pool) = &self.readers {
             self.alarm.watched(&self.notifier);
-            return pool.read(job).await;
+            return pool.read(turn, job).await;
         }
-        let done = self.writing()?.alone(move |connection, writer| {
+        let done = self.writing()?.read(move |connection, writer| {
             pool::in_transaction(connection, |connection| job(connection, &mut writer.memory.names))
         });
         done.await?
@@ -250,12 +251,13 @@ impl Engine for SqliteEngine {
 
     async fn command(&self, key: &CommandKey) -> Result<Option<CommandRecord>, StoreError> {
         let key = key.clone();
-        self.reading(move |connection, _| commands::find(connection, &key)).await
+        self.reading(Turn::Now, move |connection, _| commands::find(connection, &key)).await
     }
 
     async fn read(&self, read: Read) -> Result<Page, StoreError> {
         let store = self.id;
-        self.reading(move |connection, names| page::read(connection, names, store, &read)).await
+        let turn = if read.ahead { Turn::Ahead } else { Turn::Now };
+        self.reading(turn, move |connection, names| page::read(connection, names, store, &read)).await
     }
 
     async fn load(&self, load: Load) -> Result<Loaded, StoreError> {
@@ -278,11 +280,11 @@ impl Engine for SqliteEngine {
             loaded.page = page::read(connection, names, store, &read)?;
             Ok(loaded)
         };
-        self.reading(job).await
+        self.reading(Turn::Now, job).await
     }
 
     async fn streams(&self, list: ListStreams) -> Result<Vec<StreamInfo>, StoreError> {
-        self.reading(move |connection, _| streams::list(connection, &list)).await
+        self.reading(Turn::Now, move |connection, _| streams::list(connection, &list)).await
     }
 
     async fn save_snapshot(&self, mut snapshot: Snapshot) -> Result<(), SnapshotError> {
@@ -297,7 +299,7 @@ impl Engine for SqliteEngine {
 
     async fn cell(&self, key: &CellKey) -> Result<Option<Cell>, StoreError> {
         let key = key.clone();
-        self.reading(move |connection, _| cells::find(connection, &key)).await
+        self.reading(Turn::Now, move |connection, _| cells::find(connection, &key)).await
     }
 
     async fn set_cell(&self, key: &CellKey, expected: u64, value: Option<Bytes>) -> Result<u64, CellError> {

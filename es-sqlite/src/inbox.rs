@@ -19,11 +19,11 @@ const GATHER: Duration = Duration::from_micros(200);
 ///
 /// Callers who were just answered come back with their next write a moment later. Without waiting for them the writer
 /// would serve them in two halves by turns, with twice the flushes; so it waits, an eighth of what the last group took,
-/// until as many have come as can come. A lone caller is never waited for.
+/// until as many have come as can come. A caller who stays alone is never waited for.
 pub(crate) struct Inbox<'j> {
     jobs: &'j Receiver<Job>,
     /// Taken out of the queue, in order.
-    ahead: VecDeque<Job>,
+    waiting: VecDeque<Job>,
     /// How many may come into the group: those who were answered last, and those who waited already then.
     expected: usize,
     /// Whether the group may grow, and its bytes.
@@ -40,7 +40,7 @@ impl<'j> Inbox<'j> {
     pub(crate) fn new(jobs: &'j Receiver<Job>) -> Self {
         Self {
             jobs,
-            ahead: VecDeque::new(),
+            waiting: VecDeque::new(),
             expected: 0,
             is_open: false,
             bytes: 0,
@@ -89,7 +89,7 @@ impl<'j> Inbox<'j> {
                     return Some(write);
                 }
                 Ok(other) => {
-                    self.ahead.push_front(other);
+                    self.waiting.push_front(other);
                     break;
                 }
                 Err(TryRecvError::Disconnected) => break,
@@ -110,12 +110,12 @@ impl<'j> Inbox<'j> {
     /// Notes that so many callers are about to be answered.
     pub(crate) fn answering(&mut self, callers: usize) {
         // Who has come by now is not among them, so these are all who can come.
-        self.ahead.extend(self.jobs.try_iter());
-        self.expected = callers + self.ahead.len();
+        self.waiting.extend(self.jobs.try_iter());
+        self.expected = callers + self.waiting.iter().filter(|job| matches!(job, Job::Write(_))).count();
         self.took = self.begun.elapsed();
     }
 
     fn take(&mut self) -> Result<Job, TryRecvError> {
-        self.ahead.pop_front().map_or_else(|| self.jobs.try_recv(), Ok)
+        self.waiting.pop_front().map_or_else(|| self.jobs.try_recv(), Ok)
     }
 }

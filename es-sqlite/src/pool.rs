@@ -38,15 +38,71 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
-    /// Those that wait, each with its number, in order.
-    jobs: VecDeque<(u64, Job)>,
-    next_job: u64,
+    jobs: Jobs,
     closed: bool,
     /// The connections there are, with those that are being opened.
     readers: usize,
     idle: usize,
     opening: usize,
     workers: Vec<Worker>,
+}
+
+/// Which line a read stands in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// Somebody waits for it.
+    Now,
+    /// It is asked for ahead.
+    Ahead,
+}
+
+/// The reads that wait, in two lines that take turns: beside readers of everything, who have several pages in line, a short
+/// read waits for one of them and not for all.
+#[derive(Default)]
+struct Jobs {
+    now: VecDeque<(u64, Job)>,
+    ahead: VecDeque<(u64, Job)>,
+    next: u64,
+    ahead_is_next: bool,
+}
+
+impl Jobs {
+    fn len(&self) -> usize {
+        self.now.len() + self.ahead.len()
+    }
+
+    fn push(&mut self, turn: Turn, job: Job) -> u64 {
+        let number = self.next;
+        self.next += 1;
+        self.line(turn).push_back((number, job));
+        number
+    }
+
+    fn pop(&mut self) -> Option<Job> {
+        let turn =
+            if self.now.is_empty() || self.ahead_is_next && !self.ahead.is_empty() { Turn::Ahead } else { Turn::Now };
+        let (_, job) = self.line(turn).pop_front()?;
+        self.ahead_is_next = turn == Turn::Now;
+        Some(job)
+    }
+
+    fn remove(&mut self, turn: Turn, number: u64) -> Option<Job> {
+        let line = self.line(turn);
+        let place = line.binary_search_by_key(&number, |(number, _)| *number).ok()?;
+        line.remove(place).map(|(_, job)| job)
+    }
+
+    fn take(&mut self) -> impl Iterator<Item = Job> + use<> {
+        let Self { now, ahead, .. } = std::mem::take(self);
+        now.into_iter().chain(ahead).map(|(_, job)| job)
+    }
+
+    fn line(&mut self, turn: Turn) -> &mut VecDeque<(u64, Job)> {
+        match turn {
+            Turn::Now => &mut self.now,
+            Turn::Ahead => &mut self.ahead,
+        }
+    }
 }
 
 /// One read; told an error if there is no connection to run it on.
@@ -66,6 +122,7 @@ impl Pool {
     /// Runs a job in a read transaction of its own, so that it sees one state of the log.
     pub(crate) async fn read<T: Send + 'static>(
         &self,
+        turn: Turn,
         job: impl FnOnce(&Connection, &mut Names) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let (reply, answer) = oneshot::channel();
@@ -77,7 +134,7 @@ impl Pool {
             // A caller that went away does not need the answer.
             drop(reply.send(done));
         });
-        let _waiting = self.enqueue(job)?;
+        let _waiting = self.enqueue(turn, job)?;
         answer.await.unwrap_or(Err(StoreError::Closed))
     }
 
@@ -101,14 +158,12 @@ impl Pool {
         Ok(())
     }
 
-    fn enqueue(&self, job: Job) -> Result<Waiting<'_>, StoreError> {
+    fn enqueue(&self, turn: Turn, job: Job) -> Result<Waiting<'_>, StoreError> {
         let mut state = self.shared.lock();
         if state.closed {
             return Err(StoreError::Closed);
         }
-        let number = state.next_job;
-        state.next_job += 1;
-        state.jobs.push_back((number, job));
+        let number = state.jobs.push(turn, job);
         let another = state.jobs.len() > state.idle + state.opening && state.readers < self.shared.settings.readers;
         if another {
             state.readers += 1;
@@ -124,7 +179,7 @@ impl Pool {
         } else {
             self.shared.changed.notify_one();
         }
-        Ok(Waiting { shared: &self.shared, number })
+        Ok(Waiting { shared: &self.shared, turn, number })
     }
 }
 
@@ -132,17 +187,15 @@ impl Pool {
 /// queue longer and longer, of reads that nobody waits for.
 struct Waiting<'a> {
     shared: &'a Shared,
+    turn: Turn,
     number: u64,
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         let mut state = self.shared.lock();
-        let given_up = match state.jobs.binary_search_by_key(&self.number, |(number, _)| *number) {
-            Ok(place) => state.jobs.remove(place),
-            // It was begun.
-            Err(_) => None,
-        };
+        // None if it was begun.
+        let given_up = state.jobs.remove(self.turn, self.number);
         drop(state);
         // After the lock is free: it may hold the last handle on this very pool.
         drop(given_up);
@@ -184,10 +237,10 @@ impl Shared {
         let mut state = self.lock();
         state.opening -= 1;
         state.readers -= 1;
-        let jobs = if state.readers == 0 { std::mem::take(&mut state.jobs) } else { VecDeque::new() };
+        let jobs = (state.readers == 0).then(|| state.jobs.take());
         drop(state);
         self.opened.notify_waiters();
-        for (_, job) in jobs {
+        for job in jobs.into_iter().flatten() {
             job(Err(errors::repeat(error)));
         }
     }
@@ -204,7 +257,7 @@ impl Shared {
     fn next(&self) -> Option<Job> {
         let mut state = self.lock();
         loop {
-            if let Some((_, job)) = state.jobs.pop_front() {
+            if let Some(job) = state.jobs.pop() {
                 return Some(job);
             }
             if state.closed {
@@ -250,4 +303,31 @@ pub(crate) fn in_transaction<T>(
 fn run(connection: &Connection, sql: &str) -> Result<(), StoreError> {
     connection.prepare_cached(sql).and_then(|mut statement| statement.execute([])).map_err(errors::store)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_two_lines_take_turns_and_each_keeps_its_order() {
+        let mut jobs = Jobs::default();
+        let said = Arc::new(Mutex::new(Vec::new()));
+        let mut push = |turn, name| {
+            let said = Arc::clone(&said);
+            jobs.push(turn, Box::new(move |_| said.lock().unwrap().push(name)))
+        };
+        for name in ["a1", "a2", "a3", "a4"] {
+            push(Turn::Ahead, name);
+        }
+        push(Turn::Now, "n1");
+        let given_up = push(Turn::Now, "n2");
+        push(Turn::Now, "n3");
+        assert!(jobs.remove(Turn::Now, given_up).is_some() && jobs.remove(Turn::Now, given_up).is_none());
+        while let Some(job) = jobs.pop() {
+            job(Err(StoreError::Closed));
+        }
+        assert_eq!(*said.lock().unwrap(), ["n1", "a1", "n3", "a2", "a3", "a4"]);
+        assert_eq!(jobs.len(), 0);
+    }
 }

@@ -145,6 +145,19 @@ impl Queue {
         answer.await.map_err(|_| StoreError::Closed)
     }
 
+    /// Queues a read and waits for its answer. It takes no place: a page that was asked for ahead is polled only when its
+    /// reader goes on, and until then would keep a place that it was given from everybody.
+    pub(crate) async fn read<T, F>(&self, run: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Connection, &mut Writer) -> T + Send + 'static,
+    {
+        let (reply, answer) = oneshot::channel();
+        let job = move |connection: &mut Connection, writer: &mut Writer| drop(reply.send(run(connection, writer)));
+        self.sender.send(Job::Alone { queued: Instant::now(), run: Box::new(job) }).map_err(|_| StoreError::Closed)?;
+        answer.await.map_err(|_| StoreError::Closed)
+    }
+
     /// Refuses what comes from now on, and ends the writer after what was accepted.
     pub(crate) fn close(&self) {
         self.room.close();

@@ -419,10 +419,12 @@ fn run_all(tx: &mut Transaction<'_>, inbox: &mut Inbox<'_>, group: &mut Vec<Box<
     for write in group.iter_mut() {
         write.run(tx)?;
     }
-    while let Some(mut write) = inbox.more(group.len()) {
-        let run = write.run(tx);
+    while let Some(write) = inbox.more(group.len()) {
+        // In the group before it runs: if it panics, it is one of those that are tried alone.
         group.push(write);
-        run?;
+        if let Some(write) = group.last_mut() {
+            write.run(tx)?;
+        }
     }
     Ok(())
 }

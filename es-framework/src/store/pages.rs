@@ -8,6 +8,7 @@ use std::task::{Context, Poll, ready};
 
 use super::engine::Engine;
 use super::error::StoreError;
+use super::event::StoredEvent;
 use super::read::{Direction, PAGE_SCAN, Page, Read};
 
 /// The pages on their way at most. Two are read by two connections at the same time, and with a third in the queue neither
@@ -18,7 +19,8 @@ const AHEAD: usize = 3;
 ///
 /// Where a page begins is known only when the one before has come. So several are on their way only forward, without a
 /// limit, and once a page has told how far one reaches: the next is asked for that far, and what it could not hold is asked for
-/// in between. Whatever the guess, the pages are those of one read.
+/// in between. Where there was room for twice as much, the next are asked for twice as far. Whatever the guess, the pages
+/// are those of one read.
 pub(super) struct Pages {
     engine: Arc<dyn Engine>,
     /// What every page is asked for, but for its part.
@@ -59,7 +61,7 @@ impl Pages {
         let left = limit.unwrap_or(usize::MAX);
         let rest = (left > 0).then_some(Part { after: read.after, before: read.before });
         let mut pages = Self { engine, read, left, first: true, stride: None, rest, asked: VecDeque::new() };
-        pages.bound();
+        pages.bound_by_limit();
         pages
     }
 
@@ -82,7 +84,7 @@ impl Pages {
         while self.asked.len() < AHEAD
             && let Some(part) = self.next_part()
         {
-            let asked = self.begin(part, context);
+            let asked = self.begin(part, !self.asked.is_empty(), context);
             self.asked.push_back(asked);
         }
     }
@@ -101,7 +103,7 @@ impl Pages {
             match self.arrived(part, page) {
                 Some(left_over) if last => self.rest = Some(left_over),
                 Some(left_over) => {
-                    let asked = self.begin(left_over, context);
+                    let asked = self.begin(left_over, false, context);
                     self.asked.push_front(asked);
                 }
                 None => {}
@@ -126,9 +128,9 @@ impl Pages {
         Some(Part { after: rest.after, before: Some(middle + 1) })
     }
 
-    fn begin(&self, part: Part, context: &mut Context<'_>) -> Asked {
+    fn begin(&self, part: Part, ahead: bool, context: &mut Context<'_>) -> Asked {
         let engine = Arc::clone(&self.engine);
-        let read = Read { after: part.after, before: part.before, ..self.read.clone() };
+        let read = Read { after: part.after, before: part.before, ahead, ..self.read.clone() };
         let mut page: Pin<Box<dyn Future<Output = _> + Send>> = Box::pin(async move { engine.read(read).await });
         // Polled once, so that the page is on its way.
         let page = match page.as_mut().poll(context) {
@@ -149,7 +151,7 @@ impl Pages {
         let endless = self.left == usize::MAX;
         if !endless {
             self.left = self.left.saturating_sub(page.events.len());
-            self.bound();
+            self.bound_by_limit();
         }
         if self.read.direction == Direction::Backward {
             return (!page.end).then_some(Part { before: Some(page.scanned), ..part });
@@ -162,16 +164,25 @@ impl Pages {
             let most = PAGE_SCAN as u64;
             self.stride = Some(match reached {
                 _ if reached >= most => most,
-                // An event at every place: no page can hold less than that.
+                // An event at every place, as in most streams: the next is as full.
                 _ if reached == page.events.len() as u64 => reached,
                 // Where the filter or the bytes decide, the next may reach a little less far.
                 _ => (reached - reached / 8).max(1),
             });
+        } else if self.has_room(page) {
+            // Else one large event, or a stretch where all pass the filter, would make every page after it small.
+            self.stride = self.stride.map(|stride| stride.max(reached.saturating_mul(2)).min(PAGE_SCAN as u64));
         }
         (!page.end).then_some(Part { after: page.scanned, ..part })
     }
 
-    fn bound(&mut self) {
+    /// Whether the page could have held twice as much.
+    fn has_room(&self, page: &Page) -> bool {
+        let bytes: usize = page.events.iter().map(StoredEvent::bytes).sum();
+        page.events.len() <= self.read.events / 2 && bytes <= self.read.bytes / 2
+    }
+
+    fn bound_by_limit(&mut self) {
         self.read.events = self.read.events.min(self.left);
     }
 }

@@ -43,6 +43,8 @@ pub struct Read {
     pub events: usize,
     /// At most so many payload and metadata bytes, but at least one event; [`PAGE_BYTES`] by default.
     pub bytes: usize,
+    /// Whether the page is asked for before it is needed: an engine may serve others first. Not by default.
+    pub ahead: bool,
 }
 
 impl Read {
@@ -56,6 +58,7 @@ impl Read {
             filter: Filter::new(),
             events: PAGE_EVENTS,
             bytes: PAGE_BYTES,
+            ahead: false,
         }
     }
 

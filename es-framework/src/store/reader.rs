@@ -137,7 +137,7 @@ impl Reader {
         self
     }
 
-    /// Runs the read, one page at a time. It ends at the head that its first page saw.
+    /// Runs the read, in pages. It ends at the head that its first page saw.
     pub fn stream(self) -> Reading {
         let Self { store, read, limit, wrong } = self;
         let wrong = wrong.map(|place| StoreError::WrongPlace { stream: read.stream.clone(), place });
@@ -181,9 +181,9 @@ impl Reader {
 #[must_use = "a read yields events when it is polled"]
 pub struct Reading {
     pages: Pages,
-    /// The events of a page at most.
+    /// The events of the page that came last.
     page: usize,
-    /// Those at hand.
+    /// Those of them that are at hand.
     events: vec::IntoIter<StoredEvent>,
     /// What was wrong when the read was put together, until it is said.
     wrong: Option<StoreError>,
@@ -192,9 +192,8 @@ pub struct Reading {
 impl Reading {
     /// The rest of a read whose first page has come by another way, and was taken.
     pub(crate) fn following(store: &Store, read: Read, page: &Page) -> Self {
-        let events = read.events;
         let pages = Pages::following(Arc::clone(store.engine()), read, page);
-        Self { pages, page: events, events: Vec::new().into_iter(), wrong: None }
+        Self { pages, page: 0, events: vec::IntoIter::default(), wrong: None }
     }
 
     /// The next event; [`None`] at the end.
@@ -256,7 +255,7 @@ impl Reading {
         }
         while self.events.len() == 0 {
             match ready!(self.pages.poll_page(context)) {
-                Some(Ok(page)) => self.events = page.events.into_iter(),
+                Some(Ok(page)) => (self.page, self.events) = (page.events.len(), page.events.into_iter()),
                 Some(Err(error)) => return Poll::Ready(Some(Err(error))),
                 None => return Poll::Ready(None),
             }

@@ -221,12 +221,13 @@ impl Watch {
     /// Takes a page; `through` is the head from before the first one, if this is the last.
     fn take(&mut self, page: Page, through: Option<Position>) -> Stretch {
         self.read.after = self.read.after.max(page.scanned);
+        let caught_up = through.is_some() && page.head <= self.read.after;
         if let Some(head) = through {
             let seen = if self.read.stream.is_all() { Position::new(self.read.after) } else { Position::ZERO };
-            self.covered = Some(head.max(seen));
+            // If the log has grown since the first page it is read on: nobody may wake this watch for what was added.
+            self.covered = caught_up.then(|| head.max(seen));
             self.state = State::Look;
         }
-        let caught_up = through.is_some() && page.head <= self.read.after;
         Stretch { events: page.events, upto: self.read.after, mark: page.mark, caught_up }
     }
 }

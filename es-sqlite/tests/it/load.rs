@@ -206,3 +206,31 @@ async fn a_watch_whose_own_stream_can_be_read_goes_on_where_the_log_cannot_be_lo
     assert_eq!(&next.unwrap().unwrap().payload[..], b"b");
     store.close().await.unwrap();
 }
+
+/// In memory there is one connection, and pages stand in the queue of the writes: many of them are asked for ahead by readers
+/// who may never go on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn paused_reads_of_a_store_in_memory_keep_no_place_from_writes() {
+    let store = SqliteStore::builder().queue(4, 64 << 10).in_memory().await.unwrap();
+    let many: Vec<_> = (0..300).map(|n| event(n.to_string())).collect();
+    store.stream(id("s-1")).write(many, ExpectedVersion::Any).await.unwrap();
+    let readers = (0..16).map(|reader| {
+        let store = store.clone();
+        tokio::spawn(async move {
+            let mut reading = store.stream(id("s-1")).read().page(10, 1 << 20).stream();
+            while let Some(read) = reading.next().await {
+                read.unwrap();
+                write(&store, &format!("t-{reader}"), "y").await;
+            }
+        })
+    });
+    let readers: Vec<_> = readers.collect();
+    let all = async {
+        for reader in readers {
+            reader.await.unwrap();
+        }
+        let large = event("x".repeat(64 << 10));
+        store.stream(id("l-1")).write(large, ExpectedVersion::Any).await.unwrap();
+    };
+    tokio::time::timeout(Duration::from_secs(60), all).await.expect("nobody waits for a place that a reader keeps");
+}

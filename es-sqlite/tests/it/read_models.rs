@@ -10,11 +10,13 @@ use std::time::Duration;
 
 use es_conformance::bank::AccountEvent;
 use es_framework::{
-    BoxError, CandidateEvent, DecodeError, EncodeError, Event, EventType, ExpectedVersion, ModelError, PAGE_EVENTS,
-    Position, Projection, Projector, ReadModel as _, Recorded, RunError, RunningState, Store, StoredEvent,
+    BoxError, CandidateEvent, DecodeError, EncodeError, Event, EventType, ExpectedVersion, Filter, ModelError,
+    PAGE_EVENTS, Position, Projection, Projector, ReadModel as _, Recorded, RunError, RunningState, Store, StoredEvent,
 };
 use es_sqlite::rusqlite::{self, params};
 use es_sqlite::{Durability, SqliteModel, SqliteStore, SqliteTx};
+
+use crate::support::folder;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -529,4 +531,58 @@ async fn h1_a_killed_projection_has_applied_each_event_once() {
     let model = SqliteModel::open(folder.path().join("model.db")).await.unwrap();
     let each = (i64::try_from(written).unwrap() / 3, i64::try_from(written).unwrap() / 3);
     assert_eq!(balances(&model).await, accounts.map(|account| (account.to_owned(), each)).into());
+}
+
+/// Says when it is at position 10, and waits there until it may go on.
+struct Held {
+    waits: mpsc::Sender<()>,
+    may_go_on: Mutex<mpsc::Receiver<()>>,
+}
+
+impl Projector for Held {
+    type Event = AccountEvent;
+    type Model = SqliteModel;
+    type Error = BoxError;
+    const NAME: &'static str = "held";
+
+    fn project(&self, event: &Recorded<AccountEvent>, _: &mut SqliteTx<'_>) -> Result<(), BoxError> {
+        if event.position() == Position::new(10) {
+            self.waits.send(())?;
+            self.may_go_on.lock().unwrap().recv_timeout(PATIENCE)?;
+        }
+        Ok(())
+    }
+}
+
+/// Another process writes to other categories while the projection catches up, and the notifier hears of it late: nobody
+/// wakes the projection for that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn h3_a_projection_of_one_category_is_live_beside_writes_to_others() {
+    let (_folder, path) = folder();
+    let store = SqliteStore::builder().poll_interval(Duration::from_millis(300)).open(&path).await.unwrap();
+    let other = SqliteStore::open(&path).await.unwrap();
+    let deposits: Vec<_> = (0..6_500).map(|cents| AccountEvent::Deposited { cents }.encode().unwrap()).collect();
+    store.open_stream("account-a").unwrap().write(deposits, ExpectedVersion::Any).await.unwrap();
+    let ((waits, waiting), (go_on, may_go_on)) = (mpsc::channel(), mpsc::channel());
+    let held = Held { waits, may_go_on: Mutex::new(may_go_on) };
+    let projection = Projection::new(&store, held, SqliteModel::in_memory().await.unwrap());
+    let running = projection.filter(Filter::new().category("account")).start().await.unwrap();
+    // The first page has come, on whose head the catch-up ends, and the last has not.
+    tokio::task::spawn_blocking(move || waiting.recv_timeout(PATIENCE)).await.unwrap().unwrap();
+    other
+        .open_stream("noise-1")
+        .unwrap()
+        .write(CandidateEvent::new("noise", "").unwrap(), ExpectedVersion::Any)
+        .await
+        .unwrap();
+    go_on.send(()).unwrap();
+    let live = async {
+        while running.status().state != RunningState::Live {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, live).await.expect("it has caught up");
+    running.stop().await.unwrap();
+    store.close().await.unwrap();
+    other.close().await.unwrap();
 }

@@ -1,13 +1,16 @@
 //! A3, A9, B2: what becomes of groups of writes.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use es_framework::{AppendError, EventId, ExpectedVersion, ModelError, ReadModel as _, StoreError};
+use es_framework::{
+    AppendError, Clock, EventId, ExpectedVersion, ModelError, ReadModel as _, StoreError, SystemClock, Timestamp,
+};
 use es_sqlite::SqliteStore;
 use es_sqlite::rusqlite::Connection;
 
-use crate::support::{event, folder, id, write};
+use crate::support::{event, folder, id, sql, write};
 
 /// Thousands of callers repeat what they wrote, all at once: each is told its first outcome, and nothing is written.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -135,5 +138,38 @@ async fn a9_a_long_reader_does_not_hold_writers_up() {
     // Ten looks at a log that cannot be emptied, which took 0.2 seconds each when each of them waited for the reader.
     assert!(begun.elapsed() < Duration::from_millis(1_500), "{:?}", begun.elapsed());
     plain.execute_batch("COMMIT").unwrap();
+    store.close().await.unwrap();
+}
+
+#[derive(Debug, Default)]
+struct Breaks {
+    calls: AtomicUsize,
+}
+
+impl Clock for Breaks {
+    fn now(&self) -> Timestamp {
+        assert_ne!(self.calls.fetch_add(1, Ordering::SeqCst), 1, "the clock breaks once, at the second write");
+        SystemClock.now()
+    }
+}
+
+/// The second joins the group while the first one's transaction waits to begin.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a3_a_write_that_panics_takes_no_other_down_and_is_tried_alone() {
+    let (_folder, path) = folder();
+    let store = SqliteStore::builder().clock(Arc::new(Breaks::default())).open(&path).await.unwrap();
+    let other = sql(&path);
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let mut writes = Vec::new();
+    for n in 0..2 {
+        let stream = store.stream(id(&format!("s-{n}")));
+        writes.push(tokio::spawn(async move { stream.write(event("x"), ExpectedVersion::Any).await }));
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    other.execute_batch("COMMIT").unwrap();
+    for write in writes {
+        write.await.unwrap().unwrap();
+    }
+    assert_eq!(store.all().read().collect().await.unwrap().len(), 2);
     store.close().await.unwrap();
 }
