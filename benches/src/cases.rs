@@ -151,7 +151,10 @@ fn reads(options: &Options) -> Vec<Case> {
     let load = |snapshot, events| Spec { per_append: 1_000, ..Spec::new(Work::Load { snapshot }, events) };
     let scan = |filtered| Spec { streams: 1_000, per_append: 1_000, ..Spec::new(Work::Scan { filtered }, large) };
     let project = |upsert| Spec { streams: 1_000, per_append: 1_000, ..Spec::new(Work::Project { upsert }, large) };
-    let thousands = |events: u64| format!("{},000", events / 1_000);
+    let thousands = |events: u64| match (events / 1_000_000, events / 1_000 % 1_000) {
+        (0, thousands) => format!("{thousands},000"),
+        (millions, thousands) => format!("{millions},{thousands:03},000"),
+    };
     vec![
         Case::new("W6", "load 10,000 events", &load(false, small)).goal(Goal::Ratio(0.6)).peer("W6"),
         Case::new("W6", format!("load {} events", thousands(large)), &load(false, large)).goal(Goal::Ratio(0.6)),

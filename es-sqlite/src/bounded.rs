@@ -8,7 +8,7 @@ use foldhash::fast::RandomState;
 
 /// A map of two generations: when the young one is full it becomes the old one, and what is not asked for until the
 /// next time is forgotten. Costs no bookkeeping per use, and holds at most twice its limit. The standard library's hasher
-/// takes three times as long as this one.
+/// showed in the profile of an append, this one hardly does.
 #[derive(Debug)]
 pub(crate) struct Bounded<K, V> {
     young: HashMap<K, V, RandomState>,

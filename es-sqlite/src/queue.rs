@@ -87,7 +87,7 @@ impl WriteError for SnapshotError {
 pub(crate) struct Queue {
     sender: Sender<Job>,
     /// One permit a byte. What is small takes as many as if it had its share of the bytes, so that this bounds the number
-    /// too: a second semaphore cost a tenth of a microsecond an append.
+    /// too.
     room: Arc<Semaphore>,
     share: usize,
     all: usize,

@@ -414,7 +414,7 @@ enum Failure {
 }
 
 /// Runs the writes of a group, and those that join it meanwhile: while callers who were just answered come back, the
-/// first of them are being written. At 512 callers that hides a third of the time from one commit to the next.
+/// first of them are being written. At 512 callers that takes an eighth off the time from one commit to the next.
 fn run_all(tx: &mut Transaction<'_>, inbox: &mut Inbox<'_>, group: &mut Vec<Box<dyn Write>>) -> Result<(), StoreError> {
     for write in group.iter_mut() {
         write.run(tx)?;
