@@ -164,7 +164,7 @@ async fn a3_a_write_that_panics_takes_no_other_down_and_is_tried_alone() {
     for n in 0..2 {
         let stream = store.stream(id(&format!("s-{n}")));
         writes.push(tokio::spawn(async move { stream.write(event("x"), ExpectedVersion::Any).await }));
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        tokio::time::sleep(Duration::from_millis(200)).await;
     }
     other.execute_batch("COMMIT").unwrap();
     for write in writes {
