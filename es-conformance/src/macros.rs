@@ -114,6 +114,7 @@ macro_rules! conformance {
                 c4_pages_of_any_size_give_the_same_events
                 c4_pages_that_are_read_ahead_are_those_read_one_after_the_other
                 c4_a_stretch_of_large_events_makes_no_small_pages_after_it
+                c4_pages_without_progress_end_a_read_with_an_error
                 c4_a_page_is_bounded_in_events_and_bytes_but_holds_one_at_least
                 c4_a_page_counts_metadata_in_its_bytes
                 c4_a_page_ends_after_10_000_rows_that_did_not_match

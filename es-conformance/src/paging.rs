@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use es_framework::{Direction, Mark, PAGE_SCAN};
+use es_framework::{Direction, ErrorKind, Mark, PAGE_SCAN};
 use futures_core::Stream as _;
 
 use crate::fixture::Fixture;
@@ -92,6 +92,22 @@ pub async fn c4_a_stretch_of_large_events_makes_no_small_pages_after_it(fixture:
         let pages = pages.load(Ordering::SeqCst);
         // Each may be half full, and they become longer step by step.
         assert!(pages < 2 * 44 + 20, "{of}: {pages} pages for what fits into 44");
+    }
+}
+
+pub async fn c4_pages_without_progress_end_a_read_with_an_error(fixture: &impl Fixture) {
+    let store = two_streams(fixture).await;
+    for backward in [false, true] {
+        // Asked for no events a page says where it begins.
+        let stuck = Meddling::with(&store).before_read(|mut read| {
+            read.events = 0;
+            async { Ok(read) }
+        });
+        let stuck = stuck.into_store();
+        let read = stuck.all().read();
+        let read = if backward { read.backward() } else { read };
+        let error = within("an answer", read.collect()).await.expect_err("there is no progress");
+        assert_eq!(error.kind(), ErrorKind::Internal, "{error}");
     }
 }
 

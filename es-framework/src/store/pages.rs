@@ -98,6 +98,7 @@ impl Pages {
             *page = Fetch::Come(ready!(coming.as_mut().poll(context)));
         }
         let Some(Asked { page: Fetch::Come(page), .. }) = self.asked.pop_front() else { return Poll::Ready(None) };
+        let page = page.and_then(|page| self.progress(part, page));
         if let Ok(page) = &page {
             let last = self.is_done();
             match self.arrived(part, page) {
@@ -138,6 +139,20 @@ impl Pages {
             Poll::Pending => Fetch::Coming(page),
         };
         Asked { part, page }
+    }
+
+    /// Refuses a page after which the same would be asked for again, for ever.
+    fn progress(&self, part: Part, page: Page) -> Result<Page, StoreError> {
+        let progress = match self.read.direction {
+            Direction::Forward => page.scanned > part.after,
+            Direction::Backward => part.before.is_none_or(|before| page.scanned < before),
+        };
+        if progress || page.end {
+            return Ok(page);
+        }
+        let what =
+            format!("it answered a page that ends where it begins, at {}, and says that there is more", page.scanned);
+        Err(StoreError::Internal { source: what.into() })
     }
 
     /// Learns from a page, and answers what it could not hold of its part.
