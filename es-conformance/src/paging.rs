@@ -81,10 +81,12 @@ pub async fn c4_a_stretch_of_large_events_makes_no_small_pages_after_it(fixture:
         write(&account, vec![event("x"); 1_000]).await;
     }
     for of in ["@all", "a-1"] {
-        let pages = Arc::new(AtomicUsize::new(0));
-        let count = Arc::clone(&pages);
+        let (pages, ahead) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let (count, count_ahead) = (Arc::clone(&pages), Arc::clone(&ahead));
         let counted = Meddling::with(&store).before_read(move |read| {
-            count.fetch_add(1, Ordering::SeqCst);
+            let first = count.fetch_add(1, Ordering::SeqCst) == 0;
+            assert!(!(first && read.ahead), "the first page is needed now");
+            count_ahead.fetch_add(usize::from(read.ahead), Ordering::SeqCst);
             async { Ok(read) }
         });
         let read = counted.into_store().stream(id(of)).read().page(100, 1_000).collect().await.expect("can be read");
@@ -92,6 +94,7 @@ pub async fn c4_a_stretch_of_large_events_makes_no_small_pages_after_it(fixture:
         let pages = pages.load(Ordering::SeqCst);
         // Each may be half full, and they become longer step by step.
         assert!(pages < 2 * 44 + 20, "{of}: {pages} pages for what fits into 44");
+        assert!(ahead.load(Ordering::SeqCst) > pages / 2, "{of}: most of them are asked for before they are needed");
     }
 }
 

@@ -167,15 +167,17 @@ impl<'w> Transaction<'w> {
     /// Moves a stream's head over what is about to be written, and answers the stream's number.
     fn advance(&mut self, write: &StreamWrite, planned: &PlannedStream) -> Result<i64, StoreError> {
         let version = planned.before.plus(planned.count as u64);
-        let number = match self.memory.heads.get(&write.stream) {
-            Some(head) if head.number != 0 => {
-                head.version = version;
-                return Ok(head.number);
-            }
-            Some(_) => 0,
-            None => self.stream_head(&write.stream)?.number,
+        if let Some(head) = self.memory.heads.get(&write.stream)
+            && head.number != 0
+        {
+            head.version = version;
+            return Ok(head.number);
+        }
+        // It is new, or was forgotten since it was judged.
+        let number = match self.stream_head(&write.stream)?.number {
+            0 => self.add_stream(&write.stream)?,
+            number => number,
         };
-        let number = if number == 0 { self.add_stream(&write.stream)? } else { number };
         self.memory.heads.insert(write.stream.clone(), Head { number, version });
         Ok(number)
     }

@@ -119,3 +119,86 @@ impl<'j> Inbox<'j> {
         self.waiting.pop_front().map_or_else(|| self.jobs.try_recv(), Ok)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use es_framework::StoreError;
+    use tokio::sync::OwnedSemaphorePermit;
+
+    use super::*;
+    use crate::append::Transaction;
+
+    /// A write that is told from others by its bytes.
+    struct OfBytes(usize);
+
+    impl Write for OfBytes {
+        fn run(&mut self, _: &mut Transaction<'_>) -> Result<(), StoreError> {
+            Ok(())
+        }
+        fn answer(self: Box<Self>, _: Result<(), StoreError>) {}
+        fn leave(&mut self) -> Option<OwnedSemaphorePermit> {
+            None
+        }
+        fn bytes(&self) -> usize {
+            self.0
+        }
+        fn queued(&self) -> Instant {
+            Instant::now()
+        }
+    }
+
+    fn write(bytes: usize) -> Job {
+        Job::Write(Box::new(OfBytes(bytes)))
+    }
+
+    fn alone() -> Job {
+        Job::Alone { queued: Instant::now(), run: Box::new(|_, _| ()) }
+    }
+
+    #[test]
+    fn writes_join_in_order_until_something_is_to_be_done_alone() {
+        let (sender, jobs) = mpsc::channel();
+        let mut inbox = Inbox::new(&jobs);
+        for job in [write(1), write(2), alone(), write(3)] {
+            sender.send(job).unwrap();
+        }
+        // Taken out while the group before is answered; the order stays.
+        inbox.answering(0);
+        assert_eq!(inbox.expected, 3, "writes only");
+        assert!(matches!(inbox.next(), Some(Job::Write(write)) if write.bytes() == 1));
+        inbox.open(1);
+        assert_eq!(inbox.more(1).unwrap().bytes(), 2);
+        assert!(inbox.more(2).is_none() && inbox.more(2).is_none(), "the group is shut");
+        assert!(matches!(inbox.next(), Some(Job::Alone { .. })));
+        assert!(matches!(inbox.next(), Some(Job::Write(write)) if write.bytes() == 3));
+    }
+
+    #[test]
+    fn a_group_ends_at_its_bounds() {
+        let (sender, jobs) = mpsc::channel();
+        let mut inbox = Inbox::new(&jobs);
+        sender.send(write(1)).unwrap();
+        inbox.open(GROUP_BYTES);
+        assert!(inbox.more(1).is_none(), "in bytes");
+        inbox.open(0);
+        assert!(inbox.more(GROUP_WRITES).is_none(), "in number");
+        inbox.open(0);
+        assert_eq!(inbox.more(1).unwrap().bytes(), 1);
+    }
+
+    #[test]
+    fn only_those_who_can_come_are_waited_for() {
+        let (_sender, jobs) = mpsc::channel();
+        let mut inbox = Inbox::new(&jobs);
+        inbox.took = Duration::from_secs(1);
+        inbox.expected = 1;
+        inbox.open(0);
+        assert!(inbox.more(1).is_none() && inbox.until.is_none(), "a lone caller is not waited for");
+        inbox.expected = 2;
+        inbox.open(0);
+        let begun = Instant::now();
+        assert!(inbox.more(1).is_none() && begun.elapsed() >= GATHER, "another one is, but not for ever");
+    }
+}

@@ -134,15 +134,12 @@ impl Queue {
     {
         let queued = Instant::now();
         let place = self.place(0).await?;
-        let (reply, answer) = oneshot::channel();
-        let job = move |connection: &mut Connection, writer: &mut Writer| {
+        let run = move |connection: &mut Connection, writer: &mut Writer| {
             let answer = run(connection, writer);
             drop(place);
-            // A caller that went away does not need the answer.
-            drop(reply.send(answer));
+            answer
         };
-        self.sender.send(Job::Alone { queued, run: Box::new(job) }).map_err(|_| StoreError::Closed)?;
-        answer.await.map_err(|_| StoreError::Closed)
+        self.between_groups(queued, run).await
     }
 
     /// Queues a read and waits for its answer. It takes no place: a page that was asked for ahead is polled only when its
@@ -152,9 +149,18 @@ impl Queue {
         T: Send + 'static,
         F: FnOnce(&mut Connection, &mut Writer) -> T + Send + 'static,
     {
+        self.between_groups(Instant::now(), run).await
+    }
+
+    async fn between_groups<T, F>(&self, queued: Instant, run: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Connection, &mut Writer) -> T + Send + 'static,
+    {
         let (reply, answer) = oneshot::channel();
+        // A caller that went away does not need the answer.
         let job = move |connection: &mut Connection, writer: &mut Writer| drop(reply.send(run(connection, writer)));
-        self.sender.send(Job::Alone { queued: Instant::now(), run: Box::new(job) }).map_err(|_| StoreError::Closed)?;
+        self.sender.send(Job::Alone { queued, run: Box::new(job) }).map_err(|_| StoreError::Closed)?;
         answer.await.map_err(|_| StoreError::Closed)
     }
 
@@ -236,5 +242,27 @@ where
 
     fn queued(&self) -> Instant {
         self.queued
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_queue_is_bounded_in_number_and_in_bytes() {
+        for (places, bytes) in [(1, 1), (3, 10), (4, 1 << 20), (4_096, 64 << 20), (1 << 20, 1), (1 << 20, 1 << 30)] {
+            let (queue, _jobs) = Queue::new(places, bytes);
+            let mut taken: Vec<_> = (0..places).map(|_| queue.try_place(0).unwrap()).collect();
+            assert!(taken.iter().all(Option::is_some), "{places} small ones fit into ({places}, {bytes})");
+            assert!(queue.try_place(0).unwrap().is_none(), "and no more");
+            taken.clear();
+            let all = queue.try_place(usize::MAX).unwrap();
+            assert!(all.is_some(), "what is larger than the queue has it to itself");
+            assert!(queue.try_place(0).unwrap().is_none());
+        }
+        let (queue, _jobs) = Queue::new(4, 4_000);
+        let taken = [3_000, 900].map(|bytes| queue.try_place(bytes).unwrap());
+        assert!(taken.iter().all(Option::is_some) && queue.try_place(0).unwrap().is_none(), "900 count as a share");
     }
 }

@@ -376,10 +376,27 @@ impl Event for Seen {
     }
 }
 
-/// Writes down each event and the checkpoint it finds; at an amount of 7 it waits until it may go on, and at 13 it refuses.
-struct Slow {
+/// Where a projector says that it waits, until it may go on.
+struct Gate {
     waits: mpsc::Sender<()>,
     may_go_on: Mutex<mpsc::Receiver<()>>,
+}
+
+impl Gate {
+    fn new() -> (Self, mpsc::Receiver<()>, mpsc::Sender<()>) {
+        let ((waits, waiting), (go_on, may_go_on)) = (mpsc::channel(), mpsc::channel());
+        (Self { waits, may_go_on: Mutex::new(may_go_on) }, waiting, go_on)
+    }
+
+    fn pass(&self) -> Result<(), BoxError> {
+        self.waits.send(())?;
+        Ok(self.may_go_on.lock().unwrap().recv_timeout(PATIENCE)?)
+    }
+}
+
+/// Writes down each event and the checkpoint it finds; at an amount of 7 it waits until it may go on, and at 13 it refuses.
+struct Slow {
+    gate: Gate,
 }
 
 impl Projector for Slow {
@@ -398,8 +415,7 @@ impl Projector for Slow {
         assert!(decoded <= position + 2 * PAGE_EVENTS as u64, "{decoded} are decoded at {position}");
         match event.event().0 {
             AccountEvent::Deposited { cents: 7 } => {
-                self.waits.send(())?;
-                self.may_go_on.lock().unwrap().recv_timeout(PATIENCE)?;
+                self.gate.pass()?;
             }
             AccountEvent::Deposited { cents: 13 } => return Err("thirteen".into()),
             _ => {}
@@ -412,8 +428,8 @@ impl Projector for Slow {
 
 /// A slow projector, with what it says and what it waits for.
 fn slow() -> (Slow, mpsc::Receiver<()>, mpsc::Sender<()>) {
-    let ((waits, waiting), (go_on, may_go_on)) = (mpsc::channel(), mpsc::channel());
-    (Slow { waits, may_go_on: Mutex::new(may_go_on) }, waiting, go_on)
+    let (gate, waiting, go_on) = Gate::new();
+    (Slow { gate }, waiting, go_on)
 }
 
 async fn number(model: &SqliteModel, sql: &'static str) -> u64 {
@@ -535,8 +551,7 @@ async fn h1_a_killed_projection_has_applied_each_event_once() {
 
 /// Says when it is at position 10, and waits there until it may go on.
 struct Held {
-    waits: mpsc::Sender<()>,
-    may_go_on: Mutex<mpsc::Receiver<()>>,
+    gate: Gate,
 }
 
 impl Projector for Held {
@@ -547,8 +562,7 @@ impl Projector for Held {
 
     fn project(&self, event: &Recorded<AccountEvent>, _: &mut SqliteTx<'_>) -> Result<(), BoxError> {
         if event.position() == Position::new(10) {
-            self.waits.send(())?;
-            self.may_go_on.lock().unwrap().recv_timeout(PATIENCE)?;
+            self.gate.pass()?;
         }
         Ok(())
     }
@@ -563,9 +577,8 @@ async fn h3_a_projection_of_one_category_is_live_beside_writes_to_others() {
     let other = SqliteStore::open(&path).await.unwrap();
     let deposits: Vec<_> = (0..6_500).map(|cents| AccountEvent::Deposited { cents }.encode().unwrap()).collect();
     store.open_stream("account-a").unwrap().write(deposits, ExpectedVersion::Any).await.unwrap();
-    let ((waits, waiting), (go_on, may_go_on)) = (mpsc::channel(), mpsc::channel());
-    let held = Held { waits, may_go_on: Mutex::new(may_go_on) };
-    let projection = Projection::new(&store, held, SqliteModel::in_memory().await.unwrap());
+    let (gate, waiting, go_on) = Gate::new();
+    let projection = Projection::new(&store, Held { gate }, SqliteModel::in_memory().await.unwrap());
     let running = projection.filter(Filter::new().category("account")).start().await.unwrap();
     // The first page has come, on whose head the catch-up ends, and the last has not.
     tokio::task::spawn_blocking(move || waiting.recv_timeout(PATIENCE)).await.unwrap().unwrap();
