@@ -102,11 +102,11 @@
 //! A feature adds API and never changes behaviour: without `bincode`, what names no codec does not compile.
 
 mod domain;
+mod log;
 mod projection;
-mod store;
 
 // The ground floor: the log.
-pub use store::*;
+pub use log::*;
 
 // The upper floor: the typed layer and what is built from it.
 pub use domain::*;
@@ -114,5 +114,5 @@ pub use projection::*;
 
 #[doc(hidden)]
 pub mod __private {
-    pub use crate::domain::private::*;
+    pub use crate::domain::payload::*;
 }

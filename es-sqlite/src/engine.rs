@@ -16,15 +16,24 @@ use tokio::sync::Mutex;
 use tokio_rusqlite::rusqlite::Connection;
 
 use crate::builder::{Builder, Settings};
-use crate::names::Names;
-use crate::open::{self, Purpose};
-use crate::poller::{self, Alarm};
-use crate::pool::{self, Pool, Turn};
-use crate::queue::Queue;
-use crate::transact::{TransactError, by_read_model, protect_log, transact};
-use crate::worker::{Worker, aside, block_on};
-use crate::writer::Writer;
-use crate::{append, busy, cells, commands, errors, log, meta, page, snapshots, streams};
+use crate::connection::busy;
+use crate::connection::errors;
+use crate::connection::open::{self, Purpose};
+use crate::connection::worker::{Worker, aside, block_on};
+use crate::model::transact::{TransactError, by_read_model, protect_log, transact};
+use crate::others::poller::{self, Alarm};
+use crate::read::page;
+use crate::read::pool::{self, Pool, Turn};
+use crate::tables::cells;
+use crate::tables::commands;
+use crate::tables::interned::Names;
+use crate::tables::log;
+use crate::tables::meta;
+use crate::tables::snapshots;
+use crate::tables::streams;
+use crate::write::append;
+use crate::write::queue::Queue;
+use crate::write::writer::Writer;
 
 /// How long the last checkpoint waits for other processes that read.
 const CHECKPOINT_PATIENCE: Duration = Duration::from_millis(100);

@@ -21,45 +21,24 @@
 //! An application that links SQLite by other means (sqlx's driver, another version of rusqlite) cannot link this crate
 //! beside it: both declare `links = "sqlite3"`.
 
-mod append;
-mod bounded;
 mod builder;
-mod busy;
-mod cells;
-mod commands;
+mod connection;
 mod engine;
-mod errors;
-mod file;
 #[cfg(doctest)]
 mod guides;
-mod inbox;
-mod log;
-mod meta;
 mod model;
-mod names;
-mod open;
-mod page;
-mod pending;
-mod poller;
-mod pool;
-mod queue;
-mod row_sum;
-mod rows;
-mod schema;
-mod snapshots;
+mod others;
+mod read;
 mod store;
-mod streams;
-mod transact;
-mod wal;
-mod worker;
-mod writer;
+mod tables;
+mod write;
 
 pub use builder::{Builder, Durability};
 #[doc(hidden)]
-pub use file::SqliteFile;
+pub use model::file::SqliteFile;
+#[doc(hidden)]
+pub use model::transact::TransactError;
 pub use model::{SqliteModel, SqliteTx};
 pub use store::SqliteStore;
 /// The rusqlite that projectors and queries are written with: the one this crate links.
 pub use tokio_rusqlite::rusqlite;
-#[doc(hidden)]
-pub use transact::TransactError;

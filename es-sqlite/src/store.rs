@@ -11,7 +11,7 @@ use tokio_rusqlite::rusqlite::Connection;
 use crate::builder::Builder;
 use crate::engine::SqliteEngine;
 use crate::model::SqliteModel;
-use crate::transact::TransactError;
+use crate::model::transact::TransactError;
 
 /// A store in one SQLite file, or in memory; cheap to clone. What can be done with it is said at [`Store`], which it
 /// dereferences to.

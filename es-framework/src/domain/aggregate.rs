@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use super::codec::{Codec, CodecError};
 use super::event::{Envelope, Event};
 use super::shape::Shape;
-use crate::store::{Fingerprint, InvalidName, StreamId, Timestamp, Version};
+use crate::log::{Fingerprint, InvalidName, StreamId, Timestamp, Version};
 
 /// State that is folded from one stream; derive it with [`#[derive(Aggregate)]`](derive@crate::Aggregate).
 ///

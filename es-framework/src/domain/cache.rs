@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::store::{Position, StreamId, Timestamp, Version};
+use crate::log::{Position, StreamId, Timestamp, Version};
 
 /// State folded up to a version.
 #[derive(Debug)]

@@ -5,7 +5,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use super::codec::CodecError;
-use crate::store::{
+use crate::log::{
     CandidateEvent, EventId, EventType, Mark, Metadata, Position, StoredEvent, StreamId, Timestamp, Version,
 };
 

@@ -13,7 +13,7 @@ use super::cache::Base;
 use super::event::{DecodeError, EncodeError, Event};
 use super::provenance::Provenance;
 use super::repository::{Inner, LoadError, Repository};
-use crate::store::{
+use crate::log::{
     Append, AppendError, Appended, CandidateEvent, Command, CommandKey, Conflict, ErrorKind, EventId, ExpectedVersion,
     Fingerprint, InvalidMetadata, InvalidName, Metadata, Position, StoredEvent, StreamId, Timestamp, Version,
 };

@@ -5,12 +5,12 @@ mod cache;
 mod codec;
 mod event;
 mod execute;
-pub(crate) mod private;
+pub(crate) mod payload;
 mod provenance;
 mod repository;
 mod scenario;
 mod shape;
-mod typed;
+mod typed_read;
 
 #[doc = include_str!("aggregate.md")]
 pub use es_derive::Aggregate;

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::event::Envelope;
-use crate::store::{InvalidMetadata, Metadata};
+use crate::log::{InvalidMetadata, Metadata};
 
 /// Where a command comes from: correlation, causation, actor, tenant and trace context, and whatever else should travel
 /// beside the events without their types knowing.

@@ -11,7 +11,7 @@ use super::aggregate::{Aggregate, Apply, Handle, Progress, Snapshots};
 use super::cache::{Base, Cache, Slot};
 use super::event::{DecodeError, Envelope, Event};
 use super::execute::Execute;
-use crate::store::{
+use crate::log::{
     AsOf, ErrorKind, Filter, Fingerprint, InvalidName, Load, Position, ProjectionName, Read, Reading, Snapshot, Store,
     StoreError, StoredEvent, StreamId, Timestamp, Version,
 };

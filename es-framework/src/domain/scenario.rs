@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::aggregate::{Apply, Context, Handle};
 use super::event::{Envelope, Event};
-use crate::store::{Position, StoreId, StoredEvent, StreamId, Timestamp, Version};
+use crate::log::{Position, StoreId, StoredEvent, StreamId, Timestamp, Version};
 
 /// An aggregate with a past, for testing what it decides: given these events, when this command comes, then …
 ///

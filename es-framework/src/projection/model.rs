@@ -4,7 +4,7 @@ use std::any::Any;
 use std::fmt::Debug;
 use std::future::Future;
 
-use crate::store::{BoxError, ErrorKind, Mark, Position, ProjectionName, SnapshotError, StoreError, StoreId};
+use crate::log::{BoxError, ErrorKind, Mark, Position, ProjectionName, SnapshotError, StoreError, StoreId};
 
 /// How far a projection has come, and in which log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 
 use super::model::ReadModel;
 use crate::domain::{Event, Recorded};
-use crate::store::BoxError;
+use crate::log::BoxError;
 
 /// Folds typed events into a read model.
 ///

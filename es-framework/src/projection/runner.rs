@@ -11,7 +11,7 @@ use super::model::{Checkpoint, ModelError, ReadModel, Step};
 use super::projector::Projector;
 use super::running::{Progress, Running, RunningState};
 use crate::domain::{DecodeError, Event, Recorded};
-use crate::store::{
+use crate::log::{
     ErrorKind, Filter, InvalidName, Mark, Position, ProjectionName, Read, Store, StoreError, StreamId, Stretch, Watch,
 };
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::runner::RunError;
-use crate::store::{ErrorKind, Position, ProjectionName};
+use crate::log::{ErrorKind, Position, ProjectionName};
 
 /// A projection that runs in a task of its own; cheap to clone. Dropping the last handle stops it after the batch it is at.
 #[derive(Debug, Clone)]

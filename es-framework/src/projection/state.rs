@@ -11,7 +11,7 @@ use tracing::{debug, warn};
 
 use super::model::{Checkpoint, ModelError, ReadModel, Step};
 use crate::domain::{Progress, Snapshots};
-use crate::store::{Fingerprint, Load, Mark, Position, ProjectionName, Snapshot, Store, StreamId, Version};
+use crate::log::{Fingerprint, Load, Mark, Position, ProjectionName, Snapshot, Store, StreamId, Version};
 
 /// A read model that is one Rust value, kept in memory and saved as a snapshot of `@all` under the projection's name.
 ///

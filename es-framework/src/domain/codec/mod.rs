@@ -1,7 +1,7 @@
 //! How values become bytes.
 
 #[cfg(feature = "bincode")]
-mod guard;
+mod bounded_decode;
 
 #[cfg(feature = "bincode")]
 use std::marker::PhantomData;
@@ -9,7 +9,7 @@ use std::marker::PhantomData;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::store::BoxError;
+use crate::log::BoxError;
 
 /// Turns values into bytes and back.
 ///
@@ -113,8 +113,8 @@ impl Codec for Bincode {
     }
 
     fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
-        let bounds = guard::Bounds::of(bytes.len());
-        let seed = guard::Guarded::new(PhantomData::<T>, &bounds);
+        let bounds = bounded_decode::Bounds::of(bytes.len());
+        let seed = bounded_decode::Guarded::new(PhantomData::<T>, &bounds);
         let (value, used) = bincode::serde::seed_decode_from_slice(seed, bytes, bincode::config::standard())
             .map_err(|error| CodecError::decode(Self::ID, error))?;
         match bytes.len() - used {

@@ -1,0 +1,344 @@
+//! What an append asks for and what it answers.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::time::Duration;
+
+use super::error::{AppendError, InvalidAppend};
+use super::event::CandidateEvent;
+use super::limits::Limits;
+use super::name::{CommandKey, StreamId};
+use super::position::{Position, Version};
+use super::time::Timestamp;
+
+/// What the caller believes of a stream; judged inside the write transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum ExpectedVersion {
+    /// The stream may be in any state.
+    #[default]
+    Any,
+    /// The stream has never been written: its version is 0.
+    NoStream,
+    /// The stream has been written: its version is above 0, also when its events were removed since.
+    StreamExists,
+    /// The stream is at exactly this version; `Exact(Version::ZERO)` is [`Self::NoStream`].
+    Exact(Version),
+}
+
+impl ExpectedVersion {
+    /// Whether a stream at `actual` is as expected.
+    pub fn holds(self, actual: Version) -> bool {
+        match self {
+            Self::Any => true,
+            Self::NoStream => actual == Version::ZERO,
+            Self::StreamExists => actual > Version::ZERO,
+            Self::Exact(version) => actual == version,
+        }
+    }
+
+    /// Whether known events may be skipped and the rest written.
+    pub(super) fn tolerates_known_events(self) -> bool {
+        matches!(self, Self::Any | Self::StreamExists)
+    }
+}
+
+impl From<Version> for ExpectedVersion {
+    fn from(version: Version) -> Self {
+        Self::Exact(version)
+    }
+}
+
+impl fmt::Display for ExpectedVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Any => f.write_str("any version"),
+            Self::NoStream => f.write_str("no stream"),
+            Self::StreamExists => f.write_str("an existing stream"),
+            Self::Exact(version) => write!(f, "version {version}"),
+        }
+    }
+}
+
+/// The part of an append that concerns one stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StreamWrite {
+    /// The stream.
+    pub stream: StreamId,
+    /// What the caller believes of it.
+    pub expected: ExpectedVersion,
+    /// The events to write, in order; none to check the expectation only.
+    pub events: Vec<CandidateEvent>,
+}
+
+/// A command that an append carries out, so that carrying it out twice can be noticed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Command {
+    /// The key, unique in the store.
+    pub key: CommandKey,
+    /// What the command is; the same key with another fingerprint is refused.
+    pub fingerprint: Fingerprint,
+}
+
+impl Command {
+    /// Makes a command of its key and fingerprint.
+    pub fn new(key: CommandKey, fingerprint: Fingerprint) -> Self {
+        Self { key, fingerprint }
+    }
+}
+
+/// 128 bits that stand for a longer text: a command, or the shape of a state.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Fingerprint(u128);
+
+impl Fingerprint {
+    /// The fingerprint of some bytes: SipHash-1-3 with 128 bits and the key zero.
+    pub fn of(bytes: &[u8]) -> Self {
+        Self(siphasher::sip128::SipHasher13::new().hash(bytes).as_u128())
+    }
+
+    /// Makes a fingerprint of 16 bytes.
+    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(u128::from_be_bytes(bytes))
+    }
+
+    /// The fingerprint as 16 bytes.
+    pub const fn to_bytes(self) -> [u8; 16] {
+        self.0.to_be_bytes()
+    }
+}
+
+impl fmt::Display for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+impl fmt::Debug for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// What to do when the queue of waiting writes is full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum WhenFull {
+    /// Wait for a place.
+    #[default]
+    Wait,
+    /// Answer [`AppendError::Overloaded`] at once.
+    Fail,
+}
+
+/// One atomic write over one stream or several.
+///
+/// ```
+/// use es_framework::{Append, CandidateEvent, ExpectedVersion, StreamId};
+///
+/// let append = Append::to(
+///     StreamId::new("account-alice")?,
+///     ExpectedVersion::Any,
+///     CandidateEvent::new("account.withdrawn", "500")?,
+/// )
+/// .and(StreamId::new("account-bob")?, ExpectedVersion::StreamExists, CandidateEvent::new("account.deposited", "500")?)
+/// .check(StreamId::new("bank")?, ExpectedVersion::StreamExists);
+/// assert_eq!(append.streams.len(), 3);
+/// # Ok::<(), es_framework::InvalidName>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[must_use]
+#[non_exhaustive]
+pub struct Append {
+    /// The streams, each at most once.
+    pub streams: Vec<StreamWrite>,
+    /// The command it carries out, if that is to be remembered.
+    pub command: Option<Command>,
+    /// What to do when the queue of waiting writes is full.
+    pub when_full: WhenFull,
+}
+
+impl Append {
+    /// Writes events to a stream.
+    pub fn to(stream: StreamId, expected: ExpectedVersion, events: impl Into<Vec<CandidateEvent>>) -> Self {
+        Self::default().and(stream, expected, events)
+    }
+
+    /// Writes events to a further stream, all or nothing.
+    pub fn and(mut self, stream: StreamId, expected: ExpectedVersion, events: impl Into<Vec<CandidateEvent>>) -> Self {
+        self.streams.push(StreamWrite { stream, expected, events: events.into() });
+        self
+    }
+
+    /// Checks a further stream without writing it.
+    pub fn check(self, stream: StreamId, expected: ExpectedVersion) -> Self {
+        self.and(stream, expected, Vec::new())
+    }
+
+    /// Remembers that this append carries out a command.
+    pub fn command(mut self, command: Command) -> Self {
+        self.command = Some(command);
+        self
+    }
+
+    /// Answers [`AppendError::Overloaded`] instead of waiting when the queue of waiting writes is full.
+    pub fn fail_when_full(mut self) -> Self {
+        self.when_full = WhenFull::Fail;
+        self
+    }
+
+    /// The number of events.
+    pub fn event_count(&self) -> usize {
+        self.streams.iter().map(|write| write.events.len()).sum()
+    }
+
+    /// Whether its events have ids, by which a retry is recognised; all of them or none.
+    pub fn has_ids(&self) -> bool {
+        self.streams.iter().filter_map(|write| write.events.first()).any(|event| event.id().is_some())
+    }
+
+    /// The bytes that count against [`Limits::append_bytes`] and against the queue.
+    pub fn bytes(&self) -> usize {
+        self.streams.iter().flat_map(|write| &write.events).map(CandidateEvent::bytes).sum()
+    }
+
+    /// The memory that the append takes while it waits, for queues that are bounded in bytes: what it says in
+    /// [`Self::bytes`], and 128 bytes for each event and each stream, for there are events without any bytes.
+    pub fn cost(&self) -> usize {
+        self.bytes() + 128 * (self.event_count() + self.streams.len())
+    }
+
+    /// Refuses what no state of the store could make right; engines call it before the append is queued.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidAppend`], as an [`AppendError`].
+    pub fn validate(&self, limits: &Limits) -> Result<(), AppendError> {
+        let mut seen = HashSet::with_capacity(if self.streams.len() > 1 { self.streams.len() } else { 0 });
+        let mut with_id = 0;
+        let mut bytes = 0;
+        for StreamWrite { stream, events, .. } in &self.streams {
+            if stream.is_reserved() {
+                return Err(InvalidAppend::ReservedStream { stream: stream.clone() }.into());
+            }
+            if self.streams.len() > 1 && !seen.insert(stream) {
+                return Err(InvalidAppend::StreamTwice { stream: stream.clone() }.into());
+            }
+            for event in events {
+                let payload = event.payload().len();
+                if payload > limits.payload_bytes {
+                    let limit = limits.payload_bytes;
+                    return Err(InvalidAppend::PayloadTooLarge { bytes: payload, limit }.into());
+                }
+                let metadata = event.metadata().map_or(0, |metadata| metadata.as_str().len());
+                if metadata > limits.metadata_bytes {
+                    let limit = limits.metadata_bytes;
+                    return Err(InvalidAppend::MetadataTooLarge { bytes: metadata, limit }.into());
+                }
+                if let Some(id) = event.id() {
+                    if id.is_derived() {
+                        return Err(InvalidAppend::DerivedId { id: id.clone() }.into());
+                    }
+                    with_id += 1;
+                }
+                bytes += event.bytes();
+            }
+        }
+        let events = self.event_count();
+        if events > limits.append_events {
+            return Err(InvalidAppend::TooManyEvents { events, limit: limits.append_events }.into());
+        }
+        if bytes > limits.append_bytes {
+            return Err(InvalidAppend::TooManyBytes { bytes, limit: limits.append_bytes }.into());
+        }
+        if with_id != 0 && with_id != events {
+            return Err(InvalidAppend::MixedIds { with: with_id, without: events - with_id }.into());
+        }
+        Ok(())
+    }
+}
+
+/// How an append came to its answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// Events were written, or there were none to write.
+    Written,
+    /// Nothing was written: all events, or the command, were known. The answer is that of the first write.
+    AlreadyWritten,
+}
+
+/// What an append did to one stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StreamAppended {
+    /// The stream.
+    pub stream: StreamId,
+    /// The version of the first event; where no event was written or known, the stream's version.
+    pub first: Version,
+    /// The version of the last event, or the stream's version.
+    pub last: Version,
+    /// How many events this append wrote (for [`Outcome::AlreadyWritten`]: how many the first write had).
+    pub written: usize,
+    /// How many events were known before and left alone.
+    pub known: usize,
+}
+
+impl StreamAppended {
+    /// Puts an answer together; engines call it when they read a remembered command.
+    pub fn new(stream: StreamId, first: Version, last: Version, written: usize, known: usize) -> Self {
+        Self { stream, first, last, written, known }
+    }
+}
+
+/// What an append did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Appended {
+    /// How it came to this answer.
+    pub outcome: Outcome,
+    /// What it did to each stream, in the order of the request.
+    pub streams: Vec<StreamAppended>,
+    /// The position of the last event; where no event was written or known, the head of the log. A projection that has
+    /// reached it has seen everything this append saw.
+    pub position: Position,
+    /// The time stored with the events.
+    pub time: Timestamp,
+    /// How far the clock was behind the log; zero unless a clock was set back.
+    pub clock_behind: Duration,
+}
+
+impl Appended {
+    /// Puts an answer together.
+    pub fn new(outcome: Outcome, streams: Vec<StreamAppended>, position: Position, time: Timestamp) -> Self {
+        Self { outcome, streams, position, time, clock_behind: Duration::ZERO }
+    }
+
+    /// The version of the first stream after the append; [`Version::ZERO`] for an append of no stream.
+    pub fn version(&self) -> Version {
+        self.streams.first().map_or(Version::ZERO, |stream| stream.last)
+    }
+
+    /// Whether nothing was written because all was known.
+    pub fn was_known(&self) -> bool {
+        self.outcome == Outcome::AlreadyWritten
+    }
+}
+
+/// A command that was carried out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CommandRecord {
+    /// Its key and fingerprint.
+    pub command: Command,
+    /// What the append that carried it out answered.
+    pub appended: Appended,
+}
+
+impl CommandRecord {
+    /// Puts a record together.
+    pub fn new(command: Command, appended: Appended) -> Self {
+        Self { command, appended }
+    }
+}

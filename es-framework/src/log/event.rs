@@ -1,0 +1,259 @@
+//! Events: what a caller writes and what is read back.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::checksum::checksum;
+use super::id::EventId;
+use super::metadata::Metadata;
+use super::name::{InvalidName, StreamId, check_name};
+use super::position::{Position, Version};
+use super::time::Timestamp;
+
+/// What a payload is: its stored name, its schema version, the codec it was written with and the shape of its fields.
+///
+/// Events share their type behind an [`Arc`]; engines intern it, so that an event costs a small number.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct EventType {
+    name: Arc<str>,
+    schema_version: u32,
+    codec: Arc<str>,
+    shape: Option<Arc<str>>,
+}
+
+impl EventType {
+    /// Makes a type of a stored name, a schema version (the first is 1) and the id of a codec.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidName`] if the name or the codec id is empty, over 255 bytes or has a control character.
+    pub fn new(
+        name: impl Into<Arc<str>>,
+        schema_version: u32,
+        codec: impl Into<Arc<str>>,
+    ) -> Result<Self, InvalidName> {
+        let (name, codec) = (name.into(), codec.into());
+        check_name("event type", &name)?;
+        check_name("codec id", &codec)?;
+        Ok(Self { name, schema_version, codec, shape: None })
+    }
+
+    /// Adds the shape of the payload, so that it stays readable without the Rust type. See [`crate::Shape`].
+    #[must_use]
+    pub fn with_shape(mut self, shape: impl Into<Arc<str>>) -> Self {
+        self.shape = Some(shape.into());
+        self
+    }
+
+    /// The stored name, for example `account.opened`.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The schema version of the payload.
+    pub fn schema_version(&self) -> u32 {
+        self.schema_version
+    }
+
+    /// The id of the codec that wrote the payload; `raw` where the caller chose none.
+    pub fn codec(&self) -> &str {
+        &self.codec
+    }
+
+    /// The shape of the payload, where it is known.
+    pub fn shape(&self) -> Option<&str> {
+        self.shape.as_deref()
+    }
+
+    /// Whether two payloads of these types can be the same content; the shape is not compared.
+    pub fn same_content(&self, other: &Self) -> bool {
+        self.name == other.name && self.schema_version == other.schema_version && self.codec == other.codec
+    }
+}
+
+impl fmt::Debug for EventType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}@{} ({})", self.name, self.schema_version, self.codec)
+    }
+}
+
+/// An event that a caller wants written.
+///
+/// ```
+/// use es_framework::{CandidateEvent, EventId, Metadata};
+///
+/// let event = CandidateEvent::new("account.deposited", "500")?
+///     .with_id(EventId::text("deposit-17")?)
+///     .with_metadata(Metadata::parse(r#"{"actor": "alice"}"#)?);
+/// assert_eq!(event.event_type().schema_version(), 1);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CandidateEvent {
+    event_type: Arc<EventType>,
+    payload: Bytes,
+    metadata: Option<Metadata>,
+    id: Option<EventId>,
+}
+
+impl CandidateEvent {
+    /// The codec id of payloads whose bytes are the caller's own affair.
+    pub const RAW: &'static str = "raw";
+
+    /// Makes an event of a type name and payload bytes, with schema version 1 and the codec id [`Self::RAW`].
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidName`] if the name is empty, over 255 bytes or has a control character.
+    pub fn new(name: impl Into<Arc<str>>, payload: impl Into<Bytes>) -> Result<Self, InvalidName> {
+        Ok(Self::of_type(EventType::new(name, 1, Self::RAW)?, payload))
+    }
+
+    /// Makes an event of a type and payload bytes.
+    pub fn of_type(event_type: impl Into<Arc<EventType>>, payload: impl Into<Bytes>) -> Self {
+        Self { event_type: event_type.into(), payload: payload.into(), metadata: None, id: None }
+    }
+
+    /// Adds metadata.
+    #[must_use]
+    pub fn with_metadata(mut self, metadata: impl Into<Option<Metadata>>) -> Self {
+        self.metadata = metadata.into();
+        self
+    }
+
+    /// Adds an id, by which a retry is recognised.
+    #[must_use]
+    pub fn with_id(mut self, id: impl Into<Option<EventId>>) -> Self {
+        self.id = id.into();
+        self
+    }
+
+    /// What the payload is.
+    pub fn event_type(&self) -> &Arc<EventType> {
+        &self.event_type
+    }
+
+    /// The payload bytes.
+    pub fn payload(&self) -> &Bytes {
+        &self.payload
+    }
+
+    /// The metadata, if any.
+    pub fn metadata(&self) -> Option<&Metadata> {
+        self.metadata.as_ref()
+    }
+
+    /// The id, if the caller gave one.
+    pub fn id(&self) -> Option<&EventId> {
+        self.id.as_ref()
+    }
+
+    /// The bytes that count against [`Limits`](super::Limits): payload, metadata and id.
+    pub fn bytes(&self) -> usize {
+        self.payload.len()
+            + self.metadata.as_ref().map_or(0, |metadata| metadata.as_str().len())
+            + self.id.as_ref().map_or(0, |id| match id.kind() {
+                super::EventIdKind::Text(text) => text.len(),
+                _ => 16,
+            })
+    }
+}
+
+/// Lets [`Stream::write`](super::Stream::write) take one event where it takes many.
+impl From<CandidateEvent> for Vec<CandidateEvent> {
+    fn from(event: CandidateEvent) -> Self {
+        vec![event]
+    }
+}
+
+/// An event as it is read back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StoredEvent {
+    /// The stream it belongs to.
+    pub stream: StreamId,
+    /// Its place in its stream.
+    pub version: Version,
+    /// Its place in `@all`.
+    pub position: Position,
+    /// When it was written; never earlier than that of any event before it.
+    pub time: Timestamp,
+    /// The caller's id, or one derived from store id and position.
+    pub id: EventId,
+    /// What the payload is.
+    pub event_type: Arc<EventType>,
+    /// The payload bytes. Events of one page may share one buffer: copy a payload that outlives its page.
+    pub payload: Bytes,
+    /// The metadata, if any.
+    pub metadata: Option<Metadata>,
+    /// The CRC-32C over all fields above, the stored id included; see `docs/file-format.md`.
+    pub checksum: u32,
+}
+
+impl StoredEvent {
+    /// Puts an event together the way it will be stored, its checksum included.
+    pub fn new(
+        store: super::StoreId,
+        stream: StreamId,
+        version: Version,
+        position: Position,
+        time: Timestamp,
+        candidate: &CandidateEvent,
+    ) -> Self {
+        let mut event = Self {
+            stream,
+            version,
+            position,
+            time,
+            id: candidate.id.clone().unwrap_or_else(|| EventId::derived(store, position)),
+            event_type: Arc::clone(&candidate.event_type),
+            payload: candidate.payload.clone(),
+            metadata: candidate.metadata.clone(),
+            checksum: 0,
+        };
+        event.checksum = event.computed_checksum();
+        event
+    }
+
+    /// Puts an event together from what an engine stored; the checksum is taken as it was stored.
+    #[expect(clippy::too_many_arguments, reason = "one argument a stored field, called by engines only")]
+    pub fn from_stored(
+        stream: StreamId,
+        version: Version,
+        position: Position,
+        time: Timestamp,
+        id: EventId,
+        event_type: Arc<EventType>,
+        payload: Bytes,
+        metadata: Option<Metadata>,
+        checksum: u32,
+    ) -> Self {
+        Self { stream, version, position, time, id, event_type, payload, metadata, checksum }
+    }
+
+    /// The checksum that the fields have now; equal to [`Self::checksum`] unless the event was damaged.
+    pub fn computed_checksum(&self) -> u32 {
+        checksum(
+            self.position,
+            &self.stream,
+            self.version,
+            self.time,
+            &self.event_type,
+            (!self.id.is_derived()).then_some(&self.id),
+            self.metadata.as_ref().map(Metadata::as_str),
+            &self.payload,
+        )
+    }
+
+    /// The stored name of its type.
+    pub fn name(&self) -> &str {
+        self.event_type.name()
+    }
+
+    /// The bytes that count against the size of a page.
+    pub fn bytes(&self) -> usize {
+        self.payload.len() + self.metadata.as_ref().map_or(0, |metadata| metadata.as_str().len())
+    }
+}

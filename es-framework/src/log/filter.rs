@@ -1,0 +1,486 @@
+//! Which events a reader wants, and the one evaluator that decides it for every engine.
+
+use std::fmt;
+
+use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
+
+use super::like::like;
+use super::name::{StreamId, category_of};
+use super::position::{Position, Version};
+use super::time::Timestamp;
+
+/// Which events a reader wants; clauses are joined by *and*, the values inside one by *or*.
+///
+/// ```
+/// use es_framework::{Filter, Position};
+///
+/// let filter = Filter::new()
+///     .category("account")
+///     .types(["account.deposited", "account.withdrawn"])
+///     .metadata_equals("tenant", "acme")
+///     .after(Position::new(100));
+/// assert_eq!(filter.clauses().len(), 4);
+/// ```
+#[derive(Debug, Clone, PartialEq, Default)]
+#[must_use]
+pub struct Filter {
+    clauses: Vec<Clause>,
+}
+
+/// One condition of a [`Filter`].
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum Clause {
+    /// The event is of one of these streams.
+    Streams(Vec<StreamId>),
+    /// The event's stream is of one of these categories.
+    Categories(Vec<String>),
+    /// The id of the event's stream begins with this text.
+    StreamPrefix(String),
+    /// The event's type has one of these names, whatever its schema version.
+    Types(Vec<String>),
+    /// The event's version is one of these.
+    Versions(Vec<Version>),
+    /// The event's position is above this one.
+    After(Position),
+    /// The event's position is below this one.
+    Before(Position),
+    /// The event's time is this one or later.
+    Since(Timestamp),
+    /// The event's time is this one or earlier.
+    Until(Timestamp),
+    /// A text matches a pattern; see [`Filter::stream_like`].
+    Like(Field, String),
+    /// The value at a path of the metadata is one of these.
+    Metadata(Path, Vec<Scalar>),
+}
+
+/// A text that [`Clause::Like`] looks at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Field {
+    /// The id of the event's stream.
+    Stream,
+    /// The name of the event's type.
+    Type,
+    /// The text at a path of the metadata; anything but a text never matches.
+    Metadata(Path),
+}
+
+/// A path into metadata: keys from the outside in, written with dots, `customer.country`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Path(Vec<String>);
+
+impl Path {
+    /// Makes a path of single keys, which may contain dots themselves.
+    pub fn of_keys(keys: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        Self(keys.into_iter().map(Into::into).collect())
+    }
+}
+
+impl From<&str> for Path {
+    fn from(dotted: &str) -> Self {
+        Self::of_keys(dotted.split('.'))
+    }
+}
+
+impl From<String> for Path {
+    fn from(dotted: String) -> Self {
+        dotted.as_str().into()
+    }
+}
+
+/// A JSON value that is not an object or an array.
+///
+/// Scalars of different types are never equal: `1` is not `"1"` and not `true`. Numbers are equal by value: `1` is `1.0`.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Scalar {
+    /// `null`; a path that leads nowhere is not `null`.
+    Null,
+    /// `true` or `false`.
+    Bool(bool),
+    /// An integer.
+    Integer(i128),
+    /// A number with a fraction or an exponent.
+    Float(f64),
+    /// A text.
+    Text(String),
+}
+
+impl PartialEq for Scalar {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Null, Self::Null) => true,
+            (Self::Bool(a), Self::Bool(b)) => a == b,
+            (Self::Integer(a), Self::Integer(b)) => a == b,
+            (Self::Float(a), Self::Float(b)) => a == b,
+            (Self::Integer(a), Self::Float(b)) | (Self::Float(b), Self::Integer(a)) => integer_is_float(*a, *b),
+            (Self::Text(a), Self::Text(b)) => a == b,
+            _ => false,
+        }
+    }
+}
+
+/// Compares exactly: above 2^53 not every integer has a float of its own.
+fn integer_is_float(integer: i128, float: f64) -> bool {
+    // All integers of JSON texts that serde_json gives lie within ±2^64; a float without a fraction prints as one.
+    float.fract() == 0.0 && float.abs() < 1e20 && format!("{float:.0}").parse() == Ok(integer)
+}
+
+impl From<()> for Scalar {
+    fn from((): ()) -> Self {
+        Self::Null
+    }
+}
+
+impl From<bool> for Scalar {
+    fn from(value: bool) -> Self {
+        Self::Bool(value)
+    }
+}
+
+impl From<&str> for Scalar {
+    fn from(value: &str) -> Self {
+        Self::Text(value.to_owned())
+    }
+}
+
+impl From<String> for Scalar {
+    fn from(value: String) -> Self {
+        Self::Text(value)
+    }
+}
+
+impl From<f64> for Scalar {
+    fn from(value: f64) -> Self {
+        Self::Float(value)
+    }
+}
+
+macro_rules! integers {
+    ($($integer:ty),*) => {$(
+        impl From<$integer> for Scalar {
+            fn from(value: $integer) -> Self {
+                Self::Integer(value.into())
+            }
+        }
+    )*};
+}
+integers!(i8, u8, i16, u16, i32, u32, i64, u64);
+
+/// What a filter may look at before the payload is read.
+#[derive(Debug, Clone, Copy)]
+pub struct EventHeader<'a> {
+    /// The id of the event's stream.
+    pub stream: &'a str,
+    /// Its place in its stream.
+    pub version: Version,
+    /// Its place in `@all`.
+    pub position: Position,
+    /// When it was written.
+    pub time: Timestamp,
+    /// The name of its type.
+    pub event_type: &'a str,
+    /// Its metadata's text.
+    pub metadata: Option<&'a str>,
+}
+
+impl super::StoredEvent {
+    /// What a filter looks at.
+    pub fn header(&self) -> EventHeader<'_> {
+        EventHeader {
+            stream: self.stream.as_str(),
+            version: self.version,
+            position: self.position,
+            time: self.time,
+            event_type: self.event_type.name(),
+            metadata: self.metadata.as_ref().map(super::Metadata::as_str),
+        }
+    }
+}
+
+impl Filter {
+    /// Makes a filter that lets every event through.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a condition.
+    pub fn and(mut self, clause: Clause) -> Self {
+        self.clauses.push(clause);
+        self
+    }
+
+    /// Adds the conditions of another filter.
+    pub fn and_all(mut self, other: Self) -> Self {
+        self.clauses.extend(other.clauses);
+        self
+    }
+
+    /// Lets events of this stream through.
+    pub fn stream(self, stream: impl Into<StreamId>) -> Self {
+        self.streams([stream])
+    }
+
+    /// Lets events of these streams through.
+    pub fn streams(self, streams: impl IntoIterator<Item = impl Into<StreamId>>) -> Self {
+        self.and(Clause::Streams(streams.into_iter().map(Into::into).collect()))
+    }
+
+    /// Lets events of streams of this category through.
+    pub fn category(self, category: impl Into<String>) -> Self {
+        self.categories([category])
+    }
+
+    /// Lets events of streams of these categories through.
+    pub fn categories(self, categories: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.and(Clause::Categories(categories.into_iter().map(Into::into).collect()))
+    }
+
+    /// Lets events of streams through whose id begins with `prefix`.
+    pub fn stream_prefix(self, prefix: impl Into<String>) -> Self {
+        self.and(Clause::StreamPrefix(prefix.into()))
+    }
+
+    /// Lets events of types with these names through, whatever their schema version.
+    pub fn types(self, names: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.and(Clause::Types(names.into_iter().map(Into::into).collect()))
+    }
+
+    /// Lets events with these versions through.
+    pub fn versions(self, versions: impl IntoIterator<Item = Version>) -> Self {
+        self.and(Clause::Versions(versions.into_iter().collect()))
+    }
+
+    /// Lets events above this position through.
+    pub fn after(self, position: Position) -> Self {
+        self.and(Clause::After(position))
+    }
+
+    /// Lets events below this position through.
+    pub fn before(self, position: Position) -> Self {
+        self.and(Clause::Before(position))
+    }
+
+    /// Lets events written at this time or later through.
+    pub fn since(self, time: Timestamp) -> Self {
+        self.and(Clause::Since(time))
+    }
+
+    /// Lets events written at this time or earlier through.
+    pub fn until(self, time: Timestamp) -> Self {
+        self.and(Clause::Until(time))
+    }
+
+    /// Lets events of streams through whose id matches a pattern.
+    ///
+    /// `%` stands for any run of characters, `_` for one, and `\` takes the next character as it is. Case matters.
+    pub fn stream_like(self, pattern: impl Into<String>) -> Self {
+        self.and(Clause::Like(Field::Stream, pattern.into()))
+    }
+
+    /// Lets events of types through whose name matches a pattern; see [`Self::stream_like`].
+    pub fn type_like(self, pattern: impl Into<String>) -> Self {
+        self.and(Clause::Like(Field::Type, pattern.into()))
+    }
+
+    /// Lets events through whose metadata has a text at `path` that matches a pattern; see [`Self::stream_like`].
+    pub fn metadata_like(self, path: impl Into<Path>, pattern: impl Into<String>) -> Self {
+        self.and(Clause::Like(Field::Metadata(path.into()), pattern.into()))
+    }
+
+    /// Lets events through whose metadata has this value at `path`.
+    pub fn metadata_equals(self, path: impl Into<Path>, value: impl Into<Scalar>) -> Self {
+        self.metadata_in(path, [value])
+    }
+
+    /// Lets events through whose metadata has one of these values at `path`.
+    pub fn metadata_in(self, path: impl Into<Path>, values: impl IntoIterator<Item = impl Into<Scalar>>) -> Self {
+        self.and(Clause::Metadata(path.into(), values.into_iter().map(Into::into).collect()))
+    }
+
+    /// The conditions.
+    pub fn clauses(&self) -> &[Clause] {
+        &self.clauses
+    }
+
+    /// Whether every event passes.
+    pub fn is_empty(&self) -> bool {
+        self.clauses.is_empty()
+    }
+
+    /// The same filter without the clauses that an engine has judged by other means.
+    pub fn without(&self, judged: impl Fn(&Clause) -> bool) -> Self {
+        Self { clauses: self.clauses.iter().filter(|clause| !judged(clause)).cloned().collect() }
+    }
+
+    /// Whether an event passes; this is what every engine answers.
+    pub fn matches(&self, event: &EventHeader<'_>) -> bool {
+        self.clauses.iter().all(|clause| clause.matches(event))
+    }
+}
+
+impl Clause {
+    fn matches(&self, event: &EventHeader<'_>) -> bool {
+        match self {
+            Self::Streams(streams) => streams.iter().any(|stream| stream.as_str() == event.stream),
+            Self::Categories(categories) => {
+                let category = category_of(event.stream);
+                categories.iter().any(|wanted| wanted == category)
+            }
+            Self::StreamPrefix(prefix) => event.stream.starts_with(prefix.as_str()),
+            Self::Types(names) => names.iter().any(|name| name == event.event_type),
+            Self::Versions(versions) => versions.contains(&event.version),
+            Self::After(position) => event.position > *position,
+            Self::Before(position) => event.position < *position,
+            Self::Since(time) => event.time >= *time,
+            Self::Until(time) => event.time <= *time,
+            Self::Like(Field::Stream, pattern) => like(pattern, event.stream),
+            Self::Like(Field::Type, pattern) => like(pattern, event.event_type),
+            Self::Like(Field::Metadata(path), pattern) => {
+                matches!(value_at(event.metadata, path), Some(Scalar::Text(text)) if like(pattern, &text))
+            }
+            Self::Metadata(path, values) => value_at(event.metadata, path).is_some_and(|value| values.contains(&value)),
+        }
+    }
+}
+
+fn value_at(metadata: Option<&str>, Path(keys): &Path) -> Option<Scalar> {
+    scalar_at(metadata?, &keys.iter().map(String::as_str).collect::<Vec<_>>())
+}
+
+/// The scalar at a path of a JSON text, if there is one. Of repeated keys the last counts.
+///
+/// Nothing but the path is looked into, so depth and size of the rest do not matter.
+pub(super) fn scalar_at(json: &str, path: &[&str]) -> Option<Scalar> {
+    At(path).deserialize(&mut serde_json::Deserializer::from_str(json)).ok().flatten()
+}
+
+/// Walks down a path and answers the scalar at its end.
+#[derive(Clone, Copy)]
+struct At<'p>(&'p [&'p str]);
+
+impl<'de> DeserializeSeed<'de> for At<'_> {
+    type Value = Option<Scalar>;
+    fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl At<'_> {
+    /// A scalar counts only where the path ends.
+    #[expect(clippy::unnecessary_wraps, reason = "the visitor's methods answer results")]
+    fn end<E>(self, scalar: impl Into<Scalar>) -> Result<Option<Scalar>, E> {
+        Ok(self.0.is_empty().then(|| scalar.into()))
+    }
+}
+
+impl<'de> Visitor<'de> for At<'_> {
+    type Value = Option<Scalar>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+        self.end(())
+    }
+    fn visit_bool<E>(self, value: bool) -> Result<Self::Value, E> {
+        self.end(value)
+    }
+    fn visit_i64<E>(self, value: i64) -> Result<Self::Value, E> {
+        self.end(value)
+    }
+    fn visit_u64<E>(self, value: u64) -> Result<Self::Value, E> {
+        self.end(value)
+    }
+    fn visit_f64<E>(self, value: f64) -> Result<Self::Value, E> {
+        self.end(value)
+    }
+    fn visit_str<E>(self, value: &str) -> Result<Self::Value, E> {
+        self.end(value)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<Self::Value, A::Error> {
+        while sequence.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(None)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut found = None;
+        while let Some(key) = map.next_key::<std::borrow::Cow<'_, str>>()? {
+            match self.0.split_first() {
+                Some((first, rest)) if key == *first => found = map.next_value_seed(At(rest))?,
+                _ => {
+                    map.next_value::<IgnoredAny>()?;
+                }
+            }
+        }
+        Ok(found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with_metadata(metadata: &str) -> EventHeader<'_> {
+        EventHeader {
+            stream: "account-alice",
+            version: Version::new(3),
+            position: Position::new(9),
+            time: Timestamp::from_micros(50),
+            event_type: "account.opened",
+            metadata: Some(metadata),
+        }
+    }
+
+    #[test]
+    fn scalars_are_equal_only_within_their_type() {
+        let event = with_metadata(r#"{"n": 1, "t": "1", "b": true, "z": null, "f": 1.0, "big": 18446744073709551615}"#);
+        for (path, value, expected) in [
+            ("n", Scalar::from(1), true),
+            ("n", Scalar::from(1.0), true),
+            ("f", Scalar::from(1), true),
+            ("n", Scalar::from("1"), false),
+            ("n", Scalar::from(true), false),
+            ("t", Scalar::from(1), false),
+            ("t", Scalar::from("1"), true),
+            ("b", Scalar::from(true), true),
+            ("b", Scalar::from(1), false),
+            ("z", Scalar::from(()), true),
+            ("missing", Scalar::from(()), false),
+            ("big", Scalar::from(u64::MAX), true),
+            ("big", Scalar::from(18_446_744_073_709_551_615.0), false),
+        ] {
+            assert_eq!(
+                Filter::new().metadata_equals(path, value.clone()).matches(&event),
+                expected,
+                "{path} = {value:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_path_leads_through_objects_only() {
+        let event = with_metadata(r#"{"a": {"b": {"c": 7}}, "a.b": 8, "list": [{"c": 1}], "twice": 1, "twice": 2}"#);
+        assert!(Filter::new().metadata_equals("a.b.c", 7).matches(&event));
+        assert!(Filter::new().metadata_equals(Path::of_keys(["a.b"]), 8).matches(&event));
+        assert!(!Filter::new().metadata_equals("a.b", 7).matches(&event));
+        assert!(!Filter::new().metadata_equals("list.c", 1).matches(&event));
+        assert!(Filter::new().metadata_equals("twice", 2).matches(&event));
+    }
+
+    #[test]
+    fn clauses_are_joined_by_and() {
+        let event = with_metadata("{}");
+        let yes = Filter::new().category("account").types(["account.opened"]).stream_prefix("account-al");
+        assert!(yes.matches(&event));
+        assert!(!yes.clone().types(["account.closed"]).matches(&event));
+        assert!(!yes.clone().after(Position::new(9)).matches(&event));
+        assert!(yes.clone().since(Timestamp::from_micros(50)).until(Timestamp::from_micros(50)).matches(&event));
+        assert!(!yes.versions([Version::new(2)]).matches(&event));
+        assert!(!Filter::new().category("acc").matches(&event));
+    }
+}

@@ -1,0 +1,337 @@
+//! The engine that keeps everything in memory, for tests and for getting to know the library.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use super::append::{Append, Appended, CommandRecord};
+use super::cell::Cell;
+use super::engine::Engine;
+use super::error::{AppendError, CellError, SnapshotError, StoreError};
+use super::event::StoredEvent;
+use super::id::{EventId, StoreId};
+use super::judge::{KnownEvent, LogView, Verdict, judge};
+use super::limits::Limits;
+use super::name::{CellKey, CommandKey, ProjectionName, StreamId};
+use super::notifier::Notifier;
+use super::position::{Position, Version};
+use super::read::{Direction, ListStreams, Load, Loaded, Mark, PAGE_SCAN, Page, Read, StreamInfo};
+use super::snapshot::Snapshot;
+use super::store::Store;
+use super::time::{Clock, SystemClock, Timestamp};
+
+/// An engine that keeps everything in memory and forgets it when its last handle is dropped.
+///
+/// It keeps the whole contract but for durability, and is private to its handles.
+#[derive(Debug, Clone)]
+pub struct MemoryStore {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    id: StoreId,
+    limits: Limits,
+    clock: Arc<dyn Clock>,
+    notifier: Arc<Notifier>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    closed: bool,
+    log: Vec<StoredEvent>,
+    streams: HashMap<StreamId, StreamState>,
+    /// Streams in the order of their first events.
+    order: Vec<StreamId>,
+    commands: HashMap<CommandKey, CommandRecord>,
+    snapshots: HashMap<(StreamId, ProjectionName), Snapshot>,
+    cells: BTreeMap<CellKey, (u64, Option<Bytes>)>,
+}
+
+#[derive(Debug, Default)]
+struct StreamState {
+    /// The stream's place in the order of first events.
+    order: usize,
+    /// Indices into the log, by version.
+    events: Vec<usize>,
+    ids: HashMap<EventId, usize>,
+}
+
+impl Default for MemoryStore {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl MemoryStore {
+    /// Makes an empty store with the default limits and the clock of the operating system.
+    pub fn new() -> Self {
+        Self::with(Limits::default(), Arc::new(SystemClock))
+    }
+
+    /// Makes an empty store with these limits and this clock.
+    pub fn with(limits: Limits, clock: Arc<dyn Clock>) -> Self {
+        let notifier = Arc::new(Notifier::new(Position::ZERO));
+        let inner = Inner { id: StoreId::random(), limits, clock, notifier, state: Mutex::default() };
+        Self { inner: Arc::new(inner) }
+    }
+
+    fn state(&self) -> Result<MutexGuard<'_, State>, StoreError> {
+        // Every change below is made after everything that can fail, so a poisoned state is whole.
+        let state = self.inner.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.closed { Err(StoreError::Closed) } else { Ok(state) }
+    }
+}
+
+impl From<MemoryStore> for Store {
+    fn from(store: MemoryStore) -> Self {
+        Self::new(store)
+    }
+}
+
+impl From<&MemoryStore> for Store {
+    fn from(store: &MemoryStore) -> Self {
+        Self::new(store.clone())
+    }
+}
+
+#[async_trait]
+impl Engine for MemoryStore {
+    fn id(&self) -> StoreId {
+        self.inner.id
+    }
+
+    fn limits(&self) -> Limits {
+        self.inner.limits
+    }
+
+    fn clock(&self) -> &Arc<dyn Clock> {
+        &self.inner.clock
+    }
+
+    fn notifier(&self) -> &Arc<Notifier> {
+        &self.inner.notifier
+    }
+
+    async fn append(&self, append: Append) -> Result<Appended, AppendError> {
+        append.validate(&self.inner.limits)?;
+        let mut state = self.state()?;
+        let plan = match judge(&append, &mut *state)? {
+            Verdict::Known { appended, remember } => {
+                if remember {
+                    state.remember(&append, &appended);
+                }
+                return Ok(appended);
+            }
+            Verdict::Write(plan) => plan,
+        };
+        let (head, last_time) = state.end();
+        let now = self.inner.clock.now();
+        let time = now.max(last_time);
+        let before = state.log.len();
+        let mut position = head;
+        for (write, version, candidate) in plan.events(&append) {
+            position = position.next();
+            let stream = write.stream.clone();
+            state.push(StoredEvent::new(self.inner.id, stream, version, position, time, candidate), candidate.id());
+        }
+        let mut appended = plan.appended(&append, position, time);
+        appended.clock_behind = last_time.since(now);
+        state.remember(&append, &appended);
+        if position > head {
+            let written = state.log.get(before..).unwrap_or_default();
+            self.inner.notifier.publish(head, written.iter().cloned(), position);
+        }
+        Ok(appended)
+    }
+
+    async fn command(&self, key: &CommandKey) -> Result<Option<CommandRecord>, StoreError> {
+        Ok(self.state()?.commands.get(key).cloned())
+    }
+
+    async fn read(&self, read: Read) -> Result<Page, StoreError> {
+        self.state()?.page(&read)
+    }
+
+    async fn load(&self, load: Load) -> Result<Loaded, StoreError> {
+        let state = self.state()?;
+        let snapshot = load
+            .snapshot
+            .and_then(|name| state.snapshots.get(&(load.stream.clone(), name)))
+            .filter(|snapshot| load.until.is_none_or(|until| snapshot.at <= until.get()))
+            .cloned();
+        let after = snapshot.as_ref().map_or(0, |snapshot| snapshot.at);
+        let before = load.until.map(|until| until.next().get());
+        let page = match load.events {
+            0 => Page::default(),
+            events => state.page(&Read { after, before, events, ..Read::new(load.stream) })?,
+        };
+        Ok(Loaded { snapshot, page })
+    }
+
+    async fn streams(&self, list: ListStreams) -> Result<Vec<StreamInfo>, StoreError> {
+        let state = self.state()?;
+        let start = match &list.after {
+            Some(after) => state.streams.get(after).map_or(state.order.len(), |stream| stream.order + 1),
+            None => 0,
+        };
+        let of_category =
+            |stream: &&StreamId| list.category.as_deref().is_none_or(|wanted| stream.category() == wanted);
+        let listed = state.order.iter().skip(start).filter(of_category).take(list.limit);
+        Ok(listed.map(|stream| StreamInfo::new(stream.clone(), state.version_of(stream))).collect())
+    }
+
+    async fn save_snapshot(&self, mut snapshot: Snapshot) -> Result<(), SnapshotError> {
+        let mut state = self.state()?;
+        let end = if snapshot.stream.is_all() { state.end().0.get() } else { state.version_of(&snapshot.stream).get() };
+        if snapshot.at > end {
+            return Err(SnapshotError::BeyondEnd { stream: snapshot.stream, at: snapshot.at, end });
+        }
+        snapshot.time = self.inner.clock.now();
+        let key = (snapshot.stream.clone(), snapshot.name.clone());
+        if state.snapshots.get(&key).is_none_or(|saved| saved.at <= snapshot.at) {
+            state.snapshots.insert(key, snapshot);
+        }
+        Ok(())
+    }
+
+    async fn cell(&self, key: &CellKey) -> Result<Option<Cell>, StoreError> {
+        let state = self.state()?;
+        let Some((revision, Some(value))) = state.cells.get(key) else { return Ok(None) };
+        Ok(Some(Cell::new(key.clone(), *revision, value.clone())))
+    }
+
+    async fn set_cell(&self, key: &CellKey, expected: u64, value: Option<Bytes>) -> Result<u64, CellError> {
+        let mut state = self.state()?;
+        let (revision, exists) =
+            state.cells.get(key).map_or((0, false), |(revision, value)| (*revision, value.is_some()));
+        let actual = if exists { revision } else { 0 };
+        if actual != expected {
+            return Err(CellError::Changed { key: key.clone(), expected, actual });
+        }
+        state.cells.insert(key.clone(), (revision + 1, value));
+        Ok(revision + 1)
+    }
+
+    async fn close(&self) -> Result<(), StoreError> {
+        if let Ok(mut state) = self.state() {
+            state.closed = true;
+        }
+        self.inner.notifier.close();
+        Ok(())
+    }
+}
+
+impl State {
+    fn end(&self) -> (Position, Timestamp) {
+        // Before the first event any time is later.
+        let empty = (Position::ZERO, Timestamp::from_micros(i64::MIN));
+        self.log.last().map_or(empty, |event| (event.position, event.time))
+    }
+
+    fn version_of(&self, stream: &StreamId) -> Version {
+        self.streams.get(stream).map_or(Version::ZERO, |stream| Version::new(stream.events.len() as u64))
+    }
+
+    fn push(&mut self, event: StoredEvent, id: Option<&EventId>) {
+        let order = &mut self.order;
+        let stream = self.streams.entry(event.stream.clone()).or_insert_with(|| {
+            order.push(event.stream.clone());
+            StreamState { order: order.len() - 1, ..StreamState::default() }
+        });
+        stream.events.push(self.log.len());
+        if let Some(id) = id {
+            stream.ids.insert(id.clone(), self.log.len());
+        }
+        self.log.push(event);
+    }
+
+    fn remember(&mut self, append: &Append, appended: &Appended) {
+        if let Some(command) = &append.command {
+            self.commands.insert(command.key.clone(), CommandRecord::new(command.clone(), appended.clone()));
+        }
+    }
+
+    fn page(&self, read: &Read) -> Result<Page, StoreError> {
+        let empty = Vec::new();
+        let of_stream = if read.stream.is_all() {
+            None
+        } else {
+            Some(self.streams.get(&read.stream).map_or(&empty, |stream| &stream.events))
+        };
+        // Positions and versions are contiguous from 1 here, so a place is an index plus one.
+        let count = of_stream.map_or(self.log.len(), Vec::len);
+        let event_at = |index: usize| {
+            let index = of_stream.map_or(Some(index), |events| events.get(index).copied());
+            index.and_then(|index| self.log.get(index))
+        };
+        let index = |place: u64| usize::try_from(place).unwrap_or(usize::MAX);
+        let low = index(read.after).min(count);
+        let high = read.before.map_or(count, |before| index(before).saturating_sub(1).min(count)).max(low);
+        let mut page = Page { head: count as u64, ..Page::default() };
+        let forward = read.direction == Direction::Forward;
+        if read.events == 0 {
+            // Asked for the head only.
+            page.end = low == high;
+            page.scanned = if forward { read.after } else { high as u64 + 1 };
+            return Ok(page);
+        }
+        let mut bytes = 0;
+        let mut looked_at = 0;
+        while looked_at < (high - low).min(PAGE_SCAN) {
+            let at = if forward { low + looked_at } else { high - 1 - looked_at };
+            let Some(event) = event_at(at) else { break };
+            if read.filter.matches(&event.header()) {
+                bytes += event.bytes();
+                if page.events.len() >= read.events || (bytes > read.bytes && !page.events.is_empty()) {
+                    break;
+                }
+                if event.computed_checksum() != event.checksum {
+                    return Err(StoreError::Corrupt {
+                        position: Some(event.position),
+                        reason: "the checksum does not fit".to_owned(),
+                    });
+                }
+                page.events.push(event.clone());
+            }
+            looked_at += 1;
+        }
+        page.end = looked_at == high - low;
+        page.scanned = if forward { (low + looked_at) as u64 } else { (high - looked_at) as u64 + 1 };
+        if forward {
+            page.scanned = page.scanned.max(read.after);
+        }
+        if of_stream.is_none() && forward {
+            let last = self.log.get(..low + looked_at).and_then(<[_]>::last);
+            page.mark = last.map(|event| Mark { position: event.position, checksum: event.checksum });
+        }
+        Ok(page)
+    }
+}
+
+impl LogView for State {
+    fn head(&mut self) -> Result<(Position, Timestamp), StoreError> {
+        Ok(self.end())
+    }
+
+    fn version(&mut self, stream: &StreamId) -> Result<Version, StoreError> {
+        Ok(self.version_of(stream))
+    }
+
+    fn event(&mut self, stream: &StreamId, id: &EventId) -> Result<Option<KnownEvent>, StoreError> {
+        let found = self.streams.get(stream).and_then(|stream| stream.ids.get(id));
+        Ok(found.and_then(|index| self.log.get(*index)).map(|event| KnownEvent {
+            version: event.version,
+            position: event.position,
+            time: event.time,
+            content: Some((Arc::clone(&event.event_type), event.payload.clone())),
+        }))
+    }
+
+    fn command(&mut self, key: &CommandKey) -> Result<Option<CommandRecord>, StoreError> {
+        Ok(self.commands.get(key).cloned())
+    }
+}

@@ -1,0 +1,58 @@
+//! The ground floor: the log.
+//!
+//! Plain data, the [`Engine`] contract, the memory engine, and what is written once for all engines on top of it: the
+//! stream handle, paging reads, watching.
+
+mod append;
+mod cell;
+mod checksum;
+mod engine;
+mod error;
+mod event;
+mod filter;
+mod id;
+mod judge;
+mod like;
+mod limits;
+mod memory;
+mod metadata;
+mod name;
+mod notifier;
+mod pages;
+mod position;
+mod read;
+mod reader;
+mod snapshot;
+mod store;
+mod stream;
+mod time;
+mod watch;
+
+pub use append::{
+    Append, Appended, Command, CommandRecord, ExpectedVersion, Fingerprint, Outcome, StreamAppended, StreamWrite,
+    WhenFull,
+};
+pub use cell::Cell;
+pub use checksum::checksum;
+pub use engine::Engine;
+pub use error::{AppendError, BoxError, CellError, Conflict, ErrorKind, InvalidAppend, SnapshotError, StoreError};
+pub use event::{CandidateEvent, EventType, StoredEvent};
+pub use filter::{Clause, EventHeader, Field, Filter, Path, Scalar};
+pub use id::{EventId, EventIdKind, StoreId};
+pub use judge::{KnownEvent, LogView, Plan, PlannedStream, Verdict, judge, judge_as_unknown};
+pub use limits::Limits;
+pub use memory::MemoryStore;
+pub use metadata::{InvalidMetadata, Metadata};
+pub use name::{CellKey, CommandKey, InvalidName, MAX_NAME_BYTES, ProjectionName, StreamId};
+pub use notifier::Notifier;
+pub use position::{Place, Position, Version};
+pub use read::{
+    Direction, ListStreams, Load, Loaded, Mark, PAGE_BYTES, PAGE_EVENTS, PAGE_SCAN, Page, Read, StreamInfo,
+};
+pub use reader::{AsOf, Reader, Reading};
+pub use snapshot::Snapshot;
+pub use store::Store;
+pub use stream::{Stream, StreamMetrics};
+pub use time::{Clock, SystemClock, Timestamp};
+pub(crate) use watch::Stretch;
+pub use watch::{Watch, Watcher};

@@ -1,0 +1,180 @@
+//! The handle on an open store.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::append::{Append, Appended, CommandRecord};
+use super::cell::Cell;
+use super::engine::Engine;
+use super::error::{AppendError, CellError, StoreError};
+use super::id::StoreId;
+use super::name::{CellKey, CommandKey, InvalidName, StreamId};
+use super::position::Position;
+use super::read::{ListStreams, StreamInfo};
+use super::stream::Stream;
+use super::time::{Clock, Timestamp};
+
+/// A handle on an open store, whichever engine is behind it; cheap to clone.
+///
+/// ```
+/// use es_framework::{CandidateEvent, ExpectedVersion, MemoryStore, Store};
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let store: Store = MemoryStore::new().into();
+/// let account = store.open_stream("account-alice")?;
+/// account.write(CandidateEvent::new("deposited", "500")?, ExpectedVersion::NoStream).await?;
+/// let events = account.read().collect().await?;
+/// assert_eq!(&events[0].payload[..], b"500");
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct Store {
+    engine: Arc<dyn Engine>,
+}
+
+impl Store {
+    /// Makes a handle on an engine.
+    pub fn new(engine: impl Engine) -> Self {
+        Self { engine: Arc::new(engine) }
+    }
+
+    /// The random id of the store.
+    pub fn id(&self) -> StoreId {
+        self.engine.id()
+    }
+
+    /// The engine behind the handle.
+    pub fn engine(&self) -> &Arc<dyn Engine> {
+        &self.engine
+    }
+
+    /// The clock that events are stamped with.
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        self.engine.clock()
+    }
+
+    /// The time now, by [`Self::clock`].
+    pub fn now(&self) -> Timestamp {
+        self.engine.clock().now()
+    }
+
+    /// The position of the newest event this handle knows of: every commit of this process, and those of other processes
+    /// as they are noticed.
+    pub fn head(&self) -> Position {
+        self.engine.notifier().head()
+    }
+
+    /// Makes a handle on a stream, which need not exist; `@all` is every event of the store.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidName`] if the id is not a valid stream id.
+    pub fn open_stream<I>(&self, id: I) -> Result<Stream, InvalidName>
+    where
+        I: TryInto<StreamId>,
+        InvalidName: From<I::Error>,
+    {
+        Ok(self.stream(id.try_into()?))
+    }
+
+    /// Makes a handle on a stream whose id was checked before.
+    pub fn stream(&self, id: StreamId) -> Stream {
+        Stream::new(self.clone(), id)
+    }
+
+    /// Makes a handle on `@all`, the one sequence of every event of the store.
+    pub fn all(&self) -> Stream {
+        self.stream(StreamId::all())
+    }
+
+    /// Writes events to one stream or several, all or nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`AppendError`]; nothing was written.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future either never started its write or lets it run to its end. Give the events ids or the append a
+    /// command key to find out which.
+    pub async fn append(&self, append: Append) -> Result<Appended, AppendError> {
+        self.engine.append(append).await
+    }
+
+    /// The command that was carried out under this key.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if the store cannot be read.
+    pub async fn command(&self, key: &CommandKey) -> Result<Option<CommandRecord>, StoreError> {
+        self.engine.command(key).await
+    }
+
+    /// Lists streams in the order of their first events, one page at a time.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if the store cannot be read.
+    pub async fn streams(&self, list: ListStreams) -> Result<Vec<StreamInfo>, StoreError> {
+        self.engine.streams(list).await
+    }
+
+    /// Reads a cell.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if the store cannot be read.
+    pub async fn cell(&self, key: &CellKey) -> Result<Option<Cell>, StoreError> {
+        self.engine.cell(key).await
+    }
+
+    /// Sets a cell (or, with [`None`], removes it) if it is at the `expected` revision, 0 for a cell that does not exist.
+    /// Answers the new revision.
+    ///
+    /// # Errors
+    ///
+    /// [`CellError::Changed`] if the cell is at another revision.
+    ///
+    /// # Cancel safety
+    ///
+    /// As for [`Self::append`].
+    pub async fn set_cell(&self, key: &CellKey, expected: u64, value: Option<Bytes>) -> Result<u64, CellError> {
+        self.engine.set_cell(key, expected, value).await
+    }
+
+    /// Waits for accepted writes, ends watchers and gives everything back. Closing twice does nothing; whatever is asked
+    /// afterwards is answered with [`StoreError::Closed`].
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if the store could not be closed cleanly; it is closed all the same.
+    pub async fn close(&self) -> Result<(), StoreError> {
+        self.engine.close().await
+    }
+}
+
+impl From<Arc<dyn Engine>> for Store {
+    fn from(engine: Arc<dyn Engine>) -> Self {
+        Self { engine }
+    }
+}
+
+impl From<&Arc<dyn Engine>> for Store {
+    fn from(engine: &Arc<dyn Engine>) -> Self {
+        Self { engine: Arc::clone(engine) }
+    }
+}
+
+impl From<&Self> for Store {
+    fn from(store: &Self) -> Self {
+        store.clone()
+    }
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.engine, f)
+    }
+}

@@ -1,0 +1,164 @@
+//! A connection on a thread of its own; the only file that knows how that is done.
+
+use std::any::Any;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread;
+use std::time::Duration;
+
+use es_framework::StoreError;
+use tokio::sync::oneshot;
+use tokio_rusqlite::rusqlite::Connection;
+
+use crate::connection::busy;
+use crate::connection::errors;
+
+/// A connection on a thread of its own, which runs one job after the other.
+///
+/// Dropping it lets the jobs that were accepted run and ends the thread.
+#[derive(Debug, Clone)]
+pub(crate) struct Worker {
+    connection: tokio_rusqlite::Connection,
+    timeout: Duration,
+}
+
+impl Worker {
+    /// Opens a connection away from the caller's thread. Its jobs may wait for other processes for `timeout`.
+    pub(crate) async fn start(
+        timeout: Duration,
+        open: impl FnOnce() -> Result<Connection, StoreError> + Send + 'static,
+    ) -> Result<Self, StoreError> {
+        let open = move || {
+            busy::allow(timeout);
+            open()
+        };
+        // A caller that went away gets no connection: it is closed right there.
+        let connection = aside("es-sqlite-open", open).await??;
+        Ok(Self::of(connection, timeout))
+    }
+
+    /// Gives a connection a thread.
+    pub(crate) fn of(connection: Connection, timeout: Duration) -> Self {
+        connection.set_prepared_statement_cache_capacity(64);
+        Self { connection: connection.into(), timeout }
+    }
+
+    /// Runs a job. A panic inside it is answered as [`StoreError::Internal`] and leaves no transaction open.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before its first poll the job never runs, later it runs to its end.
+    pub(crate) async fn run<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&mut Connection) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let timeout = self.timeout;
+        let answer = self.connection.call_raw(move |connection| {
+            busy::allow(timeout);
+            unpanicked(connection, job)
+        });
+        match answer.await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(panic)) => Err(errors::internal(panic)),
+            Err(_) => Err(StoreError::Closed),
+        }
+    }
+
+    /// Gives the thread to a job that goes on for long, and does not wait for its end.
+    pub(crate) fn occupy(&self, job: impl FnOnce(&mut Connection) + Send + 'static) {
+        let mut call = pin!(self.connection.call_raw(job));
+        // A call is sent by its first poll, and goes on when it is dropped afterwards.
+        drop(call.as_mut().poll(&mut Context::from_waker(Waker::noop())));
+    }
+
+    /// Closes the connection after the jobs that were accepted. Closing twice does nothing.
+    pub(crate) async fn close(&self) -> Result<(), StoreError> {
+        let close = self.connection.clone().close();
+        // On a thread of its own, because the connection's panics when nobody takes its answer.
+        aside("es-sqlite-close", move || block_on(close)).await?.map_err(|error| match error {
+            tokio_rusqlite::Error::Close((_, error)) | tokio_rusqlite::Error::Error(error) => errors::store(error),
+            _ => StoreError::Closed,
+        })
+    }
+}
+
+/// Runs a job on a thread of its own, to its end.
+pub(crate) async fn aside<T: Send + 'static>(
+    name: &str,
+    job: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, StoreError> {
+    let (reply, answer) = oneshot::channel();
+    thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(move || drop(reply.send(job())))
+        .map_err(|source| StoreError::Io { source: source.into() })?;
+    answer.await.map_err(|_| errors::internal(format!("the thread {name} panicked")))
+}
+
+/// Waits on this thread. Not a runtime's task: a store may be closed without one, or while it ends.
+pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
+    struct Thread(thread::Thread);
+    impl Wake for Thread {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = Waker::from(Arc::new(Thread(thread::current())));
+    let mut future = pin!(future);
+    loop {
+        match future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            Poll::Ready(done) => return done,
+            Poll::Pending => thread::park(),
+        }
+    }
+}
+
+/// Runs a job so that a panic neither ends the thread nor leaves a transaction open; answers what the panic said.
+pub(crate) fn unpanicked<T>(connection: &mut Connection, job: impl FnOnce(&mut Connection) -> T) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(|| job(&mut *connection))).map_err(|panic| {
+        roll_back(connection);
+        said(panic.as_ref())
+    })
+}
+
+/// Ends a transaction that failed, if SQLite has not done so itself.
+pub(crate) fn roll_back(connection: &Connection) {
+    if !connection.is_autocommit()
+        && let Err(error) = connection.execute_batch("ROLLBACK")
+    {
+        tracing::error!(%error, "a transaction could not be rolled back");
+    }
+}
+
+fn said(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    format!("a job panicked: {}", text.unwrap_or("no message"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A panic of the connection's thread would be told by the hook, and aborts where panics do.
+    #[test]
+    fn a_close_that_is_dropped_closes_and_panics_nowhere() {
+        static PANICS: std::sync::Mutex<Vec<String>> = std::sync::Mutex::new(Vec::new());
+        std::panic::set_hook(Box::new(|panic| PANICS.lock().unwrap().push(panic.to_string())));
+        for _ in 0..20 {
+            let worker = Worker::of(Connection::open_in_memory().unwrap(), Duration::ZERO);
+            let (hold, held) = std::sync::mpsc::channel::<()>();
+            worker.occupy(move |_| held.recv().unwrap());
+            let mut close = Box::pin(worker.close());
+            assert!(close.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+            drop(close);
+            hold.send(()).unwrap();
+            block_on(worker.close()).unwrap();
+            assert!(matches!(block_on(worker.run(|_| Ok(()))), Err(StoreError::Closed)));
+        }
+        drop(std::panic::take_hook());
+        assert_eq!(*PANICS.lock().unwrap(), Vec::<String>::new());
+    }
+}

@@ -1,0 +1,4 @@
+//! What other processes write, noticed.
+
+pub(crate) mod poller;
+pub(crate) mod wal_hint;

@@ -1,0 +1,257 @@
+//! Noticing what other processes write.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use es_framework::{Notifier, StoreError, StoreId};
+use tokio_rusqlite::rusqlite::Connection;
+
+use crate::connection::busy;
+use crate::connection::errors;
+use crate::others::wal_hint::{Look, WalFile};
+use crate::read::pool;
+use crate::tables::interned::Names;
+use crate::tables::log;
+
+/// The events that are handed to watchers; beyond that they read pages.
+const EVENTS: u32 = 2_048;
+/// How long the poller sleeps at most while nobody watches; it is woken by the first read of a watcher.
+const IDLE: Duration = Duration::from_secs(1);
+/// How long the poller sleeps at most after a failure.
+const DISCOURAGED: Duration = Duration::from_secs(1);
+/// What a poll may wait for: a database that is being recovered.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// The sleep of the poller, shared with those who end it.
+#[derive(Debug, Default)]
+pub(crate) struct Alarm {
+    idle: AtomicBool,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    stopped: bool,
+    woken: bool,
+}
+
+impl Alarm {
+    /// Begins to poll if somebody watches and the poller sleeps. Costs two loads otherwise.
+    pub(crate) fn watched(&self, notifier: &Notifier) {
+        if notifier.is_watched() && self.idle.load(Ordering::SeqCst) {
+            self.lock().woken = true;
+            self.changed.notify_all();
+        }
+    }
+
+    /// Ends the poller.
+    pub(crate) fn stop(&self) {
+        self.lock().stopped = true;
+        self.changed.notify_all();
+    }
+
+    /// Sleeps for so long; answers whether the poller was stopped.
+    fn sleep(&self, interval: Duration) -> bool {
+        let state = self.lock();
+        let waited = self.changed.wait_timeout_while(state, interval, |state| !state.stopped && !state.woken);
+        let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        state.woken = false;
+        state.stopped
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Looks for commits of other processes until it is stopped, while somebody watches.
+pub(crate) fn work(
+    connection: &Connection,
+    alarm: &Alarm,
+    notifier: &Arc<Notifier>,
+    store: StoreId,
+    interval: Duration,
+) {
+    let mut poller = Poller::new(connection, notifier, store, Instant::now());
+    let mut failed: Option<Failed> = None;
+    loop {
+        alarm.idle.store(!notifier.is_watched(), Ordering::SeqCst);
+        // Asked again: who began to watch in between has not seen that the poller is idle.
+        if notifier.is_watched() {
+            busy::allow(PATIENCE);
+            failed = match poller.look(Instant::now()) {
+                Ok(()) => None,
+                Err(error) => {
+                    poller.seen = None;
+                    // Nobody else tells the watchers; whoever is only busy will have more to tell.
+                    if !matches!(error, StoreError::Busy { .. }) {
+                        notifier.distrust();
+                    }
+                    Some(Failed::with(&error, failed, interval))
+                }
+            };
+        } else {
+            (poller.seen, failed) = (None, None);
+        }
+        let pause = match &failed {
+            Some(failed) => failed.pause.max(interval),
+            None if notifier.is_watched() => interval,
+            None => IDLE,
+        };
+        if alarm.sleep(pause) {
+            return;
+        }
+    }
+}
+
+/// A failure that lasts: said once, and tried more and more seldom.
+struct Failed {
+    said: String,
+    pause: Duration,
+}
+
+impl Failed {
+    fn with(error: &StoreError, before: Option<Self>, interval: Duration) -> Self {
+        // How long it waited differs each time.
+        let said = if matches!(error, StoreError::Busy { .. }) { "busy".to_owned() } else { error.to_string() };
+        match before {
+            Some(before) if before.said == said => Self { said, pause: (before.pause * 2).min(DISCOURAGED) },
+            _ => {
+                tracing::warn!(%error, "could not look for writes of other processes");
+                Self { said, pause: interval.min(DISCOURAGED) }
+            }
+        }
+    }
+}
+
+/// What is known of the log.
+struct Poller<'a> {
+    connection: &'a Connection,
+    notifier: &'a Arc<Notifier>,
+    store: StoreId,
+    names: Names,
+    wal: WalFile,
+    /// The version of the database that was looked at last.
+    seen: Option<i64>,
+}
+
+impl<'a> Poller<'a> {
+    fn new(connection: &'a Connection, notifier: &'a Arc<Notifier>, store: StoreId, now: Instant) -> Self {
+        Self { connection, notifier, store, names: Names::default(), wal: WalFile::of(connection, now), seen: None }
+    }
+
+    /// Tells the notifier of what was committed, unless the `-wal` file says that nothing was.
+    fn look(&mut self, now: Instant) -> Result<(), StoreError> {
+        // Asked first, so that what is written meanwhile is told the next time.
+        let look = self.wal.look(now);
+        if look == Look::Needless && self.seen.is_some() {
+            return Ok(());
+        }
+        let found = self.poll()?;
+        // Asked again: what was found may have come between the two.
+        if found && look == Look::ToBeSure && self.wal.look(now) != Look::Needed {
+            self.wal.distrust();
+        }
+        Ok(())
+    }
+
+    /// Answers whether there were events that the notifier did not know.
+    fn poll(&mut self) -> Result<bool, StoreError> {
+        let Self { connection, notifier, store, names, seen, .. } = self;
+        let data_version: i64 = connection
+            .prepare_cached("PRAGMA data_version")
+            .and_then(|mut statement| statement.query_row([], |row| row.get(0)))
+            .map_err(errors::store)?;
+        if *seen == Some(data_version) {
+            return Ok(false);
+        }
+        let found = pool::in_transaction(connection, |connection| {
+            let after = notifier.head();
+            let (head, _) = log::head(connection)?;
+            if head <= after {
+                return Ok(false);
+            }
+            if head.get() - after.get() > u64::from(EVENTS) {
+                notifier.advance(head);
+                return Ok(true);
+            }
+            match log::events_after(connection, names, *store, after, EVENTS) {
+                Ok(Some(events)) => notifier.publish(after, events, head),
+                // Watchers that read it will say so.
+                Ok(None) | Err(StoreError::Corrupt { .. }) => notifier.advance(head),
+                Err(error) => return Err(error),
+            }
+            Ok(true)
+        })?;
+        *seen = Some(data_version);
+        Ok(found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::time::SystemTime;
+
+    use es_framework::{CandidateEvent, ExpectedVersion, Position};
+
+    use super::*;
+    use crate::SqliteStore;
+    use crate::builder::Durability;
+    use crate::connection::open::{self, Purpose};
+
+    async fn write(store: &SqliteStore) -> Position {
+        let event = CandidateEvent::new("happened", "x").unwrap();
+        store.open_stream("a-1").unwrap().write(event, ExpectedVersion::Any).await.unwrap().position
+    }
+
+    /// First what the `-wal` file tells, then that it is found out when it does not tell.
+    #[tokio::test]
+    #[cfg(unix)]
+    async fn a_commit_is_seen_at_the_next_look_and_at_the_latest_when_looking_to_be_sure() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log.db");
+        let wal = folder.path().join("log.db-wal");
+        let silent = || {
+            let file = fs::File::options().write(true).open(&wal).unwrap();
+            file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(1)).unwrap();
+        };
+        let store = SqliteStore::open(&path).await.unwrap();
+        let mut written = write(&store).await;
+        let connection = open::file(&path, Purpose::Read, Durability::Full, 1 << 20).unwrap();
+        let notifier = Arc::new(Notifier::new(Position::ZERO));
+        let start = Instant::now();
+        let mut poller = Poller::new(&connection, &notifier, store.id(), start);
+        silent();
+        poller.look(start).unwrap();
+        assert_eq!(notifier.head(), written);
+        for minutes in 1..=3 {
+            let now = start + Duration::from_secs(minutes * 60);
+            poller.look(now).unwrap();
+            written = write(&store).await;
+            poller.look(now).unwrap();
+            assert_eq!(notifier.head(), written, "after a quiet minute");
+            silent();
+            poller.look(now).unwrap();
+        }
+        // The file becomes no longer now, and its time is kept from changing.
+        connection.query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(())).unwrap();
+        let now = start + Duration::from_secs(3_600);
+        poller.look(now).unwrap();
+        let known = written;
+        written = write(&store).await;
+        silent();
+        poller.look(now).unwrap();
+        assert_eq!(notifier.head(), known, "nothing told of it");
+        let now = now + Duration::from_secs(1);
+        poller.look(now).unwrap();
+        assert_eq!(notifier.head(), written, "looked for all the same");
+        written = write(&store).await;
+        silent();
+        poller.look(now).unwrap();
+        assert_eq!(notifier.head(), written, "not trusted any more");
+        store.close().await.unwrap();
+    }
+}

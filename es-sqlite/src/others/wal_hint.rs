@@ -1,0 +1,169 @@
+//! What a look at the `-wal` file's metadata tells of commits.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime};
+
+use tokio_rusqlite::rusqlite::Connection;
+
+/// How long after a change every look is one at the log: a commit shows later than its frames, which are written and
+/// flushed before, and the frames of several commits within one tick of the file system's clock (1 to 10 ms) bear the
+/// same time.
+const SETTLED: Duration = Duration::from_secs(1);
+/// The log is looked at so often at least, whatever the metadata says.
+const ANYWAY: Duration = Duration::from_secs(1);
+
+/// The `-wal` file beside a database. Each commit writes a frame to it, and so changes the time of its last write.
+///
+/// To ask for that time costs 5 µs, and `PRAGMA data_version` takes and gives back a lock of the file: 50 µs, at every
+/// look of a poller that itself costs 30 µs to wake.
+///
+/// Asked by path and never by a handle of our own: [`open::look`](crate::connection::open::look) says why.
+#[derive(Debug)]
+pub(crate) struct WalFile {
+    /// None if it cannot be told where it is, or its metadata do not tell of commits: then the log is looked at always.
+    path: Option<PathBuf>,
+    stamp: Option<Stamp>,
+    /// When the stamp was last found to be another.
+    changed: Instant,
+    /// When the log was last looked at.
+    looked: Instant,
+}
+
+type Stamp = (SystemTime, u64);
+
+/// Whether the log is to be looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Look {
+    /// Nothing was written.
+    Needless,
+    /// Something may have been written.
+    Needed,
+    /// Nothing was written as far as the metadata say, and they said so for long.
+    ToBeSure,
+}
+
+impl WalFile {
+    /// The file beside the database of a connection, where SQLite itself says that one is: links are followed already.
+    pub(crate) fn of(connection: &Connection, now: Instant) -> Self {
+        // Elsewhere than on Unix the time of the last write may not change before the writer closes the file.
+        let database = connection.path().filter(|path| cfg!(unix) && Path::new(path).is_absolute());
+        let path = database.map(|path| PathBuf::from(format!("{path}-wal")));
+        Self { path, stamp: None, changed: now, looked: now }
+    }
+
+    /// Asks for the metadata.
+    pub(crate) fn look(&mut self, now: Instant) -> Look {
+        let stamp = self.path.as_ref().and_then(|path| {
+            let metadata = fs::metadata(path).ok()?;
+            Some((metadata.modified().ok()?, metadata.len()))
+        });
+        if stamp != self.stamp {
+            (self.stamp, self.changed) = (stamp, now);
+        }
+        let look = if stamp.is_none() || now.saturating_duration_since(self.changed) < SETTLED {
+            Look::Needed
+        } else if now.saturating_duration_since(self.looked) >= ANYWAY {
+            Look::ToBeSure
+        } else {
+            Look::Needless
+        };
+        if look != Look::Needless {
+            self.looked = now;
+        }
+        look
+    }
+
+    /// Never trusts the metadata again: there was a commit that they did not tell of, for example because the file system
+    /// keeps no such time.
+    pub(crate) fn distrust(&mut self) {
+        tracing::debug!(path = ?self.path, "the -wal file's time does not tell of commits: looking at the log each time");
+        (self.path, self.stamp) = (None, None);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LATER: Duration = Duration::from_secs(2);
+
+    fn database(folder: &tempfile::TempDir, name: &str) -> Connection {
+        let connection = Connection::open(folder.path().join(name)).unwrap();
+        connection.execute_batch("PRAGMA journal_mode = WAL; CREATE TABLE IF NOT EXISTS t (x)").unwrap();
+        connection
+    }
+
+    fn age(wal: &WalFile) {
+        let file = fs::File::options().write(true).open(wal.path.as_ref().unwrap()).unwrap();
+        file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(1)).unwrap();
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn a_commit_after_a_long_pause_is_told_also_through_a_link() {
+        let folder = tempfile::tempdir().unwrap();
+        let writer = database(&folder, "log.db");
+        std::os::unix::fs::symlink(folder.path().join("log.db"), folder.path().join("link.db")).unwrap();
+        let reader = database(&folder, "link.db");
+        let start = Instant::now();
+        let mut wal = WalFile::of(&reader, start);
+        assert_eq!(wal.look(start), Look::Needed, "nothing is known yet");
+        age(&wal);
+        assert_eq!(wal.look(start), Look::Needed);
+        for round in 1..=3 {
+            let now = start + LATER * round;
+            assert_eq!(wal.look(now), Look::ToBeSure);
+            assert_eq!(wal.look(now), Look::Needless);
+            // From the second on the file is written over from its begin, and does not become longer.
+            writer.query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(())).unwrap();
+            writer.execute("INSERT INTO t VALUES (1)", []).unwrap();
+            assert_eq!(wal.look(now), Look::Needed, "round {round}");
+            age(&wal);
+            wal.look(now);
+        }
+    }
+
+    /// The second of two commits in one tick changes nothing that the first has not changed, and may follow a look.
+    #[test]
+    fn commits_within_one_tick_are_looked_for_until_the_file_has_settled() {
+        let folder = tempfile::tempdir().unwrap();
+        let reader = database(&folder, "log.db");
+        let start = Instant::now();
+        let mut wal = WalFile::of(&reader, start);
+        age(&wal);
+        for n in 0..1_000 {
+            let now = start + Duration::from_millis(n);
+            assert_eq!(wal.look(now), Look::Needed, "{n} ms after the change");
+        }
+        let settled = start + SETTLED;
+        assert_eq!(wal.look(settled), Look::Needless);
+        assert_eq!(wal.look(settled + ANYWAY), Look::ToBeSure);
+    }
+
+    #[test]
+    fn where_the_file_cannot_be_told_or_is_not_to_be_trusted_the_log_is_looked_at_always() {
+        let folder = tempfile::tempdir().unwrap();
+        let connections = [Connection::open_in_memory().unwrap(), database(&folder, "log.db")];
+        for connection in connections {
+            let start = Instant::now();
+            let mut wal = WalFile::of(&connection, start);
+            wal.look(start);
+            if wal.path.is_some() {
+                assert_eq!(wal.look(start + LATER), Look::ToBeSure, "it was trusted");
+                wal.distrust();
+            }
+            for n in 0..10 {
+                assert_eq!(wal.look(start + LATER * n), Look::Needed);
+                assert_eq!(wal.look(start + LATER * n), Look::Needed);
+            }
+        }
+        // Nor where it is gone.
+        let connection = database(&folder, "moved.db");
+        let start = Instant::now();
+        let mut wal = WalFile::of(&connection, start);
+        wal.look(start);
+        fs::rename(wal.path.as_ref().unwrap(), folder.path().join("elsewhere")).unwrap();
+        assert_eq!([wal.look(start + LATER), wal.look(start + LATER * 2)], [Look::Needed; 2]);
+    }
+}

@@ -1,0 +1,174 @@
+//! What the numbers in the rows of events stand for.
+
+use std::sync::Arc;
+
+use es_framework::{EventType, Position, StoreError, StreamId};
+use tokio_rusqlite::rusqlite::{Connection, OptionalExtension};
+
+use crate::connection::errors;
+use crate::tables::bounded::Bounded;
+use crate::tables::row_sum::RowSum;
+
+/// The names that a connection has met. A number never comes to stand for something else, so what was committed stays
+/// true.
+#[derive(Debug)]
+pub(crate) struct Names {
+    streams: Bounded<i64, StreamId>,
+    types: Bounded<i64, Arc<EventType>>,
+    /// Neighbours in the log are often of one stream and of one type.
+    last_stream: Option<(i64, StreamId)>,
+    last_type: Option<(i64, Arc<EventType>)>,
+}
+
+impl Default for Names {
+    fn default() -> Self {
+        Self { streams: Bounded::new(16_384), types: Bounded::new(4_096), last_stream: None, last_type: None }
+    }
+}
+
+impl Names {
+    /// Forgets everything: numbers given in a transaction that was rolled back are given again.
+    pub(crate) fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    pub(crate) fn stream(&mut self, connection: &Connection, id: i64, at: Position) -> Result<&StreamId, StoreError> {
+        if self.last_stream.as_ref().is_none_or(|(last, _)| *last != id) {
+            let stream = if let Some(stream) = self.streams.get(&id) {
+                stream.clone()
+            } else {
+                let stream = read_stream(connection, id, at)?;
+                self.streams.insert(id, stream.clone());
+                stream
+            };
+            self.last_stream = Some((id, stream));
+        }
+        self.last_stream.as_ref().map(|(_, stream)| stream).ok_or_else(|| errors::internal("no last stream"))
+    }
+
+    pub(crate) fn event_type(
+        &mut self,
+        connection: &Connection,
+        id: i64,
+        at: Position,
+    ) -> Result<&Arc<EventType>, StoreError> {
+        if self.last_type.as_ref().is_none_or(|(last, _)| *last != id) {
+            let event_type = if let Some(event_type) = self.types.get(&id) {
+                Arc::clone(event_type)
+            } else {
+                let event_type = Arc::new(read_type(connection, id, at)?);
+                self.types.insert(id, Arc::clone(&event_type));
+                event_type
+            };
+            self.last_type = Some((id, event_type));
+        }
+        self.last_type.as_ref().map(|(_, event_type)| event_type).ok_or_else(|| errors::internal("no last type"))
+    }
+}
+
+/// The numbers of the types with one of these names, whatever their schema versions.
+pub(crate) fn types_named(connection: &Connection, names: &[String]) -> Result<Vec<i64>, StoreError> {
+    let mut statement =
+        connection.prepare_cached("SELECT id FROM es_event_type WHERE name = ?1").map_err(errors::store)?;
+    let mut ids = Vec::new();
+    for name in names {
+        let found = statement.query_map([name], |row| row.get::<_, i64>(0)).map_err(errors::store)?;
+        for id in found {
+            ids.push(id.map_err(errors::store)?);
+        }
+    }
+    Ok(ids)
+}
+
+/// The number of a type, if it has one.
+pub(crate) fn type_number(connection: &Connection, event_type: &EventType) -> Result<Option<i64>, StoreError> {
+    let shape = event_type.shape();
+    let sql = if shape.is_some() {
+        "SELECT id FROM es_event_type WHERE name = ?1 AND schema_version = ?2 AND codec = ?3 AND shape = ?4"
+    } else {
+        "SELECT id FROM es_event_type WHERE name = ?1 AND schema_version = ?2 AND codec = ?3 AND shape IS ?4"
+    };
+    connection
+        .prepare_cached(sql)
+        .and_then(|mut statement| {
+            let key = (event_type.name(), event_type.schema_version(), event_type.codec(), shape);
+            statement.query_row(key, |row| row.get(0)).optional()
+        })
+        .map_err(errors::store)
+}
+
+/// Gives a type a number.
+pub(crate) fn add_type(connection: &Connection, event_type: &EventType) -> Result<i64, StoreError> {
+    connection
+        .prepare_cached(
+            "INSERT INTO es_event_type (id, name, schema_version, codec, shape, checksum)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        )
+        .and_then(|mut statement| {
+            let id = 1 + connection
+                .query_row("SELECT coalesce(max(id), 0) FROM es_event_type", [], |row| row.get::<_, i64>(0))?;
+            let sum =
+                type_sum(id, event_type.name(), event_type.schema_version(), event_type.codec(), event_type.shape());
+            let row = (
+                id,
+                event_type.name(),
+                event_type.schema_version(),
+                event_type.codec(),
+                event_type.shape(),
+                sum.stored(),
+            );
+            statement.execute(row)?;
+            Ok(id)
+        })
+        .map_err(errors::store)
+}
+
+/// The checksum of a stream's row.
+pub(crate) fn stream_sum(id: i64, name: &str, category: &str) -> RowSum {
+    RowSum::of("stream").integer(id).text(name).text(category)
+}
+
+fn type_sum(id: i64, name: &str, schema_version: u32, codec: &str, shape: Option<&str>) -> RowSum {
+    let sum = RowSum::of("event_type").integer(id).text(name);
+    sum.integer(schema_version.into()).text(codec).optional_text(shape)
+}
+
+fn read_stream(connection: &Connection, id: i64, at: Position) -> Result<StreamId, StoreError> {
+    let damaged = |reason| errors::damaged(Some(at), format!("stream number {id}{reason}"));
+    let mut statement = connection
+        .prepare_cached("SELECT name, category, checksum FROM es_stream WHERE id = ?1")
+        .map_err(errors::store)?;
+    let (name, category, checksum) = statement
+        .query_row([id], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get::<_, i32>(2)?)))
+        .optional()
+        .map_err(|error| errors::store_at(at, error))?
+        .ok_or_else(|| damaged(" is not known"))?;
+    if stream_sum(id, &name, &category).stored() != checksum {
+        return Err(damaged(": the checksum of its row does not fit"));
+    }
+    StreamId::new(name).map_err(|_| damaged(" has a name that is not valid"))
+}
+
+fn read_type(connection: &Connection, id: i64, at: Position) -> Result<EventType, StoreError> {
+    let damaged = |reason| errors::damaged(Some(at), format!("event type number {id}{reason}"));
+    let mut statement = connection
+        .prepare_cached("SELECT name, schema_version, codec, shape, checksum FROM es_event_type WHERE id = ?1")
+        .map_err(errors::store)?;
+    let (name, schema_version, codec, shape, checksum) = statement
+        .query_row([id], |row| {
+            let (name, codec): (String, String) = (row.get(0)?, row.get(2)?);
+            Ok((name, row.get::<_, u32>(1)?, codec, row.get::<_, Option<String>>(3)?, row.get::<_, i32>(4)?))
+        })
+        .optional()
+        .map_err(|error| errors::store_at(at, error))?
+        .ok_or_else(|| damaged(" is not known"))?;
+    if type_sum(id, &name, schema_version, &codec, shape.as_deref()).stored() != checksum {
+        return Err(damaged(": the checksum of its row does not fit"));
+    }
+    let event_type =
+        EventType::new(name, schema_version, codec).map_err(|_| damaged(" has a name that is not valid"))?;
+    Ok(match shape {
+        Some(shape) => event_type.with_shape(shape),
+        None => event_type,
+    })
+}

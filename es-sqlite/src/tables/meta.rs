@@ -1,0 +1,89 @@
+//! Facts about the store: the table `es_meta`.
+
+use es_framework::{StoreError, StoreId};
+use tokio_rusqlite::rusqlite::types::{Value, ValueRef};
+use tokio_rusqlite::rusqlite::{Connection, OptionalExtension};
+
+use crate::connection::errors;
+use crate::tables::row_sum::RowSum;
+
+const STORE_ID: &str = "store_id";
+pub(crate) const GENERATION: &str = "generation";
+pub(crate) const POSITION_FLOOR: &str = "position_floor";
+pub(crate) const TIME_FLOOR: &str = "time_floor";
+const WRITE_REQUIRES: &str = "write_requires";
+
+/// What this release can keep whole when it writes; see `write_requires` in `docs/file-format.md`.
+const FEATURES: [&str; 0] = [];
+
+pub(crate) fn store_id(connection: &Connection) -> Result<StoreId, StoreError> {
+    match value(connection, STORE_ID)? {
+        Some(Value::Blob(bytes)) => {
+            bytes.try_into().map(StoreId::from_bytes).map_err(|_| errors::damaged(None, "the store's id is damaged"))
+        }
+        _ => Err(errors::damaged(None, "the store has no id")),
+    }
+}
+
+pub(crate) fn set_store_id(connection: &Connection, id: StoreId) -> Result<(), StoreError> {
+    set(connection, STORE_ID, ValueRef::Blob(&id.to_bytes()))
+}
+
+pub(crate) fn integer(connection: &Connection, key: &str) -> Result<Option<i64>, StoreError> {
+    match value(connection, key)? {
+        None => Ok(None),
+        Some(Value::Integer(value)) => Ok(Some(value)),
+        Some(_) => Err(errors::damaged(None, format!("the store's `{key}` is not an integer"))),
+    }
+}
+
+pub(crate) fn set_integer(connection: &Connection, key: &str, value: i64) -> Result<(), StoreError> {
+    set(connection, key, ValueRef::Integer(value))
+}
+
+/// Refuses a store that this release would damage by writing.
+pub(crate) fn check_write_requires(connection: &Connection) -> Result<(), StoreError> {
+    let Some(value) = value(connection, WRITE_REQUIRES)? else { return Ok(()) };
+    let Value::Text(features) = value else {
+        return Err(errors::damaged(None, "the store's `write_requires` is not a text"));
+    };
+    let mut named = features.split(',').map(str::trim).filter(|feature| !feature.is_empty());
+    match named.find(|feature| !FEATURES.contains(feature)) {
+        Some(feature) => Err(StoreError::WriteRequires { feature: feature.to_owned() }),
+        None => Ok(()),
+    }
+}
+
+fn value(connection: &Connection, key: &str) -> Result<Option<Value>, StoreError> {
+    let mut statement =
+        connection.prepare_cached("SELECT value, checksum FROM es_meta WHERE key = ?1").map_err(errors::store)?;
+    let row = statement
+        .query_row([key], |row| Ok((row.get::<_, Value>(0)?, row.get::<_, i32>(1)?)))
+        .optional()
+        .map_err(errors::store)?;
+    let Some((value, checksum)) = row else { return Ok(None) };
+    if sum(key, ValueRef::from(&value)).stored() != checksum {
+        return Err(errors::damaged(None, format!("the checksum of the store's `{key}` does not fit")));
+    }
+    Ok(Some(value))
+}
+
+fn set(connection: &Connection, key: &str, value: ValueRef<'_>) -> Result<(), StoreError> {
+    connection
+        .prepare_cached("INSERT OR REPLACE INTO es_meta (key, value, checksum) VALUES (?1, ?2, ?3)")
+        .and_then(|mut statement| statement.execute((key, value_of(value), sum(key, value).stored())))
+        .map_err(errors::store)?;
+    Ok(())
+}
+
+fn value_of(value: ValueRef<'_>) -> Value {
+    match value {
+        ValueRef::Integer(value) => Value::Integer(value),
+        ValueRef::Blob(value) => Value::Blob(value.to_vec()),
+        _ => Value::Null,
+    }
+}
+
+fn sum(key: &str, value: ValueRef<'_>) -> RowSum {
+    RowSum::of("meta").text(key).value(value)
+}

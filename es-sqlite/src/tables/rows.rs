@@ -1,0 +1,215 @@
+//! Rows of the log as events.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use es_framework::{
+    EventHeader, EventId, EventType, Filter, Metadata, Position, StoreError, StoreId, StoredEvent, StreamId, Timestamp,
+    Version,
+};
+use tokio_rusqlite::rusqlite::types::ValueRef;
+use tokio_rusqlite::rusqlite::{Connection, Row};
+
+use crate::connection::errors;
+use crate::tables::interned::Names;
+use crate::tables::row_sum::RowSum;
+
+/// The columns that [`Header::of`] and [`event`] expect, the payload last: it is often not looked at, and SQLite does
+/// not read what lies behind the last column that was asked for.
+pub(crate) const COLUMNS: &str = "position, stream, version, type, time, checksum, id, metadata, payload";
+
+/// The type of an event whose content was removed.
+pub(crate) const REMOVED: i64 = 0;
+
+/// The numbers at the head of a row.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Header {
+    pub(crate) position: Position,
+    pub(crate) stream: i64,
+    pub(crate) version: Version,
+    pub(crate) event_type: i64,
+    pub(crate) time: Timestamp,
+    pub(crate) checksum: u32,
+}
+
+/// A column's value, or what is wrong with it: small, for it is asked for nine times a row.
+type Column<T> = Result<T, &'static str>;
+
+/// The columns behind the header.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Content<'r> {
+    id: ValueRef<'r>,
+    metadata: Option<&'r str>,
+    payload: &'r [u8],
+}
+
+impl Content<'_> {
+    /// The payload and metadata bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.payload.len() + self.metadata.map_or(0, str::len)
+    }
+}
+
+impl Header {
+    pub(crate) fn of(row: &Row<'_>) -> Result<Self, StoreError> {
+        Self::columns(row).map_err(|reason| {
+            let position = integer(row, 0).ok().and_then(|position| u64::try_from(position).ok());
+            errors::damaged(position.map(Position::new), reason)
+        })
+    }
+
+    fn columns(row: &Row<'_>) -> Column<Self> {
+        let place =
+            |column| integer(row, column).and_then(|place| u64::try_from(place).map_err(|_| "a place is negative"));
+        Ok(Self {
+            position: Position::new(place(0)?),
+            stream: integer(row, 1)?,
+            version: Version::new(place(2)?),
+            event_type: integer(row, 3)?,
+            time: Timestamp::from_micros(integer(row, 4)?),
+            checksum: i32::try_from(integer(row, 5)?)
+                .map_err(|_| "the checksum has more than 32 bits")?
+                .cast_unsigned(),
+        })
+    }
+
+    /// Whether a filter lets the event through; its payload is not looked at.
+    pub(crate) fn passes(
+        &self,
+        filter: &Filter,
+        row: &Row<'_>,
+        connection: &Connection,
+        names: &mut Names,
+    ) -> Result<bool, StoreError> {
+        let event_type = Arc::clone(names.event_type(connection, self.event_type, self.position)?);
+        let stream = names.stream(connection, self.stream, self.position)?;
+        Ok(filter.matches(&EventHeader {
+            stream: stream.as_str(),
+            version: self.version,
+            position: self.position,
+            time: self.time,
+            event_type: event_type.name(),
+            metadata: metadata(row).map_err(|reason| self.damaged(reason))?,
+        }))
+    }
+
+    /// The columns behind the header.
+    pub(crate) fn content<'r>(&self, row: &'r Row<'_>) -> Result<Content<'r>, StoreError> {
+        let columns = || Ok(Content { id: value(row, 6)?, metadata: metadata(row)?, payload: payload(row)? });
+        columns().map_err(|reason| self.damaged(reason))
+    }
+
+    /// The event, its checksum verified. Its bytes are put behind those of other events in `buffer`.
+    pub(crate) fn event(
+        &self,
+        content: Content<'_>,
+        connection: &Connection,
+        names: &mut Names,
+        store: StoreId,
+        buffer: &mut BytesMut,
+    ) -> Result<StoredEvent, StoreError> {
+        let at = self.position;
+        let event_type = Arc::clone(names.event_type(connection, self.event_type, at)?);
+        let stream: StreamId = names.stream(connection, self.stream, at)?.clone();
+        let payload = keep(buffer, content.payload);
+        let metadata = content.metadata.and_then(|text| Metadata::from_stored(keep(buffer, text.as_bytes())));
+        let id = match content.id {
+            ValueRef::Null => EventId::derived(store, at),
+            id => written_id(id).map_err(|reason| self.damaged(reason))?,
+        };
+        self.verified(stream, id, event_type, payload, metadata)
+    }
+
+    fn verified(
+        &self,
+        stream: StreamId,
+        id: EventId,
+        event_type: Arc<EventType>,
+        payload: Bytes,
+        metadata: Option<Metadata>,
+    ) -> Result<StoredEvent, StoreError> {
+        let Self { version, position, time, checksum, .. } = *self;
+        let event =
+            StoredEvent::from_stored(stream, version, position, time, id, event_type, payload, metadata, checksum);
+        if event.computed_checksum() == checksum { Ok(event) } else { Err(self.damaged("the checksum does not fit")) }
+    }
+
+    fn damaged(&self, reason: &'static str) -> StoreError {
+        errors::damaged(Some(self.position), reason)
+    }
+
+    /// Verifies what is left of an event whose content was removed.
+    pub(crate) fn verify_removed(&self, row: &Row<'_>) -> Result<(), StoreError> {
+        let Content { id, payload, .. } = self.content(row)?;
+        if payload == removed_sum(self, id).stored().to_le_bytes() {
+            Ok(())
+        } else {
+            Err(self.damaged("the checksum of a removed event does not fit"))
+        }
+    }
+}
+
+/// The checksum that stands in the place of a removed event's payload.
+pub(crate) fn removed_sum(header: &Header, id: ValueRef<'_>) -> RowSum {
+    RowSum::of("removed")
+        .integer(header.position.as_i64())
+        .integer(header.stream)
+        .integer(header.version.as_i64())
+        .integer(header.time.as_micros())
+        .integer(header.checksum.cast_signed().into())
+        .value(id)
+}
+
+/// A page's buffer: large enough for small events to share, small where little is asked for, and smaller than what glibc
+/// maps anew each time, which costs a fifth of a scan.
+pub(crate) fn buffer(events: usize, bytes: usize) -> BytesMut {
+    BytesMut::with_capacity(events.saturating_mul(128).min(bytes).clamp(256, 32 << 10))
+}
+
+fn keep(buffer: &mut BytesMut, bytes: &[u8]) -> Bytes {
+    if bytes.is_empty() {
+        return Bytes::new();
+    }
+    buffer.extend_from_slice(bytes);
+    buffer.split().freeze()
+}
+
+fn written_id(id: ValueRef<'_>) -> Column<EventId> {
+    const DAMAGED: &str = "the id is damaged";
+    match id {
+        ValueRef::Blob(bytes) => bytes.try_into().map(EventId::uuid).map_err(|_| DAMAGED),
+        ValueRef::Text(text) => std::str::from_utf8(text).ok().and_then(|text| EventId::text(text).ok()).ok_or(DAMAGED),
+        _ => Err(DAMAGED),
+    }
+}
+
+fn metadata<'r>(row: &'r Row<'_>) -> Column<Option<&'r str>> {
+    match value(row, 7)? {
+        ValueRef::Null => Ok(None),
+        ValueRef::Text(text) => std::str::from_utf8(text).map(Some).map_err(|_| "the metadata is not UTF-8"),
+        _ => Err("the metadata is not a text"),
+    }
+}
+
+fn payload<'r>(row: &'r Row<'_>) -> Column<&'r [u8]> {
+    match value(row, 8)? {
+        ValueRef::Blob(bytes) => Ok(bytes),
+        _ => Err("the payload is not a blob"),
+    }
+}
+
+fn integer(row: &Row<'_>, column: usize) -> Column<i64> {
+    match value(row, column)? {
+        ValueRef::Integer(value) => Ok(value),
+        _ => Err("a number of the event is not an integer"),
+    }
+}
+
+fn value<'r>(row: &'r Row<'_>, column: usize) -> Column<ValueRef<'r>> {
+    row.get_ref(column).map_err(|_| "a column is missing")
+}
+
+/// A place as the ground floor has it.
+pub(crate) fn natural(value: i64, at: Option<Position>) -> Result<u64, StoreError> {
+    u64::try_from(value).map_err(|_| errors::damaged(at, format!("{value} is neither a position nor a version")))
+}

@@ -1,0 +1,89 @@
+//! The tables of the file format, and how an older format is brought up to date.
+
+use es_framework::{StoreError, StoreId};
+use tokio_rusqlite::rusqlite::{self, Connection};
+
+use crate::connection::errors;
+use crate::tables::meta;
+
+/// `ESLG`, in the database's header.
+pub(crate) const APPLICATION_ID: i32 = 0x4553_4C47;
+
+/// The format this release writes.
+pub(crate) const FORMAT: u32 = 1;
+
+/// What leads from one format to the next, inside a write transaction.
+type Step = fn(&Connection) -> Result<(), StoreError>;
+
+/// The steps, from nothing to [`FORMAT`].
+const STEPS: [Step; 1] = [from_nothing];
+
+/// The format of the database.
+pub(crate) fn format(connection: &Connection) -> rusqlite::Result<u32> {
+    connection.prepare_cached("PRAGMA user_version")?.query_row([], |row| row.get(0))
+}
+
+/// Brings the database to [`FORMAT`], inside the caller's write transaction.
+pub(crate) fn migrate(connection: &Connection) -> Result<(), StoreError> {
+    let found = format(connection).map_err(errors::store)?;
+    let done = usize::try_from(found).unwrap_or(usize::MAX);
+    for step in STEPS.iter().skip(done) {
+        step(connection)?;
+    }
+    if found < FORMAT {
+        connection.pragma_update(None, "user_version", FORMAT).map_err(errors::store)?;
+    }
+    Ok(())
+}
+
+fn from_nothing(connection: &Connection) -> Result<(), StoreError> {
+    connection.pragma_update(None, "application_id", APPLICATION_ID).map_err(errors::store)?;
+    connection.execute_batch(FORMAT_1).map_err(errors::store)?;
+    meta::set_store_id(connection, StoreId::random())?;
+    meta::set_integer(connection, meta::GENERATION, 0)
+}
+
+/// Rows of events are short and come in order, so both indexes over them grow at their ends where one stream is written;
+/// see `docs/file-format.md` for the meaning of every column.
+const FORMAT_1: &str = "
+CREATE TABLE es_meta (
+    key TEXT PRIMARY KEY NOT NULL, value ANY, checksum INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE es_stream (
+    id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, category TEXT NOT NULL, checksum INTEGER NOT NULL
+);
+CREATE INDEX es_stream_category ON es_stream (category, id);
+CREATE TABLE es_event_type (
+    id INTEGER PRIMARY KEY, name TEXT NOT NULL, schema_version INTEGER NOT NULL, codec TEXT NOT NULL, shape TEXT,
+    checksum INTEGER NOT NULL
+);
+CREATE UNIQUE INDEX es_event_type_shaped ON es_event_type (name, schema_version, codec, shape) WHERE shape IS NOT NULL;
+CREATE UNIQUE INDEX es_event_type_plain ON es_event_type (name, schema_version, codec) WHERE shape IS NULL;
+CREATE TABLE es_event (
+    position INTEGER PRIMARY KEY, stream INTEGER NOT NULL, version INTEGER NOT NULL, type INTEGER NOT NULL,
+    time INTEGER NOT NULL, checksum INTEGER NOT NULL, id, metadata TEXT, payload BLOB
+);
+CREATE UNIQUE INDEX es_event_version ON es_event (stream, version);
+CREATE UNIQUE INDEX es_event_id ON es_event (stream, id) WHERE id IS NOT NULL;
+CREATE TABLE es_command (
+    key TEXT PRIMARY KEY NOT NULL, fingerprint BLOB NOT NULL, streams TEXT NOT NULL, known INTEGER NOT NULL,
+    position INTEGER NOT NULL, time INTEGER NOT NULL, clock_behind INTEGER NOT NULL, checksum INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE es_cell (
+    key TEXT PRIMARY KEY NOT NULL, revision INTEGER NOT NULL, value BLOB, checksum INTEGER NOT NULL
+);
+CREATE TABLE es_snapshot (
+    stream TEXT NOT NULL, name TEXT NOT NULL, at INTEGER NOT NULL, fingerprint BLOB NOT NULL, time INTEGER NOT NULL,
+    state BLOB NOT NULL, checksum INTEGER NOT NULL, PRIMARY KEY (stream, name)
+);
+CREATE VIEW log AS
+SELECT e.position, s.name AS stream, e.version, t.name AS type, t.schema_version, t.codec,
+    strftime('%Y-%m-%dT%H:%M:%S', (e.time - (e.time % 1000000 + 1000000) % 1000000) / 1000000, 'unixepoch')
+        || printf('.%06dZ', (e.time % 1000000 + 1000000) % 1000000) AS time,
+    CASE typeof(e.id) WHEN 'blob' THEN lower(
+        substr(hex(e.id), 1, 8) || '-' || substr(hex(e.id), 9, 4) || '-' || substr(hex(e.id), 13, 4) || '-' ||
+        substr(hex(e.id), 17, 4) || '-' || substr(hex(e.id), 21)) ELSE e.id END AS id,
+    CASE t.codec WHEN 'json' THEN CAST(e.payload AS TEXT) ELSE e.payload END AS payload,
+    e.metadata
+FROM es_event e JOIN es_stream s ON s.id = e.stream JOIN es_event_type t ON t.id = e.type;
+";
