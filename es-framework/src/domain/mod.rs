@@ -10,6 +10,7 @@ mod provenance;
 mod repository;
 mod scenario;
 mod shape;
+mod snapshots;
 mod typed_read;
 
 #[doc = include_str!("aggregate.md")]

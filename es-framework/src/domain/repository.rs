@@ -5,15 +5,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::Semaphore;
-use tracing::{Instrument, debug, warn};
+use tracing::{Instrument, warn};
 
 use super::aggregate::{Aggregate, Apply, Handle, Progress, Snapshots};
 use super::cache::{Base, Cache, Slot};
 use super::event::{DecodeError, Envelope, Event};
 use super::execute::Execute;
+use super::snapshots::snapshot_name;
 use crate::log::{
-    AsOf, ErrorKind, Filter, Fingerprint, InvalidName, Load, Position, ProjectionName, Read, Reading, Snapshot, Store,
-    StoreError, StoredEvent, StreamId, Timestamp, Version,
+    AsOf, ErrorKind, Filter, Fingerprint, InvalidName, Load, Position, Read, Reading, Store, StoreError, StoredEvent,
+    StreamId, Timestamp, Version,
 };
 
 /// How many snapshots one repository saves at the same time; what comes on top waits for the next command.
@@ -52,17 +53,17 @@ pub(super) struct Inner<A: Aggregate> {
     pub(super) tries: u32,
     cache: Cache<A>,
     /// How states are saved, with the fingerprint of what is saved now.
-    snapshots: Option<(Snapshots<A>, Fingerprint)>,
+    pub(super) snapshots: Option<(Snapshots<A>, Fingerprint)>,
     saving: Arc<Semaphore>,
-    counters: Counters,
+    pub(super) counters: Counters,
 }
 
 #[derive(Debug, Default)]
-struct Counters {
-    used: AtomicU64,
+pub(super) struct Counters {
+    pub(super) used: AtomicU64,
     missing: AtomicU64,
-    outdated: AtomicU64,
-    unreadable: AtomicU64,
+    pub(super) outdated: AtomicU64,
+    pub(super) unreadable: AtomicU64,
     saved: AtomicU64,
     failed: AtomicU64,
     hits: AtomicU64,
@@ -349,34 +350,6 @@ impl<A: Apply> Inner<A> {
         }
     }
 
-    /// The state of a snapshot, unless it is of no use; says so in the log and in a counter.
-    fn restore(&self, snapshot: &Snapshot) -> Option<Base<A>> {
-        let (snapshots, fingerprint) = self.snapshots.as_ref()?;
-        if snapshot.fingerprint != *fingerprint {
-            self.counters.outdated.fetch_add(1, Ordering::Relaxed);
-            debug!(stream = %snapshot.stream, at = snapshot.at, "snapshot is of another shape or `apply`: replaying");
-            return None;
-        }
-        match SavedState::parse(&snapshot.state).map(|saved| (saved, snapshots.decode(saved.state))) {
-            Some((saved, Ok(state))) => {
-                self.counters.used.fetch_add(1, Ordering::Relaxed);
-                Some(Base {
-                    state: Arc::new(state),
-                    version: Version::new(snapshot.at),
-                    position: saved.position,
-                    time: saved.time,
-                    snapshot_at: Arc::new(AtomicU64::new(snapshot.at)),
-                })
-            }
-            unreadable => {
-                self.counters.unreadable.fetch_add(1, Ordering::Relaxed);
-                let error = unreadable.and_then(|(_, decoded)| decoded.err()).map(|error| error.to_string());
-                warn!(stream = %snapshot.stream, at = snapshot.at, error, "snapshot cannot be read: replaying");
-                None
-            }
-        }
-    }
-
     /// Saves the state in the background if the policy says so. A failure is logged and counted, and never fails the
     /// command.
     pub(super) fn save_if_due(self: &Arc<Self>, stream: &StreamId, base: &Base<A>) {
@@ -392,68 +365,19 @@ impl<A: Apply> Inner<A> {
         }
         let (inner, stream, base) = (Arc::clone(self), stream.clone(), base.clone());
         tokio::spawn(async move {
-            if inner.save(&stream, &base).await {
-                inner.counters.saved.fetch_add(1, Ordering::Relaxed);
-            } else {
+            if let Err(error) = inner.save(&stream, &base).await {
                 inner.counters.failed.fetch_add(1, Ordering::Relaxed);
+                warn!(%stream, version = base.version.get(), error = &error as &dyn std::error::Error, "no snapshot was saved");
                 // Due again at the next command, unless another save has overtaken this one.
                 let now = base.version.get();
                 let _: Result<u64, u64> =
                     base.snapshot_at.compare_exchange(now, saved, Ordering::AcqRel, Ordering::Acquire);
+            } else {
+                inner.counters.saved.fetch_add(1, Ordering::Relaxed);
             }
             drop(permit);
         });
     }
-
-    async fn save(&self, stream: &StreamId, base: &Base<A>) -> bool {
-        let Some((snapshots, fingerprint)) = &self.snapshots else { return false };
-        let state = match snapshots.encode(&base.state) {
-            Ok(state) => SavedState { position: base.position, time: base.time, state: &state }.to_bytes(),
-            Err(error) => {
-                warn!(%stream, version = base.version.get(), %error, "snapshot cannot be encoded");
-                return false;
-            }
-        };
-        let snapshot = Snapshot::new(stream.clone(), snapshot_name(), base.version.get(), *fingerprint, state);
-        match self.store.engine().save_snapshot(snapshot).await {
-            Ok(()) => true,
-            Err(error) => {
-                warn!(%stream, version = base.version.get(), %error, "snapshot cannot be saved");
-                false
-            }
-        }
-    }
-}
-
-/// What a snapshot of an aggregate holds: position and time of the newest event, which only the envelope knows, before
-/// the state.
-#[derive(Clone, Copy)]
-struct SavedState<'a> {
-    position: Position,
-    time: Timestamp,
-    state: &'a [u8],
-}
-
-impl<'a> SavedState<'a> {
-    fn to_bytes(self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(16 + self.state.len());
-        bytes.extend(self.position.get().to_le_bytes());
-        bytes.extend(self.time.as_micros().to_le_bytes());
-        bytes.extend(self.state);
-        bytes
-    }
-
-    fn parse(bytes: &'a [u8]) -> Option<Self> {
-        let (position, rest) = bytes.split_first_chunk()?;
-        let (time, state) = rest.split_first_chunk()?;
-        let position = Position::new(u64::from_le_bytes(*position));
-        Some(Self { position, time: Timestamp::from_micros(i64::from_le_bytes(*time)), state })
-    }
-}
-
-/// The name that aggregates' snapshots are kept under.
-fn snapshot_name() -> ProjectionName {
-    ProjectionName::new("aggregate").expect("the name is short and has no control characters")
 }
 
 impl<A: Apply> Base<A> {

@@ -1,0 +1,94 @@
+//! Saving the state of an aggregate as a snapshot, and taking it back out of one.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tracing::{debug, warn};
+
+use super::aggregate::Apply;
+use super::cache::Base;
+use super::codec::CodecError;
+use super::repository::Inner;
+use crate::log::{Position, ProjectionName, Snapshot, SnapshotError, StreamId, Timestamp, Version};
+
+/// A state that could not be saved. [`Inner::save_if_due`] counts it, logs it and decides whether to try again.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SaveError {
+    /// The codec cannot write the state.
+    #[error("the state cannot be encoded")]
+    Encode(#[from] CodecError),
+    /// The store did not take the snapshot.
+    #[error("the store did not take the snapshot")]
+    Store(#[from] SnapshotError),
+}
+
+impl<A: Apply> Inner<A> {
+    /// The state of a snapshot, unless it is of no use; says so in the log and in a counter.
+    pub(super) fn restore(&self, snapshot: &Snapshot) -> Option<Base<A>> {
+        let (snapshots, fingerprint) = self.snapshots.as_ref()?;
+        if snapshot.fingerprint != *fingerprint {
+            self.counters.outdated.fetch_add(1, Ordering::Relaxed);
+            debug!(stream = %snapshot.stream, at = snapshot.at, "snapshot is of another shape or `apply`: replaying");
+            return None;
+        }
+        match SavedState::parse(&snapshot.state).map(|saved| (saved, snapshots.decode(saved.state))) {
+            Some((saved, Ok(state))) => {
+                self.counters.used.fetch_add(1, Ordering::Relaxed);
+                Some(Base {
+                    state: Arc::new(state),
+                    version: Version::new(snapshot.at),
+                    position: saved.position,
+                    time: saved.time,
+                    snapshot_at: Arc::new(AtomicU64::new(snapshot.at)),
+                })
+            }
+            unreadable => {
+                self.counters.unreadable.fetch_add(1, Ordering::Relaxed);
+                let error = unreadable.and_then(|(_, decoded)| decoded.err()).map(|error| error.to_string());
+                warn!(stream = %snapshot.stream, at = snapshot.at, error, "snapshot cannot be read: replaying");
+                None
+            }
+        }
+    }
+
+    /// Saves the state, whether it is due or not.
+    pub(super) async fn save(&self, stream: &StreamId, base: &Base<A>) -> Result<(), SaveError> {
+        // Only an aggregate with snapshots asks for one to be saved.
+        let Some((snapshots, fingerprint)) = &self.snapshots else { return Ok(()) };
+        let state = snapshots.encode(&base.state)?;
+        let state = SavedState { position: base.position, time: base.time, state: &state }.to_bytes();
+        let snapshot = Snapshot::new(stream.clone(), snapshot_name(), base.version.get(), *fingerprint, state);
+        Ok(self.store.engine().save_snapshot(snapshot).await?)
+    }
+}
+
+/// What a snapshot of an aggregate holds: position and time of the newest event, which only the envelope knows, before
+/// the state.
+#[derive(Clone, Copy)]
+struct SavedState<'a> {
+    position: Position,
+    time: Timestamp,
+    state: &'a [u8],
+}
+
+impl<'a> SavedState<'a> {
+    fn to_bytes(self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(16 + self.state.len());
+        bytes.extend(self.position.get().to_le_bytes());
+        bytes.extend(self.time.as_micros().to_le_bytes());
+        bytes.extend(self.state);
+        bytes
+    }
+
+    fn parse(bytes: &'a [u8]) -> Option<Self> {
+        let (position, rest) = bytes.split_first_chunk()?;
+        let (time, state) = rest.split_first_chunk()?;
+        let position = Position::new(u64::from_le_bytes(*position));
+        Some(Self { position, time: Timestamp::from_micros(i64::from_le_bytes(*time)), state })
+    }
+}
+
+/// The name that aggregates' snapshots are kept under.
+pub(super) fn snapshot_name() -> ProjectionName {
+    ProjectionName::new("aggregate").expect("the name is short and has no control characters")
+}
