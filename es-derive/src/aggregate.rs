@@ -6,7 +6,7 @@ use syn::ext::IdentExt;
 use syn::parse::{ParseStream, Parser};
 use syn::{DeriveInput, ExprPath, LitInt, LitStr, Type, parse_quote};
 
-use crate::attr::{Once, crate_path, each_key, keys, parenthesized, text, value, version};
+use crate::attr::{Once, crate_path, each_key, keys, no_keys_inside, parenthesized, text, value, version};
 use crate::check;
 use crate::ctxt::Ctxt;
 use crate::generate::{Framework, extended, in_const, is_generic};
@@ -67,7 +67,7 @@ impl<'a> Aggregate<'a> {
             }
             Ok(())
         });
-        no_keys_inside(ctxt, input);
+        no_keys_inside(ctxt, input, "a variant of an aggregate");
         let framework = Framework::new(path.get());
         Self { input, framework, category, event, id, snapshot: snapshot.take(), broken }
     }
@@ -223,21 +223,5 @@ impl SnapshotKeys {
         // Where the state is not serde's, the error points at the key that asks for it.
         let new = quote_spanned!(self.key.span()=> #private::Snapshots::<Self>::new::<#codec>);
         quote!(::core::option::Option::Some(#new(#policy, #version)))
-    }
-}
-
-fn no_keys_inside(ctxt: &mut Ctxt, input: &DeriveInput) {
-    let mut no_keys = |attributes: &[syn::Attribute], place: &str| {
-        each_key(ctxt, attributes, place, &[], |_, _, _| Ok(()));
-    };
-    match &input.data {
-        syn::Data::Struct(data) => data.fields.iter().for_each(|field| no_keys(&field.attrs, "a field")),
-        syn::Data::Enum(data) => {
-            for variant in &data.variants {
-                no_keys(&variant.attrs, "a variant of an aggregate");
-                variant.fields.iter().for_each(|field| no_keys(&field.attrs, "a field"));
-            }
-        }
-        syn::Data::Union(_) => {}
     }
 }

@@ -4,7 +4,7 @@
 use proc_macro2::{Delimiter, TokenStream, TokenTree};
 use syn::ext::IdentExt;
 use syn::parse::{Parse, ParseStream, Parser};
-use syn::{Attribute, Ident, LitInt, LitStr, Token};
+use syn::{Attribute, DeriveInput, Ident, LitInt, LitStr, Token};
 
 use crate::ctxt::Ctxt;
 
@@ -60,6 +60,23 @@ pub(crate) fn each_key(
             }
             meta => ctxt.error(meta, format_args!("expected `#[es(…)]` with {}", one_of(expected))),
         }
+    }
+}
+
+/// Refuses `#[es(…)]` on fields and variants, where the derive has no keys.
+pub(crate) fn no_keys_inside(ctxt: &mut Ctxt, input: &DeriveInput, variant: &str) {
+    let mut no_keys = |attributes: &[Attribute], place: &str| {
+        each_key(ctxt, attributes, place, &[], |_, _, _| Ok(()));
+    };
+    match &input.data {
+        syn::Data::Struct(data) => data.fields.iter().for_each(|field| no_keys(&field.attrs, "a field")),
+        syn::Data::Enum(data) => {
+            for inside in &data.variants {
+                no_keys(&inside.attrs, variant);
+                inside.fields.iter().for_each(|field| no_keys(&field.attrs, "a field"));
+            }
+        }
+        syn::Data::Union(_) => {}
     }
 }
 

@@ -12,6 +12,11 @@ pub(crate) fn event_name(ctxt: &mut Ctxt, name: &LitStr) {
     stored_name(ctxt, name, "the stored name of an event", MAX_NAME_BYTES);
 }
 
+/// Checks the stored name of a command.
+pub(crate) fn command_name(ctxt: &mut Ctxt, name: &LitStr) {
+    stored_name(ctxt, name, "the stored name of a command", MAX_NAME_BYTES);
+}
+
 /// Checks the category of an aggregate; a stream's id is the category, a `-` and the aggregate's id.
 pub(crate) fn category(ctxt: &mut Ctxt, category: &LitStr) {
     let text = category.value();

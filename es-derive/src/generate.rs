@@ -1,4 +1,4 @@
-//! What both derives do with generics and paths.
+//! What all derives do with generics and paths.
 
 use proc_macro2::{Group, Ident, TokenStream, TokenTree};
 use quote::{ToTokens, quote};

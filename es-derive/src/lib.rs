@@ -6,6 +6,7 @@
 mod aggregate;
 mod attr;
 mod check;
+mod command;
 mod ctxt;
 mod event;
 mod generate;
@@ -19,6 +20,13 @@ use syn::{DeriveInput, parse_macro_input};
 pub fn derive_event(input: TokenStream) -> TokenStream {
     let input = parse_macro_input!(input as DeriveInput);
     event::derive(&input).into()
+}
+
+/// Derives `es_framework::Command`; the documentation stands there.
+#[proc_macro_derive(Command, attributes(es))]
+pub fn derive_command(input: TokenStream) -> TokenStream {
+    let input = parse_macro_input!(input as DeriveInput);
+    command::derive(&input).into()
 }
 
 /// Derives `es_framework::Aggregate`; the documentation stands there.

@@ -3,6 +3,7 @@
 mod aggregate;
 mod cache;
 mod codec;
+mod command;
 mod event;
 mod execute;
 pub(crate) mod payload;
@@ -15,6 +16,8 @@ mod typed_read;
 
 #[doc = include_str!("aggregate.md")]
 pub use es_derive::Aggregate;
+#[doc = include_str!("command.md")]
+pub use es_derive::Command;
 #[doc = include_str!("event.md")]
 pub use es_derive::Event;
 

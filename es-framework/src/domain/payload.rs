@@ -26,6 +26,7 @@ pub use super::aggregate::{Aggregate, SnapshotPolicy, Snapshots};
 #[cfg(feature = "bincode")]
 pub use super::codec::Bincode as DefaultCodec;
 use super::codec::{Codec, decode_stored};
+pub use super::command::Command;
 pub use super::event::{DecodeError, EncodeError, Event};
 use super::shape::Shape;
 use crate::log::MAX_NAME_BYTES;

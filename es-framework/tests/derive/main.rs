@@ -3,6 +3,7 @@
 mod aggregate;
 #[cfg(all(feature = "bincode", feature = "json"))]
 mod codecs;
+mod command;
 #[cfg(feature = "bincode")]
 mod damaged;
 mod events;

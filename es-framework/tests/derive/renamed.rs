@@ -33,6 +33,10 @@ enum Joined {
 #[es(crate = "renamed", category = "renamed", event = Counted, snapshot(every = 1, codec = Text))]
 struct State(u8);
 
+#[derive(renamed::Command)]
+#[es(crate = "renamed", name = "renamed.command")]
+struct Order;
+
 #[test]
 fn the_crate_can_have_another_name() {
     assert_eq!(round_trip(&Joined::Renamed(Renamed::Unit)), Joined::Renamed(Renamed::Unit));
@@ -40,5 +44,6 @@ fn the_crate_can_have_another_name() {
     assert_eq!(round_trip(&event), event);
     assert_eq!(round_trip(&Joined::Alone(Alone(1))), Joined::Alone(Alone(1)));
     let snapshots = <State as renamed::Aggregate>::SNAPSHOTS.expect("the type has snapshots");
+    assert_eq!(<Order as renamed::__private::Command>::NAME, "renamed.command");
     assert_eq!(snapshots.encode(&State(3)).expect("can be written"), b"3");
 }

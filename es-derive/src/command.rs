@@ -1,0 +1,76 @@
+//! `#[derive(Command)]`: parse → validate → expand.
+
+use proc_macro2::TokenStream;
+use quote::{ToTokens, quote};
+use syn::ext::IdentExt;
+use syn::{DeriveInput, LitStr};
+
+use crate::attr::{Once, crate_path, each_key, no_keys_inside, text};
+use crate::check;
+use crate::ctxt::Ctxt;
+use crate::generate::{Framework, in_const};
+
+pub(crate) fn derive(input: &DeriveInput) -> TokenStream {
+    let mut ctxt = Ctxt::default();
+    let command = Command::parse(&mut ctxt, input);
+    command.validate(&mut ctxt);
+    // With mistakes it is expanded all the same, so that they are all the user sees.
+    let code = command.expand();
+    let errors = ctxt.into_compile_errors();
+    quote!(#errors #code)
+}
+
+/// The type that derives `Command`.
+struct Command<'a> {
+    input: &'a DeriveInput,
+    framework: Framework,
+    name: Once<LitStr>,
+    /// Whether the key was there but could not be read, so that its absence is not another mistake.
+    name_is_broken: bool,
+}
+
+const KEYS: &[&str] = &["name", "crate"];
+
+impl<'a> Command<'a> {
+    fn parse(ctxt: &mut Ctxt, input: &'a DeriveInput) -> Self {
+        let (mut path, mut name, mut name_is_broken) = (Once::default(), Once::default(), false);
+        each_key(ctxt, &input.attrs, "a command", KEYS, |ctxt, key, input| {
+            if key.unraw() == "name" {
+                name_is_broken = true;
+                name.set(ctxt, key, text(input)?);
+            } else {
+                path.set(ctxt, key, crate_path(input)?);
+            }
+            Ok(())
+        });
+        no_keys_inside(ctxt, input, "a variant of a command");
+        Self { input, framework: Framework::new(path.get()), name, name_is_broken }
+    }
+
+    fn validate(&self, ctxt: &mut Ctxt) {
+        if let syn::Data::Union(data) = &self.input.data {
+            ctxt.error(data.union_token, "a command is a struct or an enum, not a union");
+        }
+        match self.name.get() {
+            Some(name) => check::command_name(ctxt, name),
+            None if !self.name_is_broken => ctxt.error(
+                &self.input.ident,
+                "a command needs a stored name, which stays when the type is renamed: `#[es(name = \"…\")]`",
+            ),
+            None => {}
+        }
+    }
+
+    fn expand(&self) -> TokenStream {
+        let private = self.framework.private();
+        let ident = &self.input.ident;
+        let (impl_generics, ty_generics, where_clause) = self.input.generics.split_for_impl();
+        let name = self.name.get().map_or_else(|| quote!(""), ToTokens::to_token_stream);
+        in_const(&quote! {
+            #[automatically_derived]
+            impl #impl_generics #private::Command for #ident #ty_generics #where_clause {
+                const NAME: &'static ::core::primitive::str = #name;
+            }
+        })
+    }
+}

@@ -1,0 +1,8 @@
+use es_framework::Command;
+
+#[derive(Command)]
+struct Deposit {
+    cents: u64,
+}
+
+fn main() {}
