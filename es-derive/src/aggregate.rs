@@ -2,14 +2,16 @@
 
 use proc_macro2::{Ident, TokenStream};
 use quote::{quote, quote_spanned};
-use syn::ext::IdentExt;
 use syn::parse::{ParseStream, Parser};
-use syn::{DeriveInput, ExprPath, LitInt, LitStr, Type, parse_quote};
+use syn::spanned::Spanned;
+use syn::{DeriveInput, Expr, ExprLit, ExprPath, Lit, LitInt, Type, parse_quote};
 
-use crate::attr::{Once, crate_path, each_key, keys, no_keys_inside, parenthesized, text, value, version};
+use crate::attr::{Once, crate_path, each_key, keys, no_keys_inside, parenthesized, read_keys, value, version};
+use crate::borrowed;
 use crate::check;
 use crate::ctxt::Ctxt;
-use crate::generate::{Framework, extended, in_const, is_generic};
+use crate::generate::{Framework, extended, in_const, is_generic, lints_of};
+use crate::name::Name;
 
 pub(crate) fn derive(input: &DeriveInput) -> TokenStream {
     let mut ctxt = Ctxt::default();
@@ -25,7 +27,7 @@ pub(crate) fn derive(input: &DeriveInput) -> TokenStream {
 struct Aggregate<'a> {
     input: &'a DeriveInput,
     framework: Framework,
-    category: Once<LitStr>,
+    category: Once<Name>,
     event: Once<Type>,
     id: Once<Type>,
     snapshot: Option<SnapshotKeys>,
@@ -36,15 +38,22 @@ struct Aggregate<'a> {
 /// `snapshot(every = 100, version = 1, codec = Json)`.
 struct SnapshotKeys {
     key: Ident,
-    every: Once<LitInt>,
+    every: Once<Expr>,
     when: Once<ExprPath>,
     version: Once<(u32, LitInt)>,
     codec: Once<Type>,
     is_broken: bool,
 }
 
-const KEYS: &[&str] = &["category", "event", "id", "snapshot", "crate"];
-const SNAPSHOT_KEYS: &[&str] = &["every", "when", "version", "codec"];
+keys! {
+    /// On an aggregate.
+    Key { Category = "category", Event = "event", Id = "id", Snapshot = "snapshot", Crate = "crate" }
+}
+
+keys! {
+    /// In `snapshot(…)`.
+    SnapshotKey { Every = "every", When = "when", Version = "version", Codec = "codec" }
+}
 
 impl<'a> Aggregate<'a> {
     fn parse(ctxt: &mut Ctxt, input: &'a DeriveInput) -> Self {
@@ -52,18 +61,20 @@ impl<'a> Aggregate<'a> {
         let (mut category, mut event, mut id, mut snapshot) =
             (Once::default(), Once::default(), Once::default(), Once::default());
         let mut broken = Vec::new();
-        each_key(ctxt, &input.attrs, "an aggregate", KEYS, |ctxt, key, input| {
-            let name = key.unraw().to_string();
-            broken.push(name.clone());
-            match name.as_str() {
-                "category" => category.set(ctxt, key, text(input)?),
-                "event" => event.set(ctxt, key, value(input)?),
-                "id" => id.set(ctxt, key, value(input)?),
-                "snapshot" => {
-                    let keys = SnapshotKeys::parse(ctxt, key, parenthesized(input)?);
-                    snapshot.set(ctxt, key, keys);
+        each_key(ctxt, &input.attrs, "an aggregate", |ctxt, key, ident, input| {
+            broken.push(ident.to_string());
+            match key {
+                Key::Category => {
+                    let number = ctxt.number();
+                    category.set(ctxt, ident, Name::parse(input, number)?);
                 }
-                _ => path.set(ctxt, key, crate_path(input)?),
+                Key::Event => event.set(ctxt, ident, value(input)?),
+                Key::Id => id.set(ctxt, ident, value(input)?),
+                Key::Snapshot => {
+                    let keys = SnapshotKeys::parse(ctxt, ident, parenthesized(input)?);
+                    snapshot.set(ctxt, ident, keys);
+                }
+                Key::Crate => path.set(ctxt, ident, crate_path(input)?),
             }
             Ok(())
         });
@@ -90,28 +101,40 @@ impl<'a> Aggregate<'a> {
         }
         if let Some(snapshot) = &self.snapshot {
             snapshot.validate(ctxt);
+            let fields: Vec<_> = match &self.input.data {
+                syn::Data::Struct(data) => data.fields.iter().collect(),
+                syn::Data::Enum(data) => data.variants.iter().flat_map(|variant| &variant.fields).collect(),
+                syn::Data::Union(_) => Vec::new(),
+            };
+            for field in fields {
+                borrowed::check(ctxt, field, "a state that is saved");
+            }
         }
     }
 
     fn expand(&self) -> TokenStream {
         let private = self.framework.private();
         let ident = &self.input.ident;
-        let (category, event, id) = (self.category.get(), self.event.get(), self.id());
+        let category = self.category.get().map(|category| category.checked(&private, "category"));
+        let (event, id) = (self.event.get(), self.id());
         let generics = extended(&self.input.generics, self.bounds());
         let (impl_generics, ty_generics, where_clause) = generics.split_for_impl();
         let snapshots = match &self.snapshot {
             None => quote!(::core::option::Option::None),
             Some(snapshot) => snapshot.expand(&private),
         };
-        in_const(&quote! {
-            #[automatically_derived]
-            impl #impl_generics #private::Aggregate for #ident #ty_generics #where_clause {
-                type Id = #id;
-                type Event = #event;
-                const CATEGORY: &'static ::core::primitive::str = #category;
-                const SNAPSHOTS: ::core::option::Option<#private::Snapshots<Self>> = #snapshots;
-            }
-        })
+        in_const(
+            &lints_of(self.input),
+            &quote! {
+                #[automatically_derived]
+                impl #impl_generics #private::Aggregate for #ident #ty_generics #where_clause {
+                    type Id = #id;
+                    type Event = #event;
+                    const CATEGORY: &'static ::core::primitive::str = #category;
+                    const SNAPSHOTS: ::core::option::Option<#private::Snapshots<Self>> = #snapshots;
+                }
+            },
+        )
     }
 
     /// An implementation that compiles, so that the mistakes are all the user sees.
@@ -122,15 +145,18 @@ impl<'a> Aggregate<'a> {
         let event = self.event.get().map_or_else(|| quote!(#private::NoEvent), |event| quote!(#event));
         let generics = extended(&self.input.generics, self.bounds());
         let (impl_generics, ty_generics, where_clause) = generics.split_for_impl();
-        let code = in_const(&quote! {
-            #[automatically_derived]
-            impl #impl_generics #private::Aggregate for #ident #ty_generics #where_clause {
-                type Id = #id;
-                type Event = #event;
-                const CATEGORY: &'static ::core::primitive::str = "";
-                const SNAPSHOTS: ::core::option::Option<#private::Snapshots<Self>> = ::core::option::Option::None;
-            }
-        });
+        let code = in_const(
+            &lints_of(self.input),
+            &quote! {
+                #[automatically_derived]
+                impl #impl_generics #private::Aggregate for #ident #ty_generics #where_clause {
+                    type Id = #id;
+                    type Event = #event;
+                    const CATEGORY: &'static ::core::primitive::str = "";
+                    const SNAPSHOTS: ::core::option::Option<#private::Snapshots<Self>> = ::core::option::Option::None;
+                }
+            },
+        );
         quote!(#errors #code)
     }
 
@@ -174,14 +200,14 @@ impl SnapshotKeys {
             is_broken: false,
         };
         let read = (|input: ParseStream<'_>| {
-            keys(ctxt, input, "`snapshot`", SNAPSHOT_KEYS, &mut |ctxt, key, input| {
+            read_keys(ctxt, input, "`snapshot`", &mut |ctxt, key, ident, input| {
                 // Until the value is read.
                 let before = std::mem::replace(&mut all.is_broken, true);
-                match key.unraw().to_string().as_str() {
-                    "every" => all.every.set(ctxt, key, value(input)?),
-                    "when" => all.when.set(ctxt, key, value(input)?),
-                    "version" => all.version.set(ctxt, key, version(input)?),
-                    _ => all.codec.set(ctxt, key, value(input)?),
+                match key {
+                    SnapshotKey::Every => all.every.set(ctxt, ident, value(input)?),
+                    SnapshotKey::When => all.when.set(ctxt, ident, value(input)?),
+                    SnapshotKey::Version => all.version.set(ctxt, ident, version(input)?),
+                    SnapshotKey::Codec => all.codec.set(ctxt, ident, value(input)?),
                 }
                 all.is_broken = before;
                 Ok(())
@@ -199,8 +225,12 @@ impl SnapshotKeys {
     fn validate(&self, ctxt: &mut Ctxt) {
         match (self.every.get(), self.when.get()) {
             (Some(every), None) => {
-                if !matches!(every.base10_parse::<u64>(), Ok(1..)) {
-                    ctxt.error(every, "a number of events from 1 to 18446744073709551615");
+                // What is not written out is checked when it is compiled.
+                if let Expr::Lit(ExprLit { lit, .. }) = every {
+                    let events = if let Lit::Int(events) = lit { events.base10_parse::<u64>() } else { Ok(0) };
+                    if !matches!(events, Ok(1..)) {
+                        ctxt.error(every, "a number of events from 1 to 18446744073709551615");
+                    }
                 }
             }
             (None, None) if !self.is_broken => ctxt.error(
@@ -216,10 +246,10 @@ impl SnapshotKeys {
         let codec = self.codec.get().map_or_else(|| quote!(#private::DefaultCodec), |codec| quote!(#codec));
         let version = self.version.get().map_or(1, |(version, _)| *version);
         let every = self.every.get();
-        let policy = self
-            .when
-            .get()
-            .map_or_else(|| quote!(#private::every(#every)), |when| quote!(#private::SnapshotPolicy::When(#when)));
+        let policy = self.when.get().map_or_else(
+            || quote_spanned!(every.span()=> #private::every(#every)),
+            |when| quote!(#private::SnapshotPolicy::When(#when)),
+        );
         // Where the state is not serde's, the error points at the key that asks for it.
         let new = quote_spanned!(self.key.span()=> #private::Snapshots::<Self>::new::<#codec>);
         quote!(::core::option::Option::Some(#new(#policy, #version)))

@@ -38,19 +38,43 @@ impl<T> Once<T> {
     }
 }
 
-/// Calls `take` for each key of all `#[es(…)]` attributes; `take` reads the value, and is asked for `expected` keys only.
-pub(crate) fn each_key(
+/// The keys that can stand at one place of an attribute; made by [`keys!`].
+pub(crate) trait Keys: Copy + 'static {
+    /// Each key as it is written.
+    const ALL: &'static [(&'static str, Self)];
+}
+
+/// Declares the keys of one place as an enum, so that the `match` that reads them has an arm for each.
+macro_rules! keys {
+    ($(#[$doc:meta])* $name:ident { $($key:ident = $text:literal),* $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy)]
+        enum $name { $($key),* }
+
+        impl $crate::attr::Keys for $name {
+            const ALL: &'static [(&'static str, Self)] = &[$(($text, Self::$key)),*];
+        }
+    };
+}
+pub(crate) use keys;
+
+keys! {
+    /// Where no key can stand.
+    NoKey {}
+}
+
+/// Calls `take` for each key of all `#[es(…)]` attributes; `take` reads the value.
+pub(crate) fn each_key<K: Keys>(
     ctxt: &mut Ctxt,
     attributes: &[Attribute],
     place: &str,
-    expected: &[&str],
-    mut take: impl FnMut(&mut Ctxt, &Ident, ParseStream<'_>) -> syn::Result<()>,
+    mut take: impl FnMut(&mut Ctxt, K, &Ident, ParseStream<'_>) -> syn::Result<()>,
 ) {
     for attribute in attributes.iter().filter(|attribute| attribute.path().is_ident("es")) {
         match &attribute.meta {
             syn::Meta::List(list) => {
                 let parsed = (|input: ParseStream<'_>| {
-                    keys(ctxt, input, place, expected, &mut take);
+                    read_keys(ctxt, input, place, &mut take);
                     Ok(())
                 })
                 .parse2(list.tokens.clone());
@@ -58,22 +82,24 @@ pub(crate) fn each_key(
                     ctxt.push(error);
                 }
             }
-            meta => ctxt.error(meta, format_args!("expected `#[es(…)]` with {}", one_of(expected))),
+            meta => ctxt.error(meta, format_args!("expected `#[es(…)]` with {}", one_of(&texts::<K>()))),
         }
     }
 }
 
+/// Refuses `#[es(…)]` where there are no keys.
+pub(crate) fn no_keys(ctxt: &mut Ctxt, attributes: &[Attribute], place: &str) {
+    each_key(ctxt, attributes, place, |_, key: NoKey, _, _| match key {});
+}
+
 /// Refuses `#[es(…)]` on fields and variants, where the derive has no keys.
 pub(crate) fn no_keys_inside(ctxt: &mut Ctxt, input: &DeriveInput, variant: &str) {
-    let mut no_keys = |attributes: &[Attribute], place: &str| {
-        each_key(ctxt, attributes, place, &[], |_, _, _| Ok(()));
-    };
     match &input.data {
-        syn::Data::Struct(data) => data.fields.iter().for_each(|field| no_keys(&field.attrs, "a field")),
+        syn::Data::Struct(data) => data.fields.iter().for_each(|field| no_keys(ctxt, &field.attrs, "a field")),
         syn::Data::Enum(data) => {
             for inside in &data.variants {
-                no_keys(&inside.attrs, variant);
-                inside.fields.iter().for_each(|field| no_keys(&field.attrs, "a field"));
+                no_keys(ctxt, &inside.attrs, variant);
+                inside.fields.iter().for_each(|field| no_keys(ctxt, &field.attrs, "a field"));
             }
         }
         syn::Data::Union(_) => {}
@@ -81,23 +107,22 @@ pub(crate) fn no_keys_inside(ctxt: &mut Ctxt, input: &DeriveInput, variant: &str
 }
 
 /// Reads the keys of one pair of parentheses to its end, whatever they are.
-pub(crate) fn keys(
+pub(crate) fn read_keys<K: Keys>(
     ctxt: &mut Ctxt,
     input: ParseStream<'_>,
     place: &str,
-    expected: &[&str],
-    take: &mut dyn FnMut(&mut Ctxt, &Ident, ParseStream<'_>) -> syn::Result<()>,
+    take: &mut dyn FnMut(&mut Ctxt, K, &Ident, ParseStream<'_>) -> syn::Result<()>,
 ) {
     while !input.is_empty() {
         match input.call(Ident::parse_any) {
             Err(error) => {
-                ctxt.push(syn::Error::new(error.span(), format!("expected a key: {}", one_of(expected))));
+                ctxt.push(syn::Error::new(error.span(), format!("expected a key: {}", one_of(&texts::<K>()))));
                 skip(input);
             }
-            Ok(key) => {
-                let name = key.unraw().to_string();
-                if expected.contains(&name.as_str()) {
-                    let taken = take(ctxt, &key, input);
+            Ok(ident) => {
+                let name = ident.unraw().to_string();
+                if let Some((_, key)) = K::ALL.iter().find(|(text, _)| *text == name) {
+                    let taken = take(ctxt, *key, &ident, input);
                     let taken = taken.and_then(|()| {
                         if input.is_empty() || input.peek(Token![,]) {
                             Ok(())
@@ -110,7 +135,7 @@ pub(crate) fn keys(
                         skip(input);
                     }
                 } else {
-                    ctxt.error(&key, unknown(&name, place, expected));
+                    ctxt.error(&ident, unknown(&name, place, &texts::<K>()));
                     skip(input);
                 }
             }
@@ -122,20 +147,22 @@ pub(crate) fn keys(
     }
 }
 
+fn texts<K: Keys>() -> Vec<&'static str> {
+    K::ALL.iter().map(|(text, _)| *text).collect()
+}
+
 /// Reads `= value`.
 pub(crate) fn value<T: Parse>(input: ParseStream<'_>) -> syn::Result<T> {
     input.parse::<Token![=]>()?;
     input.parse()
 }
 
-/// Reads `= "text"`.
-pub(crate) fn text(input: ParseStream<'_>) -> syn::Result<LitStr> {
-    value(input)
-}
-
-/// Reads `= 2`: a schema version, 1 or more.
+/// Reads `= 2`: a version, 1 or more.
 pub(crate) fn version(input: ParseStream<'_>) -> syn::Result<(u32, LitInt)> {
-    let literal: LitInt = value(input)?;
+    input.parse::<Token![=]>()?;
+    let literal: LitInt = input
+        .parse()
+        .map_err(|error| syn::Error::new(error.span(), "a version is a number that is written out: `version = 2`"))?;
     match literal.base10_parse::<u32>() {
         Ok(0) => Err(syn::Error::new(literal.span(), "a version is 1 or more")),
         Ok(version) => Ok((version, literal)),
@@ -153,11 +180,11 @@ pub(crate) fn parenthesized(input: ParseStream<'_>) -> syn::Result<TokenStream> 
 
 /// Reads `= "path::to::es_framework"`.
 pub(crate) fn crate_path(input: ParseStream<'_>) -> syn::Result<syn::Path> {
-    text(input)?.parse_with(syn::Path::parse_mod_style)
+    value::<LitStr>(input)?.parse_with(syn::Path::parse_mod_style)
 }
 
 /// Names what is expected, and the nearest to what was written.
-pub(crate) fn unknown(name: &str, place: &str, expected: &[&str]) -> String {
+fn unknown(name: &str, place: &str, expected: &[&str]) -> String {
     let near = expected.iter().filter(|key| distance(name, key) <= 2).min_by_key(|key| distance(name, key));
     match near {
         Some(near) => {
@@ -168,7 +195,7 @@ pub(crate) fn unknown(name: &str, place: &str, expected: &[&str]) -> String {
 }
 
 /// `a`, `b` or `c`, in backticks.
-pub(crate) fn one_of(keys: &[&str]) -> String {
+fn one_of(keys: &[&str]) -> String {
     match keys {
         [] => "nothing".to_owned(),
         [only] => format!("`{only}`"),

@@ -1,27 +1,26 @@
 //! Checks names the way the store does, so that what it would refuse does not compile.
 
-use syn::LitStr;
-
 use crate::ctxt::Ctxt;
+use crate::name::Name;
 
 /// The longest name in bytes, as in `es_framework::MAX_NAME_BYTES`.
 const MAX_NAME_BYTES: usize = 255;
 
 /// Checks the stored name of an event.
-pub(crate) fn event_name(ctxt: &mut Ctxt, name: &LitStr) {
+pub(crate) fn event_name(ctxt: &mut Ctxt, name: &Name) {
     stored_name(ctxt, name, "the stored name of an event", MAX_NAME_BYTES);
 }
 
 /// Checks the stored name of a command.
-pub(crate) fn command_name(ctxt: &mut Ctxt, name: &LitStr) {
+pub(crate) fn command_name(ctxt: &mut Ctxt, name: &Name) {
     stored_name(ctxt, name, "the stored name of a command", MAX_NAME_BYTES);
 }
 
 /// Checks the category of an aggregate; a stream's id is the category, a `-` and the aggregate's id.
-pub(crate) fn category(ctxt: &mut Ctxt, category: &LitStr) {
-    let text = category.value();
+pub(crate) fn category(ctxt: &mut Ctxt, category: &Name) {
     // Room for the `-` and an id of one byte.
     stored_name(ctxt, category, "a category", MAX_NAME_BYTES - 2);
+    let Some(text) = category.literal() else { return };
     if text.contains('-') {
         ctxt.error(category, "a category has no `-`: in a stream's id it ends the category");
     }
@@ -30,8 +29,9 @@ pub(crate) fn category(ctxt: &mut Ctxt, category: &LitStr) {
     }
 }
 
-fn stored_name(ctxt: &mut Ctxt, name: &LitStr, what: &str, max_bytes: usize) {
-    let text = name.value();
+/// Checks a name that is written out; a constant is checked by the same rules when it is compiled.
+fn stored_name(ctxt: &mut Ctxt, name: &Name, what: &str, max_bytes: usize) {
+    let Some(text) = name.literal() else { return };
     if text.is_empty() {
         ctxt.error(name, format_args!("{what} cannot be empty"));
     } else if text.len() > max_bytes {

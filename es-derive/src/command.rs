@@ -1,14 +1,14 @@
 //! `#[derive(Command)]`: parse → validate → expand.
 
 use proc_macro2::TokenStream;
-use quote::{ToTokens, quote};
-use syn::ext::IdentExt;
-use syn::{DeriveInput, LitStr};
+use quote::quote;
+use syn::DeriveInput;
 
-use crate::attr::{Once, crate_path, each_key, no_keys_inside, text};
+use crate::attr::{Once, crate_path, each_key, keys, no_keys_inside};
 use crate::check;
 use crate::ctxt::Ctxt;
-use crate::generate::{Framework, in_const};
+use crate::generate::{Framework, in_const, lints_of};
+use crate::name::Name;
 
 pub(crate) fn derive(input: &DeriveInput) -> TokenStream {
     let mut ctxt = Ctxt::default();
@@ -24,22 +24,27 @@ pub(crate) fn derive(input: &DeriveInput) -> TokenStream {
 struct Command<'a> {
     input: &'a DeriveInput,
     framework: Framework,
-    name: Once<LitStr>,
+    name: Once<Name>,
     /// Whether the key was there but could not be read, so that its absence is not another mistake.
     name_is_broken: bool,
 }
 
-const KEYS: &[&str] = &["name", "crate"];
+keys! {
+    /// On a command.
+    Key { Name = "name", Crate = "crate" }
+}
 
 impl<'a> Command<'a> {
     fn parse(ctxt: &mut Ctxt, input: &'a DeriveInput) -> Self {
         let (mut path, mut name, mut name_is_broken) = (Once::default(), Once::default(), false);
-        each_key(ctxt, &input.attrs, "a command", KEYS, |ctxt, key, input| {
-            if key.unraw() == "name" {
-                name_is_broken = true;
-                name.set(ctxt, key, text(input)?);
-            } else {
-                path.set(ctxt, key, crate_path(input)?);
+        each_key(ctxt, &input.attrs, "a command", |ctxt, key, ident, input| {
+            match key {
+                Key::Name => {
+                    name_is_broken = true;
+                    let number = ctxt.number();
+                    name.set(ctxt, ident, Name::parse(input, number)?);
+                }
+                Key::Crate => path.set(ctxt, ident, crate_path(input)?),
             }
             Ok(())
         });
@@ -65,12 +70,15 @@ impl<'a> Command<'a> {
         let private = self.framework.private();
         let ident = &self.input.ident;
         let (impl_generics, ty_generics, where_clause) = self.input.generics.split_for_impl();
-        let name = self.name.get().map_or_else(|| quote!(""), ToTokens::to_token_stream);
-        in_const(&quote! {
-            #[automatically_derived]
-            impl #impl_generics #private::Command for #ident #ty_generics #where_clause {
-                const NAME: &'static ::core::primitive::str = #name;
-            }
-        })
+        let name = self.name.get().map_or_else(|| quote!(""), |name| name.checked(&private, "stored_name"));
+        in_const(
+            &lints_of(self.input),
+            &quote! {
+                #[automatically_derived]
+                impl #impl_generics #private::Command for #ident #ty_generics #where_clause {
+                    const NAME: &'static ::core::primitive::str = #name;
+                }
+            },
+        )
     }
 }

@@ -7,12 +7,19 @@ use quote::ToTokens;
 #[derive(Default)]
 pub(crate) struct Ctxt {
     errors: Vec<syn::Error>,
+    numbers: usize,
 }
 
 impl Ctxt {
     /// Adds a mistake at the user's own token.
     pub(crate) fn error(&mut self, at: impl ToTokens, message: impl std::fmt::Display) {
         self.errors.push(syn::Error::new_spanned(at, message));
+    }
+
+    /// A number that was not used before, for the name of a helper item.
+    pub(crate) fn number(&mut self) -> usize {
+        self.numbers += 1;
+        self.numbers
     }
 
     /// Adds a mistake that the parser found.

@@ -1,9 +1,9 @@
 //! What all derives do with generics and paths.
 
-use proc_macro2::{Group, Ident, TokenStream, TokenTree};
+use proc_macro2::{Group, Ident, Spacing, Span, TokenStream, TokenTree};
 use quote::{ToTokens, quote};
 use syn::visit::Visit;
-use syn::{Generics, Type, WherePredicate};
+use syn::{Attribute, Data, DeriveInput, Generics, Meta, Type, WherePredicate};
 
 /// The path of es-framework in the user's crate.
 pub(crate) struct Framework(syn::Path);
@@ -21,31 +21,55 @@ impl Framework {
     }
 }
 
-/// Wraps what is generated: helper items stay out of the user's scope and lints quiet.
-pub(crate) fn in_const(items: &TokenStream) -> TokenStream {
+/// Wraps what is generated: helper items stay out of the user's scope.
+///
+/// No lint is switched off here, because `#![forbid(…)]` in the user's crate would refuse that. The compiler does not report
+/// lints on the tokens of a macro from another crate, so it is enough that what is [generated](as_generated) carries no
+/// place in the user's source. Only what the user allows, `lints`, is allowed here too.
+pub(crate) fn in_const(lints: &TokenStream, items: &TokenStream) -> TokenStream {
     quote! {
         #[doc(hidden)]
-        #[allow(
-            clippy::all,
-            clippy::pedantic,
-            clippy::nursery,
-            clippy::restriction,
-            deprecated,
-            missing_docs,
-            missing_debug_implementations,
-            missing_copy_implementations,
-            non_camel_case_types,
-            non_snake_case,
-            dead_code,
-            unreachable_pub,
-            unused_lifetimes,
-            unused_qualifications,
-            single_use_lifetimes,
-        )]
+        #lints
         const _: () = {
             #items
         };
     }
+}
+
+/// The lints that are allowed by these attributes, for the copies of what they stand on.
+pub(crate) fn lints<'a>(attributes: impl IntoIterator<Item = &'a Attribute>) -> TokenStream {
+    let mut allowed = TokenStream::new();
+    for attribute in attributes {
+        match &attribute.meta {
+            Meta::List(list) if list.path.is_ident("allow") || list.path.is_ident("expect") => {
+                let lints = list.tokens.clone();
+                allowed.extend(quote!(#[allow(#lints)]));
+            }
+            meta if meta.path().is_ident("deprecated") => allowed.extend(quote!(#[allow(deprecated)])),
+            _ => {}
+        }
+    }
+    allowed
+}
+
+/// The same for all that a type is made of.
+pub(crate) fn lints_of(input: &DeriveInput) -> TokenStream {
+    let inside: Vec<&Attribute> = match &input.data {
+        Data::Struct(data) => data.fields.iter().flat_map(|field| &field.attrs).collect(),
+        Data::Enum(data) => {
+            let of_fields = data.variants.iter().flat_map(|variant| &variant.fields).flat_map(|field| &field.attrs);
+            data.variants.iter().flat_map(|variant| &variant.attrs).chain(of_fields).collect()
+        }
+        Data::Union(_) => Vec::new(),
+    };
+    lints(input.attrs.iter().chain(inside))
+}
+
+/// The same name without the user's place, so that no lint is reported twice.
+pub(crate) fn as_generated(ident: &Ident) -> Ident {
+    let mut ident = ident.clone();
+    ident.set_span(Span::call_site());
+    ident
 }
 
 /// Adds predicates to the type's own `where` clause.
@@ -90,17 +114,25 @@ pub(crate) fn mentions_parameter(ty: &Type, generics: &Generics) -> bool {
 
 /// Writes out `Self`, for tokens that move into another type.
 pub(crate) fn without_self(tokens: impl ToTokens, this: &TokenStream) -> TokenStream {
-    tokens
-        .into_token_stream()
-        .into_iter()
-        .flat_map(|token| match token {
-            TokenTree::Ident(ident) if ident == "Self" => this.clone(),
+    let mut written = TokenStream::new();
+    let mut tokens = tokens.into_token_stream().into_iter().peekable();
+    while let Some(token) = tokens.next() {
+        match token {
+            TokenTree::Ident(ident) if ident == "Self" => {
+                // `Self::Item` has no name for a type with parameters but `<Type<T>>::Item`.
+                let is_path = match tokens.peek() {
+                    Some(TokenTree::Punct(next)) => next.as_char() == ':' && next.spacing() == Spacing::Joint,
+                    _ => false,
+                };
+                written.extend(if is_path { quote!(<#this>) } else { this.clone() });
+            }
             TokenTree::Group(group) => {
                 let mut inner = Group::new(group.delimiter(), without_self(group.stream(), this));
                 inner.set_span(group.span());
-                TokenTree::Group(inner).into_token_stream()
+                written.extend([TokenTree::Group(inner)]);
             }
-            other => other.into_token_stream(),
-        })
-        .collect()
+            other => written.extend([other]),
+        }
+    }
+    written
 }

@@ -1,15 +1,18 @@
-//! The derives of `es-framework`.
+//! The macros of `es-framework`.
 //!
 //! Use them through `es-framework`, which re-exports them next to the traits they implement; what they generate calls
 //! `::es_framework` and nothing else. This crate is not an API of its own.
 
 mod aggregate;
 mod attr;
+mod borrowed;
 mod check;
 mod command;
+mod commands;
 mod ctxt;
 mod event;
 mod generate;
+mod name;
 mod serde_attr;
 
 use proc_macro::TokenStream;
@@ -34,4 +37,11 @@ pub fn derive_command(input: TokenStream) -> TokenStream {
 pub fn derive_aggregate(input: TokenStream) -> TokenStream {
     let input = parse_macro_input!(input as DeriveInput);
     aggregate::derive(&input).into()
+}
+
+/// Makes the handlers of an aggregate out of the methods of an `impl` block; the documentation stands at
+/// `es_framework::commands`.
+#[proc_macro_attribute]
+pub fn commands(keys: TokenStream, item: TokenStream) -> TokenStream {
+    commands::expand(keys.into(), item.into()).into()
 }

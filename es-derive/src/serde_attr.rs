@@ -1,12 +1,11 @@
 //! Looks through `#[serde(…)]` attributes: most pass through to serde, some would write what cannot be read back.
 
 use proc_macro2::{Ident, TokenStream, TokenTree};
-use quote::quote;
+use quote::{ToTokens, quote};
 use syn::ext::IdentExt;
 use syn::parse::{ParseStream, Parser};
 use syn::{Attribute, Token};
 
-use crate::attr::one_of;
 use crate::ctxt::Ctxt;
 
 /// The `#[serde(…)]` attributes of one field, variant or type.
@@ -19,6 +18,20 @@ pub(crate) struct SerdeKeys<'a> {
 struct SerdeKey {
     ident: Ident,
     name: String,
+    /// The key with its value.
+    tokens: TokenStream,
+}
+
+/// What becomes of the attributes that stand on a type or a variant.
+pub(crate) struct Policy {
+    /// Where they stand.
+    pub(crate) place: &'static str,
+    /// Say how fields are written, so they count for what is stored too.
+    pub(crate) stored: &'static [&'static str],
+    /// Say how the type looks elsewhere, where the user derives serde's traits: nothing of it is stored.
+    pub(crate) elsewhere: &'static [&'static str],
+    /// Why others cannot stand here.
+    pub(crate) why: &'static str,
 }
 
 impl<'a> SerdeKeys<'a> {
@@ -44,18 +57,13 @@ impl<'a> SerdeKeys<'a> {
         names.iter().any(|name| self.has(name))
     }
 
-    /// Refuses all but these keys.
-    pub(crate) fn allow_only(&self, ctxt: &mut Ctxt, place: &str, allowed: &[&str], why: &str) {
+    /// Refuses what would have to change what is stored and cannot.
+    pub(crate) fn check(&self, ctxt: &mut Ctxt, policy: &Policy) {
         for key in &self.keys {
-            if !allowed.contains(&key.name.as_str()) {
-                ctxt.error(
-                    &key.ident,
-                    format_args!(
-                        "`#[serde({})]` cannot stand on {place}: {why}; only {} can",
-                        key.name,
-                        one_of(allowed)
-                    ),
-                );
+            let name = key.name.as_str();
+            if !policy.stored.contains(&name) && !policy.elsewhere.contains(&name) {
+                let Policy { place, why, .. } = policy;
+                ctxt.error(&key.ident, format_args!("`#[serde({name})]` cannot stand on {place}: {why}"));
             }
         }
     }
@@ -91,21 +99,28 @@ impl<'a> SerdeKeys<'a> {
         }
     }
 
-    /// The attributes as they stand, for the mirror type.
+    /// The attributes of a field as they stand, for the mirror type.
     pub(crate) fn pass_through(&self) -> TokenStream {
         let attributes = &self.attributes;
         quote!(#(#attributes)*)
+    }
+
+    /// Those attributes of a type or a variant that count for what is stored, for the mirror type.
+    pub(crate) fn stored(&self, policy: &Policy) -> TokenStream {
+        let keys = self.keys.iter().filter(|key| policy.stored.contains(&key.name.as_str())).map(|key| &key.tokens);
+        quote!(#(#[serde(#keys)])*)
     }
 }
 
 fn read(input: ParseStream<'_>, keys: &mut Vec<SerdeKey>) -> syn::Result<()> {
     while !input.is_empty() {
         let ident = input.call(Ident::parse_any)?;
+        let mut tokens = ident.to_token_stream();
         while !input.is_empty() && !input.peek(Token![,]) {
-            input.parse::<TokenTree>()?;
+            tokens.extend([input.parse::<TokenTree>()?]);
         }
         let name = ident.unraw().to_string();
-        keys.push(SerdeKey { ident, name });
+        keys.push(SerdeKey { ident, name, tokens });
         input.parse::<Option<Token![,]>>()?;
     }
     Ok(())

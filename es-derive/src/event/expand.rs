@@ -3,16 +3,20 @@
 use proc_macro2::TokenStream;
 use quote::{quote, quote_spanned};
 use syn::spanned::Spanned;
-use syn::{Fields, LitStr, WherePredicate, parse_quote};
+use syn::{Fields, WherePredicate, parse_quote};
 
 use super::parse::{Input, Variant};
-use crate::generate::{extended, in_const, is_generic, mentions_parameter, without_self};
+use super::validate::ON_VARIANT;
+use crate::borrowed;
+use crate::generate::{as_generated, extended, in_const, is_generic, mentions_parameter, without_self};
+use crate::name::Name;
 use crate::serde_attr::SerdeKeys;
 
 pub(crate) fn expand(event: &Input<'_>) -> TokenStream {
     let private = event.framework.private();
     let ident = event.ident;
     let mirror = mirror(event);
+    let (constants, owned) = (constants(event), owned(event));
     let generics = bounded(event);
     let (impl_generics, ty_generics, where_clause) = generics.split_for_impl();
     let names = event.variants.iter().flat_map(names_of).collect::<Vec<_>>();
@@ -25,39 +29,44 @@ pub(crate) fn expand(event: &Input<'_>) -> TokenStream {
     let encode = encode(event);
     let decode = decode(event);
     let (write, read) = payload(event);
-    in_const(&quote! {
-        #mirror
+    in_const(
+        &event.lints,
+        &quote! {
+            #constants
+            #mirror
+            #owned
 
-        #[automatically_derived]
-        impl #impl_generics #private::Payloads for #ident #ty_generics #where_clause {
-            #event_types
-            #write
-            #read
-        }
-
-        #[automatically_derived]
-        impl #impl_generics #private::Event for #ident #ty_generics #where_clause {
-            fn names() -> #private::Vec<&'static ::core::primitive::str> {
-                #private::list([#(#names),*])
+            #[automatically_derived]
+            impl #impl_generics #private::Payloads for #ident #ty_generics #where_clause {
+                #event_types
+                #write
+                #read
             }
 
-            fn claims(#names_parameter: &::core::primitive::str) -> ::core::primitive::bool {
-                #claims
-            }
+            #[automatically_derived]
+            impl #impl_generics #private::Event for #ident #ty_generics #where_clause {
+                fn names() -> #private::Vec<&'static ::core::primitive::str> {
+                    #private::list([#(#names),*])
+                }
 
-            fn event_types() -> #private::Vec<#private::Arc<#private::EventType>> {
-                <[_]>::to_vec(<Self as #private::Payloads>::types())
-            }
+                fn claims(#names_parameter: &::core::primitive::str) -> ::core::primitive::bool {
+                    #claims
+                }
 
-            fn encode(&self) -> ::core::result::Result<#private::CandidateEvent, #private::EncodeError> {
-                #encode
-            }
+                fn event_types() -> #private::Vec<#private::Arc<#private::EventType>> {
+                    <[_]>::to_vec(<Self as #private::Payloads>::types())
+                }
 
-            fn decode(__stored: &#private::StoredEvent) -> ::core::result::Result<Self, #private::DecodeError> {
-                #decode
+                fn encode(&self) -> ::core::result::Result<#private::CandidateEvent, #private::EncodeError> {
+                    #encode
+                }
+
+                fn decode(__stored: &#private::StoredEvent) -> ::core::result::Result<Self, #private::DecodeError> {
+                    #decode
+                }
             }
-        }
-    })
+        },
+    )
 }
 
 /// An implementation that compiles, so that the mistakes are all the user sees.
@@ -66,23 +75,26 @@ pub(crate) fn fallback(event: &Input<'_>, errors: &TokenStream) -> TokenStream {
     let ident = event.ident;
     let generics = extended(event.generics, own_bounds(event));
     let (impl_generics, ty_generics, where_clause) = generics.split_for_impl();
-    let code = in_const(&quote! {
-        #[automatically_derived]
-        impl #impl_generics #private::Event for #ident #ty_generics #where_clause {
-            fn names() -> #private::Vec<&'static ::core::primitive::str> {
-                ::core::unreachable!()
+    let code = in_const(
+        &event.lints,
+        &quote! {
+            #[automatically_derived]
+            impl #impl_generics #private::Event for #ident #ty_generics #where_clause {
+                fn names() -> #private::Vec<&'static ::core::primitive::str> {
+                    ::core::unreachable!()
+                }
+                fn event_types() -> #private::Vec<#private::Arc<#private::EventType>> {
+                    ::core::unreachable!()
+                }
+                fn encode(&self) -> ::core::result::Result<#private::CandidateEvent, #private::EncodeError> {
+                    ::core::unreachable!()
+                }
+                fn decode(_: &#private::StoredEvent) -> ::core::result::Result<Self, #private::DecodeError> {
+                    ::core::unreachable!()
+                }
             }
-            fn event_types() -> #private::Vec<#private::Arc<#private::EventType>> {
-                ::core::unreachable!()
-            }
-            fn encode(&self) -> ::core::result::Result<#private::CandidateEvent, #private::EncodeError> {
-                ::core::unreachable!()
-            }
-            fn decode(_: &#private::StoredEvent) -> ::core::result::Result<Self, #private::DecodeError> {
-                ::core::unreachable!()
-            }
-        }
-    });
+        },
+    );
     quote!(#errors #code)
 }
 
@@ -138,14 +150,14 @@ fn mirror(event: &Input<'_>) -> TokenStream {
     let ident = event.ident;
     let (_, ty_generics, where_clause) = event.generics.split_for_impl();
     let this = quote!(#ident #ty_generics);
+    let (generics, where_clause) = (without_self(event.generics, &this), without_self(where_clause, &this));
     // Without parameters: serde adds those of the mirror.
     let remote = ident.to_string();
     let serde = quote!(#private::serde).to_string();
     // The same bounds as on the implementations, in serde's words; without them serde would guess.
     let (serialize, deserialize) = field_bounds(event);
     let (serialize, deserialize) = (quote!(#(#serialize),*).to_string(), quote!(#(#deserialize),*).to_string());
-    let container = event.serde.pass_through();
-    let generics = event.generics;
+    let container = event.serde.stored(event.policy());
     let body = event.variants.iter().map(|variant| {
         let fields = fields(variant.fields, &this);
         if event.is_struct {
@@ -154,7 +166,7 @@ fn mirror(event: &Input<'_>) -> TokenStream {
                 Fields::Unnamed(_) | Fields::Unit => quote!(struct __EsFields #generics #fields #where_clause;),
             };
         }
-        let (serde, ident) = (variant.serde.pass_through(), variant.ident);
+        let (serde, ident) = (variant.serde.stored(&ON_VARIANT), as_generated(variant.ident));
         quote!(#serde #ident #fields,)
     });
     let body =
@@ -172,7 +184,7 @@ fn fields(fields: &Fields, this: &TokenStream) -> TokenStream {
     let all = fields.iter().map(|field| {
         let serde = SerdeKeys::of(&field.attrs).pass_through();
         let ty = without_self(&field.ty, this);
-        let name = field.ident.as_ref().map(|name| quote!(#name:));
+        let name = field.ident.as_ref().map(as_generated).map(|name| quote!(#name:));
         quote!(#serde #name #ty)
     });
     match fields {
@@ -243,6 +255,7 @@ fn encode(event: &Input<'_>) -> TokenStream {
     let private = event.framework.private();
     let arms = event.variants.iter().zip(0_usize..).map(|(variant, index)| {
         let (ident, name, codec) = (variant.ident, &variant.keys.name, event.codec_of(variant));
+        let ident = as_generated(ident);
         let pattern = if event.is_struct { quote!(Self) } else { quote!(Self::#ident) };
         quote!(#pattern { .. } => #private::encode::<#codec, Self>(self, #index, #name),)
     });
@@ -280,12 +293,42 @@ fn decode(event: &Input<'_>) -> TokenStream {
 }
 
 /// Every name the variant decodes, each once.
-fn names_of<'a>(variant: &'a Variant<'a>) -> impl Iterator<Item = &'a LitStr> {
-    let keys = &variant.keys;
+fn names_of<'a>(variant: &'a Variant<'a>) -> impl Iterator<Item = &'a Name> {
     let mut seen = std::collections::HashSet::new();
-    keys.name
-        .iter()
-        .chain(&keys.aliases)
-        .chain(keys.old.iter().filter_map(|old| old.name.as_ref()))
-        .filter(move |name| seen.insert(name.value()))
+    variant.keys.names().filter(move |name| seen.insert(name.seen()))
+}
+
+/// The names that are constants, and a check that no two of all names are the same.
+fn constants(event: &Input<'_>) -> TokenStream {
+    let private = event.framework.private();
+    let constants = Name::constants(&private, event.names());
+    let first = event.names().find(|name| name.literal().is_none());
+    let distinct = first.map(|first| {
+        let claims = event.variants.iter().flat_map(|variant| {
+            let keys = &variant.keys;
+            let current: Vec<_> = keys.name.iter().chain(&keys.aliases).collect();
+            let old = keys.old.iter().flat_map(|old| {
+                let names = old.name.as_ref().map_or_else(|| current.clone(), |name| vec![name]);
+                names.into_iter().map(|name| (name, old.version))
+            });
+            let all: Vec<_> = current.iter().map(|name| (*name, variant.version())).chain(old).collect();
+            all.into_iter().map(|(name, version)| quote!((#name, #version)))
+        });
+        quote_spanned!(first.written().span()=> const _: () = #private::distinct(&[#(#claims),*]);)
+    });
+    quote!(#constants #distinct)
+}
+
+/// Makes fields that borrow a mistake at the field.
+fn owned(event: &Input<'_>) -> TokenStream {
+    if is_generic(event.generics) {
+        return TokenStream::new();
+    }
+    let (private, ident) = (event.framework.private(), event.ident);
+    let fields = event.variants.iter().flat_map(|variant| variant.fields);
+    let assertions: Vec<_> = fields.filter_map(|field| borrowed::assertion(&private, field, &quote!(#ident))).collect();
+    if assertions.is_empty() {
+        return TokenStream::new();
+    }
+    quote!(const _: fn() = || { #(#assertions)* };)
 }

@@ -7,8 +7,22 @@ use syn::{Fields, Type, WherePredicate, parse_quote};
 
 use super::expand::own_bounds;
 use super::parse::Input;
+use super::validate::{ON_ENUM, ON_VARIANT};
 use crate::ctxt::Ctxt;
 use crate::generate::{extended, in_const, mentions_parameter};
+use crate::serde_attr::Policy;
+
+/// The attributes of serde on an enum that joins events.
+const ON_JOIN: Policy = Policy {
+    place: "an enum that joins events",
+    stored: &[],
+    why: "the joined events are stored as they are",
+    ..ON_ENUM
+};
+
+/// The attributes of serde on its variants.
+const ON_PART: Policy =
+    Policy { place: "a joined event", stored: &[], why: "the joined events are stored as they are", ..ON_VARIANT };
 
 /// One variant: a newtype around another event.
 pub(crate) struct Part<'a> {
@@ -21,9 +35,9 @@ pub(crate) fn parts<'a>(ctxt: &mut Ctxt, event: &'a Input<'a>) -> Vec<Part<'a>> 
     if let Some(codec) = &event.codec {
         ctxt.error(codec, "the joined events name their own codecs: no `codec` stands beside `join`");
     }
-    event.serde.allow_only(ctxt, "joined events", &[], "the joined events are stored as they are");
+    event.serde.check(ctxt, &ON_JOIN);
     for variant in &event.variants {
-        variant.serde.allow_only(ctxt, "a joined event", &[], "the joined events are stored as they are");
+        variant.serde.check(ctxt, &ON_PART);
         if let Some(key) = &variant.keys.first {
             ctxt.error(key, "a joined event brings its own names: no key stands on the variants of `#[es(join)]`");
         }
@@ -65,33 +79,36 @@ pub(crate) fn expand(event: &Input<'_>, parts: &[Part<'_>]) -> TokenStream {
     } else {
         quote!(match self { #(Self::#variants(__event) => #as_event::encode(__event),)* })
     };
-    in_const(&quote! {
-        #[automatically_derived]
-        impl #impl_generics #private::Event for #ident #ty_generics #where_clause {
-            fn names() -> #private::Vec<&'static ::core::primitive::str> {
-                #private::concat([#(#as_event::names()),*])
-            }
+    in_const(
+        &event.lints,
+        &quote! {
+            #[automatically_derived]
+            impl #impl_generics #private::Event for #ident #ty_generics #where_clause {
+                fn names() -> #private::Vec<&'static ::core::primitive::str> {
+                    #private::concat([#(#as_event::names()),*])
+                }
 
-            fn claims(__name: &::core::primitive::str) -> ::core::primitive::bool {
-                false #(|| #as_event::claims(__name))*
-            }
+                fn claims(__name: &::core::primitive::str) -> ::core::primitive::bool {
+                    false #(|| #as_event::claims(__name))*
+                }
 
-            fn event_types() -> #private::Vec<#private::Arc<#private::EventType>> {
-                #private::concat([#(#as_event::event_types()),*])
-            }
+                fn event_types() -> #private::Vec<#private::Arc<#private::EventType>> {
+                    #private::concat([#(#as_event::event_types()),*])
+                }
 
-            fn encode(&self) -> ::core::result::Result<#private::CandidateEvent, #private::EncodeError> {
-                #encode
-            }
+                fn encode(&self) -> ::core::result::Result<#private::CandidateEvent, #private::EncodeError> {
+                    #encode
+                }
 
-            fn decode(__stored: &#private::StoredEvent) -> ::core::result::Result<Self, #private::DecodeError> {
-                #(
-                    if #as_event::claims(__stored.name()) {
-                        return ::core::result::Result::map(#as_event::decode(__stored), Self::#variants);
-                    }
-                )*
-                ::core::result::Result::Err(#private::DecodeError::unknown(__stored))
+                fn decode(__stored: &#private::StoredEvent) -> ::core::result::Result<Self, #private::DecodeError> {
+                    #(
+                        if #as_event::claims(__stored.name()) {
+                            return ::core::result::Result::map(#as_event::decode(__stored), Self::#variants);
+                        }
+                    )*
+                    ::core::result::Result::Err(#private::DecodeError::unknown(__stored))
+                }
             }
-        }
-    })
+        },
+    )
 }

@@ -2,13 +2,13 @@
 
 use proc_macro2::{Ident, TokenStream};
 use quote::{ToTokens, quote};
-use syn::ext::IdentExt;
-use syn::parse::Parser;
-use syn::{Attribute, DeriveInput, Fields, Generics, LitInt, LitStr, Type};
+use syn::parse::{ParseStream, Parser};
+use syn::{Attribute, DeriveInput, Fields, Generics, LitInt, Type};
 
-use crate::attr::{Once, crate_path, each_key, keys, parenthesized, text, value, version};
+use crate::attr::{Once, crate_path, each_key, keys, no_keys, parenthesized, read_keys, value, version};
 use crate::ctxt::Ctxt;
-use crate::generate::Framework;
+use crate::generate::{Framework, lints_of};
+use crate::name::Name;
 use crate::serde_attr::SerdeKeys;
 
 /// The type that derives `Event`.
@@ -16,6 +16,8 @@ pub(crate) struct Input<'a> {
     pub(crate) ident: &'a Ident,
     pub(crate) generics: &'a Generics,
     pub(crate) framework: Framework,
+    /// The lints that the user allows, as attributes.
+    pub(crate) lints: TokenStream,
     /// The key `join`, on an enum of other events.
     pub(crate) join: Option<Ident>,
     /// The codec of all variants that do not name their own.
@@ -37,9 +39,9 @@ pub(crate) struct Variant<'a> {
 /// The keys of one event.
 #[derive(Default)]
 pub(crate) struct EventKeys {
-    pub(crate) name: Option<LitStr>,
+    pub(crate) name: Option<Name>,
     pub(crate) version: Option<(u32, LitInt)>,
-    pub(crate) aliases: Vec<LitStr>,
+    pub(crate) aliases: Vec<Name>,
     pub(crate) old: Vec<Old>,
     pub(crate) codec: Option<Type>,
     /// The first key that stands here, to point at where none can.
@@ -53,13 +55,28 @@ pub(crate) struct Old {
     pub(crate) version: u32,
     pub(crate) version_literal: LitInt,
     pub(crate) ty: Type,
-    pub(crate) name: Option<LitStr>,
+    pub(crate) name: Option<Name>,
 }
 
-const EVENT_KEYS: &[&str] = &["name", "version", "alias", "from", "codec"];
-const ENUM_KEYS: &[&str] = &["codec", "join", "crate"];
-const STRUCT_KEYS: &[&str] = &["name", "version", "alias", "from", "codec", "crate"];
-const OLD_KEYS: &[&str] = &["version", "type", "name"];
+keys! {
+    /// On an enum of events.
+    EnumKey { Codec = "codec", Join = "join", Crate = "crate" }
+}
+
+keys! {
+    /// On a variant.
+    VariantKey { Name = "name", Version = "version", Alias = "alias", From = "from", Codec = "codec" }
+}
+
+keys! {
+    /// On a struct that is an event.
+    StructKey { Name = "name", Version = "version", Alias = "alias", From = "from", Codec = "codec", Crate = "crate" }
+}
+
+keys! {
+    /// In `from(…)`.
+    OldKey { Version = "version", Type = "type", Name = "name" }
+}
 
 impl<'a> Input<'a> {
     pub(crate) fn parse(ctxt: &mut Ctxt, input: &'a DeriveInput) -> Self {
@@ -70,11 +87,11 @@ impl<'a> Input<'a> {
         let mut is_struct = false;
         match &input.data {
             syn::Data::Enum(data) => {
-                each_key(ctxt, &input.attrs, "an enum of events", ENUM_KEYS, |ctxt, key, input| {
-                    match key.unraw().to_string().as_str() {
-                        "crate" => path.set(ctxt, key, crate_path(input)?),
-                        "codec" => codec.set(ctxt, key, value(input)?),
-                        _ => join.set(ctxt, key, key.clone()),
+                each_key(ctxt, &input.attrs, "an enum of events", |ctxt, key, ident, input| {
+                    match key {
+                        EnumKey::Crate => path.set(ctxt, ident, crate_path(input)?),
+                        EnumKey::Codec => codec.set(ctxt, ident, value(input)?),
+                        EnumKey::Join => join.set(ctxt, ident, ident.clone()),
                     }
                     Ok(())
                 });
@@ -83,7 +100,7 @@ impl<'a> Input<'a> {
                         ident: &variant.ident,
                         fields: &variant.fields,
                         serde: SerdeKeys::of(&variant.attrs),
-                        keys: EventKeys::parse(ctxt, &variant.attrs, "a variant", EVENT_KEYS, &mut path),
+                        keys: EventKeys::of_variant(ctxt, &variant.attrs),
                     });
                 }
             }
@@ -93,24 +110,30 @@ impl<'a> Input<'a> {
                     ident: &input.ident,
                     fields: &data.fields,
                     serde: SerdeKeys::of(&[]),
-                    keys: EventKeys::parse(ctxt, &input.attrs, "an event struct", STRUCT_KEYS, &mut path),
+                    keys: EventKeys::of_struct(ctxt, &input.attrs, &mut path),
                 });
             }
             syn::Data::Union(data) => ctxt.error(data.union_token, "an event is an enum or a struct, not a union"),
         }
         for field in variants.iter().flat_map(|variant| variant.fields) {
-            each_key(ctxt, &field.attrs, "a field", &[], |_, _, _| Ok(()));
+            no_keys(ctxt, &field.attrs, "a field");
         }
         Self {
             ident: &input.ident,
             generics: &input.generics,
             framework: Framework::new(path.get()),
+            lints: lints_of(input),
             join: join.get().cloned(),
             codec: codec.get().cloned(),
             serde: SerdeKeys::of(&input.attrs),
             is_struct,
             variants,
         }
+    }
+
+    /// Every name that stands in a key.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &Name> {
+        self.variants.iter().flat_map(|variant| variant.keys.names())
     }
 
     /// The type of the codec that writes a variant.
@@ -138,34 +161,66 @@ impl Variant<'_> {
 }
 
 impl EventKeys {
-    fn parse(
-        ctxt: &mut Ctxt,
-        attributes: &[Attribute],
-        place: &str,
-        expected: &[&str],
-        path: &mut Once<syn::Path>,
-    ) -> Self {
-        let (mut name, mut schema_version, mut codec) = (Once::default(), Once::default(), Once::default());
-        let mut all = Self::default();
-        each_key(ctxt, attributes, place, expected, |ctxt, key, input| {
-            all.first.get_or_insert_with(|| key.clone());
-            match key.unraw().to_string().as_str() {
-                "name" => {
-                    all.name_is_broken = true;
-                    name.set(ctxt, key, text(input)?);
+    /// Every name that stands in a key.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &Name> {
+        self.name.iter().chain(&self.aliases).chain(self.old.iter().filter_map(|old| old.name.as_ref()))
+    }
+
+    fn of_variant(ctxt: &mut Ctxt, attributes: &[Attribute]) -> Self {
+        let mut all = Collected::default();
+        each_key(ctxt, attributes, "a variant", |ctxt, key, ident, input| all.read(ctxt, key, ident, input));
+        all.into_keys()
+    }
+
+    fn of_struct(ctxt: &mut Ctxt, attributes: &[Attribute], path: &mut Once<syn::Path>) -> Self {
+        let mut all = Collected::default();
+        each_key(ctxt, attributes, "an event struct", |ctxt, key, ident, input| {
+            let key = match key {
+                StructKey::Crate => {
+                    path.set(ctxt, ident, crate_path(input)?);
+                    return Ok(());
                 }
-                "version" => schema_version.set(ctxt, key, version(input)?),
-                "alias" => all.aliases.push(text(input)?),
-                "from" => all.old.extend(Old::parse(ctxt, key, parenthesized(input)?)),
-                "codec" => codec.set(ctxt, key, value(input)?),
-                _ => path.set(ctxt, key, crate_path(input)?),
-            }
-            Ok(())
+                StructKey::Name => VariantKey::Name,
+                StructKey::Version => VariantKey::Version,
+                StructKey::Alias => VariantKey::Alias,
+                StructKey::From => VariantKey::From,
+                StructKey::Codec => VariantKey::Codec,
+            };
+            all.read(ctxt, key, ident, input)
         });
-        all.name = name.get().cloned();
-        all.version = schema_version.get().cloned();
-        all.codec = codec.get().cloned();
-        all
+        all.into_keys()
+    }
+}
+
+/// The keys of one event while they are read.
+#[derive(Default)]
+struct Collected {
+    name: Once<Name>,
+    version: Once<(u32, LitInt)>,
+    codec: Once<Type>,
+    keys: EventKeys,
+}
+
+impl Collected {
+    fn read(&mut self, ctxt: &mut Ctxt, key: VariantKey, ident: &Ident, input: ParseStream<'_>) -> syn::Result<()> {
+        self.keys.first.get_or_insert_with(|| ident.clone());
+        let number = ctxt.number();
+        match key {
+            VariantKey::Name => {
+                self.keys.name_is_broken = true;
+                self.name.set(ctxt, ident, Name::parse(input, number)?);
+            }
+            VariantKey::Version => self.version.set(ctxt, ident, version(input)?),
+            VariantKey::Alias => self.keys.aliases.push(Name::parse(input, number)?),
+            VariantKey::From => self.keys.old.extend(Old::parse(ctxt, ident, parenthesized(input)?)),
+            VariantKey::Codec => self.codec.set(ctxt, ident, value(input)?),
+        }
+        Ok(())
+    }
+
+    fn into_keys(self) -> EventKeys {
+        let (name, version, codec) = (self.name.take(), self.version.take(), self.codec.take());
+        EventKeys { name, version, codec, ..self.keys }
     }
 }
 
@@ -173,14 +228,17 @@ impl Old {
     fn parse(ctxt: &mut Ctxt, key: &Ident, tokens: TokenStream) -> Option<Self> {
         let (mut old_version, mut ty, mut name) = (Once::default(), Once::default(), Once::default());
         let mut broken = false;
-        let read = (|input: syn::parse::ParseStream<'_>| {
-            keys(ctxt, input, "`from`", OLD_KEYS, &mut |ctxt, key, input| {
+        let read = (|input: ParseStream<'_>| {
+            read_keys(ctxt, input, "`from`", &mut |ctxt, key, ident, input| {
                 // Until the value is read.
                 let before = std::mem::replace(&mut broken, true);
-                match key.unraw().to_string().as_str() {
-                    "version" => old_version.set(ctxt, key, version(input)?),
-                    "type" => ty.set(ctxt, key, value(input)?),
-                    _ => name.set(ctxt, key, text(input)?),
+                match key {
+                    OldKey::Version => old_version.set(ctxt, ident, version(input)?),
+                    OldKey::Type => ty.set(ctxt, ident, value(input)?),
+                    OldKey::Name => {
+                        let number = ctxt.number();
+                        name.set(ctxt, ident, Name::parse(input, number)?);
+                    }
                 }
                 broken = before;
                 Ok(())

@@ -1,26 +1,44 @@
 //! What the parser lets through and no store could keep apart.
 
-use syn::LitStr;
+use quote::ToTokens;
 
 use super::parse::{Input, Variant};
-use crate::check;
 use crate::ctxt::Ctxt;
+use crate::name::Name;
+use crate::serde_attr::{Policy, SerdeKeys};
+use crate::{borrowed, check};
+
+const WHY: &str = "what is stored is the fields of one variant, under the name that `#[es(name = \"…\")]` gives";
+
+/// The attributes of serde on an enum of events.
+pub(crate) const ON_ENUM: Policy = Policy {
+    place: "an enum of events",
+    stored: &["rename_all_fields", "deny_unknown_fields"],
+    elsewhere: &["tag", "content", "untagged", "rename", "rename_all", "crate", "bound", "expecting"],
+    why: WHY,
+};
+
+/// The attributes of serde on a variant.
+pub(crate) const ON_VARIANT: Policy = Policy {
+    place: "a variant",
+    stored: &["rename_all"],
+    elsewhere: &["rename", "alias", "skip", "skip_serializing", "skip_deserializing", "other", "untagged", "bound"],
+    why: WHY,
+};
+
+/// The attributes of serde on a struct that is an event.
+pub(crate) const ON_STRUCT: Policy = Policy {
+    place: "an event struct",
+    stored: &["rename_all", "deny_unknown_fields", "default"],
+    elsewhere: &["tag", "rename", "crate", "bound", "expecting"],
+    why: "what is stored is its fields, under the name that `#[es(name = \"…\")]` gives",
+};
 
 pub(crate) fn check(ctxt: &mut Ctxt, event: &Input<'_>) {
-    let only_fields = "what is stored is the fields of one variant, under the name that `#[es(name = \"…\")]` gives";
-    if event.is_struct {
-        event.serde.allow_only(
-            ctxt,
-            "an event struct",
-            &["rename_all", "deny_unknown_fields", "default"],
-            "its stored name comes from `#[es(name = \"…\")]`",
-        );
-    } else {
-        event.serde.allow_only(ctxt, "an enum of events", &["rename_all_fields", "deny_unknown_fields"], only_fields);
-    }
+    event.serde.check(ctxt, event.policy());
     let mut claims = Claims::default();
     for variant in &event.variants {
-        variant.serde.allow_only(ctxt, "a variant", &["rename_all"], only_fields);
+        variant.serde.check(ctxt, &ON_VARIANT);
         check_fields(ctxt, event, variant);
         check_keys(ctxt, variant);
         claims.add(ctxt, variant);
@@ -29,7 +47,8 @@ pub(crate) fn check(ctxt: &mut Ctxt, event: &Input<'_>) {
 
 fn check_fields(ctxt: &mut Ctxt, event: &Input<'_>, variant: &Variant<'_>) {
     for field in variant.fields {
-        crate::serde_attr::SerdeKeys::of(&field.attrs).check_field(ctxt, event.is_bincode(variant));
+        SerdeKeys::of(&field.attrs).check_field(ctxt, event.is_bincode(variant));
+        borrowed::check(ctxt, field, "an event");
     }
 }
 
@@ -44,8 +63,7 @@ fn check_keys(ctxt: &mut Ctxt, variant: &Variant<'_>) {
             ),
         );
     }
-    let names = keys.name.iter().chain(&keys.aliases).chain(keys.old.iter().filter_map(|old| old.name.as_ref()));
-    for name in names {
+    for name in keys.names() {
         check::event_name(ctxt, name);
     }
     for old in &keys.old {
@@ -58,20 +76,20 @@ fn check_keys(ctxt: &mut Ctxt, variant: &Variant<'_>) {
     }
 }
 
-/// Who decodes which name in which version.
+/// Who decodes which name in which version, as far as the names are written out.
 #[derive(Default)]
-struct Claims(Vec<(String, u32, String)>);
+struct Claims(Vec<((bool, String), u32, String)>);
 
 impl Claims {
     fn add(&mut self, ctxt: &mut Ctxt, variant: &Variant<'_>) {
         let keys = &variant.keys;
-        let current: Vec<&LitStr> = keys.name.iter().chain(&keys.aliases).collect();
+        let current: Vec<&Name> = keys.name.iter().chain(&keys.aliases).collect();
         for name in &current {
-            self.claim(ctxt, name, variant.version(), name, variant);
+            self.claim(ctxt, name, variant.version(), name.written(), variant);
         }
         for old in &keys.old {
             match &old.name {
-                Some(name) => self.claim(ctxt, name, old.version, name, variant),
+                Some(name) => self.claim(ctxt, name, old.version, name.written(), variant),
                 None => {
                     for name in &current {
                         self.claim(ctxt, name, old.version, &old.version_literal, variant);
@@ -81,13 +99,21 @@ impl Claims {
         }
     }
 
-    fn claim(&mut self, ctxt: &mut Ctxt, name: &LitStr, version: u32, at: &dyn quote::ToTokens, variant: &Variant<'_>) {
-        let text = name.value();
-        let taken = self.0.iter().find(|(name, taken, _)| *name == text && *taken == version);
+    fn claim(&mut self, ctxt: &mut Ctxt, name: &Name, version: u32, at: &dyn ToTokens, variant: &Variant<'_>) {
+        let seen = name.seen();
+        let taken = self.0.iter().find(|(name, taken, _)| *name == seen && *taken == version);
         if let Some((_, _, by)) = taken {
-            ctxt.error(at, format_args!("version {version} of {text:?} is already read by `{by}`"));
+            let text = if seen.0 { format!("{:?}", seen.1) } else { format!("`{}`", seen.1) };
+            ctxt.error(at, format_args!("version {version} of {text} is already read by `{by}`"));
         } else {
-            self.0.push((text, version, variant.ident.to_string()));
+            self.0.push((seen, version, variant.ident.to_string()));
         }
+    }
+}
+
+impl Input<'_> {
+    /// What becomes of the attributes of serde on the type.
+    pub(crate) fn policy(&self) -> &'static Policy {
+        if self.is_struct { &ON_STRUCT } else { &ON_ENUM }
     }
 }

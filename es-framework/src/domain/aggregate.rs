@@ -58,12 +58,18 @@ pub trait Apply: Aggregate {
     fn apply(&mut self, event: &Self::Event, at: Envelope<'_>);
 }
 
-/// How an aggregate decides about a command.
+/// How an aggregate decides about a command. [`#[commands]`](crate::commands) on an `impl` block writes these
+/// implementations for its methods.
+///
+/// A handler that needs more than state and command to decide, prices or exchange rates for example, names the type of
+/// these services as `S` and reads them with [`Context::services`]; whoever executes the command lends them, with
+/// [`execute_with`](crate::Repository::execute_with).
 #[diagnostic::on_unimplemented(
     message = "`{Self}` does not handle the command `{C}`",
-    note = "write `impl Handle<{C}> for {Self}`"
+    label = "no handler for `{C}`",
+    note = "write a method `fn name(&self, command: &{C}) -> …` in an `impl {Self}` block with `#[es_framework::commands(…)]`, or `impl Handle<{C}> for {Self}`"
 )]
-pub trait Handle<C>: Apply {
+pub trait Handle<C, S: ?Sized = ()>: Apply {
     /// Why a command is rejected; the domain's own error, apart from conflicts and failures of the store.
     type Error: std::error::Error + Send + Sync + 'static;
 
@@ -74,20 +80,59 @@ pub trait Handle<C>: Apply {
     /// # Errors
     ///
     /// Whatever the domain says.
-    fn handle(&self, command: &C, context: &Context<'_, Self>) -> Result<Vec<Self::Event>, Self::Error>;
+    fn handle(&self, command: &C, context: &Context<'_, Self, S>) -> Result<Vec<Self::Event>, Self::Error>;
+}
+
+/// A command that the aggregate `A` [handles](Handle), seen from the command; implemented for all such commands.
+///
+/// With the bound on the command, the compiler takes the command as it is given and says that it has no handler. With the
+/// bound on the aggregate it would take the aggregate's only handler for the one that is meant.
+#[diagnostic::on_unimplemented(
+    message = "`{A}` does not handle the command `{Self}`",
+    label = "no handler for this command",
+    note = "write a method `fn name(&self, command: &{Self}) -> …` in an `impl {A}` block with `#[es_framework::commands(…)]`, or `impl Handle<{Self}> for {A}`",
+    note = "a handler that asks for services is executed with `execute_with`"
+)]
+pub trait HandledBy<A, S: ?Sized = ()> {
+    /// Why the aggregate rejects it.
+    type Error: std::error::Error + Send + Sync + 'static;
+}
+
+#[diagnostic::do_not_recommend]
+impl<A: Handle<C, S>, C, S: ?Sized> HandledBy<A, S> for C {
+    type Error = A::Error;
 }
 
 /// What a handler can see besides the state.
-pub struct Context<'a, A: Aggregate> {
+pub struct Context<'a, A: Aggregate, S: ?Sized = ()> {
     pub(crate) id: &'a A::Id,
     pub(crate) version: Version,
     pub(crate) now: Timestamp,
+    services: &'a S,
 }
 
 impl<'a, A: Aggregate> Context<'a, A> {
-    /// Puts a context together, for testing a handler without a store.
+    /// Creates a context without services, for testing a handler without a store.
     pub fn new(id: &'a A::Id, version: Version, now: Timestamp) -> Self {
-        Self { id, version, now }
+        Self { id, version, now, services: &() }
+    }
+}
+
+impl<'a, A: Aggregate, S: ?Sized> Context<'a, A, S> {
+    /// The same context with these services.
+    pub fn with_services<T: ?Sized>(&self, services: &'a T) -> Context<'a, A, T> {
+        Context { id: self.id, version: self.version, now: self.now, services }
+    }
+
+    /// The same context without services.
+    #[must_use]
+    pub fn without_services(&self) -> Context<'a, A> {
+        self.with_services(&())
+    }
+
+    /// What the caller lent for this decision.
+    pub fn services(&self) -> &'a S {
+        self.services
     }
 
     /// The id of the aggregate.
@@ -106,13 +151,13 @@ impl<'a, A: Aggregate> Context<'a, A> {
     }
 }
 
-impl<A: Aggregate> fmt::Debug for Context<'_, A> {
+impl<A: Aggregate, S: ?Sized> fmt::Debug for Context<'_, A, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Context")
             .field("id", &self.id.to_string())
             .field("version", &self.version)
             .field("now", &self.now)
-            .finish()
+            .finish_non_exhaustive()
     }
 }
 

@@ -1,5 +1,7 @@
 //! The names of commands.
 
+use serde::{Serialize, Serializer};
+
 /// A command with a name of its own; derive it with [`#[derive(Command)]`](derive@crate::Command).
 ///
 /// A command needs a name where the log remembers it: under a [key](crate::Execute::key). Any type can be a command without
@@ -11,4 +13,19 @@
 pub trait Command {
     /// The stored name. It stays the same when the type is renamed, and no other command has it.
     const NAME: &'static str;
+
+    /// The stored name of this value: [`Self::NAME`], or for an [enum of commands](crate::commands#an-enum-of-the-commands)
+    /// the name of the command inside.
+    fn name(&self) -> &'static str {
+        Self::NAME
+    }
+
+    /// Writes what the command says, without its name.
+    #[doc(hidden)]
+    fn serialize_content<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error>
+    where
+        Self: Serialize,
+    {
+        self.serialize(serializer)
+    }
 }

@@ -4,6 +4,8 @@ mod aggregate;
 mod cache;
 mod codec;
 mod command;
+mod commands_enum;
+mod decision;
 mod event;
 mod execute;
 pub(crate) mod payload;
@@ -13,6 +15,8 @@ mod scenario;
 mod shape;
 mod snapshots;
 mod typed_read;
+mod typed_watch;
+mod typed_write;
 
 #[doc = include_str!("aggregate.md")]
 pub use es_derive::Aggregate;
@@ -20,16 +24,22 @@ pub use es_derive::Aggregate;
 pub use es_derive::Command;
 #[doc = include_str!("event.md")]
 pub use es_derive::Event;
+#[doc = include_str!("commands.md")]
+pub use es_derive::commands;
 
-pub use aggregate::{Aggregate, Apply, Context, Handle, Progress, SnapshotPolicy, Snapshots};
+pub use aggregate::{Aggregate, Apply, Context, Handle, HandledBy, Progress, SnapshotPolicy, Snapshots};
 #[cfg(feature = "bincode")]
 pub use codec::Bincode;
 #[cfg(feature = "json")]
 pub use codec::Json;
 pub use codec::{Codec, CodecError};
+pub use decision::IntoDecision;
 pub use event::{DecodeError, EncodeError, Envelope, Event, Recorded};
 pub use execute::{Execute, ExecuteError, KeyError, Receipt};
 pub use provenance::Provenance;
 pub use repository::{Folded, LoadError, Repository, RepositoryMetrics};
 pub use scenario::Scenario;
 pub use shape::Shape;
+pub use typed_read::{TypedReader, TypedReading};
+pub use typed_watch::{TypedWatch, TypedWatcher};
+pub use typed_write::WriteEventsError;

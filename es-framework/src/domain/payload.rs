@@ -22,11 +22,15 @@ use serde::de::{self, DeserializeOwned, DeserializeSeed, Deserializer, IntoDeser
 use serde::ser::{self, Impossible, SerializeStruct, SerializeTupleStruct, Serializer};
 use serde::{Deserialize, Serialize};
 
-pub use super::aggregate::{Aggregate, SnapshotPolicy, Snapshots};
+pub use super::aggregate::{Aggregate, Context, Handle, SnapshotPolicy, Snapshots};
 #[cfg(feature = "bincode")]
 pub use super::codec::Bincode as DefaultCodec;
 use super::codec::{Codec, decode_stored};
 pub use super::command::Command;
+pub use super::commands_enum::{
+    Commands, ReadCommand, deserialize_command, distinct_commands, serialize_command, unknown_command,
+};
+pub use super::decision::IntoDecision;
 pub use super::event::{DecodeError, EncodeError, Event};
 use super::shape::Shape;
 use crate::log::MAX_NAME_BYTES;
@@ -117,6 +121,56 @@ const fn is_name(text: &str) -> bool {
     }
     0 < length && length <= MAX_NAME_BYTES
 }
+
+/// Whether two texts are equal, at compile time.
+pub(super) const fn is_same(a: &str, b: &str) -> bool {
+    let (mut a, mut b) = (a.as_bytes(), b.as_bytes());
+    while let ([first, rest @ ..], [other, others @ ..]) = (a, b) {
+        if *first != *other {
+            return false;
+        }
+        (a, b) = (rest, others);
+    }
+    a.is_empty() && b.is_empty()
+}
+
+/// The name of an event or a command that is a constant; what is written out was checked by the derive.
+pub const fn stored_name(name: &'static str) -> &'static str {
+    assert!(is_name(name), "a stored name has 1 to 255 bytes and no control characters");
+    name
+}
+
+/// The same for a category.
+pub const fn category(category: &'static str) -> &'static str {
+    assert!(is_name(category), "a category has 1 to 253 bytes and no control characters");
+    assert!(category.len() <= MAX_NAME_BYTES - 2, "a category has at most 253 bytes");
+    let mut rest = category.as_bytes();
+    assert!(!matches!(rest, [b'@', ..]), "a category cannot begin with `@`, which the store keeps for itself");
+    while let [first, tail @ ..] = rest {
+        assert!(*first != b'-', "a category has no `-`: in a stream's id it ends the category");
+        rest = tail;
+    }
+    category
+}
+
+/// Whether each name in a version is read once; called where a name is a constant, which the derive cannot compare.
+pub const fn distinct(claims: &[(&str, u32)]) {
+    let mut rest = claims;
+    while let [(name, version), others @ ..] = rest {
+        let mut behind = others;
+        while let [(other, other_version), more @ ..] = behind {
+            assert!(
+                *version != *other_version || !is_same(name, other),
+                "two variants read the same name in the same version"
+            );
+            behind = more;
+        }
+        rest = others;
+    }
+}
+
+/// Compiles for what can be read from bytes that are gone afterwards.
+pub const fn is_owned<T: DeserializeOwned>() {}
 
 /// The types of an event without parameters: built once, then shared.
 #[derive(Debug)]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::error::{AppendError, InvalidAppend};
-use super::event::CandidateEvent;
+use super::event::{CandidateEvent, IntoCandidates};
 use super::limits::Limits;
 use super::name::{CommandKey, StreamId};
 use super::position::{Position, Version};
@@ -171,13 +171,13 @@ pub struct Append {
 
 impl Append {
     /// Writes events to a stream.
-    pub fn to(stream: StreamId, expected: ExpectedVersion, events: impl Into<Vec<CandidateEvent>>) -> Self {
+    pub fn to(stream: StreamId, expected: ExpectedVersion, events: impl IntoCandidates) -> Self {
         Self::default().and(stream, expected, events)
     }
 
     /// Writes events to a further stream, all or nothing.
-    pub fn and(mut self, stream: StreamId, expected: ExpectedVersion, events: impl Into<Vec<CandidateEvent>>) -> Self {
-        self.streams.push(StreamWrite { stream, expected, events: events.into() });
+    pub fn and(mut self, stream: StreamId, expected: ExpectedVersion, events: impl IntoCandidates) -> Self {
+        self.streams.push(StreamWrite { stream, expected, events: events.into_candidates() });
         self
     }
 

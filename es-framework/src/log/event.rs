@@ -168,6 +168,25 @@ impl From<CandidateEvent> for Vec<CandidateEvent> {
     }
 }
 
+/// Events to write: a [`CandidateEvent`], or an array, a slice or a [`Vec`] of them; implemented for all that can be made
+/// into a `Vec<CandidateEvent>`.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a `CandidateEvent`",
+    label = "expected a `CandidateEvent`, or an array, a slice or a `Vec` of them",
+    note = "typed events are written with `stream.write_events(&[event], expected)`, or encoded first with `event.encode()?`"
+)]
+pub trait IntoCandidates {
+    /// The events, in order.
+    fn into_candidates(self) -> Vec<CandidateEvent>;
+}
+
+#[diagnostic::do_not_recommend]
+impl<T: Into<Vec<CandidateEvent>>> IntoCandidates for T {
+    fn into_candidates(self) -> Vec<CandidateEvent> {
+        self.into()
+    }
+}
+
 /// An event as it is read back.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]

@@ -36,7 +36,7 @@ pub use cell::Cell;
 pub use checksum::checksum;
 pub use engine::Engine;
 pub use error::{AppendError, BoxError, CellError, Conflict, ErrorKind, InvalidAppend, SnapshotError, StoreError};
-pub use event::{CandidateEvent, EventType, StoredEvent};
+pub use event::{CandidateEvent, EventType, IntoCandidates, StoredEvent};
 pub use filter::{Clause, EventHeader, Field, Filter, Path, Scalar};
 pub use id::{EventId, EventIdKind, StoreId};
 pub use judge::{KnownEvent, LogView, Plan, PlannedStream, Verdict, judge, judge_as_unknown};
@@ -49,10 +49,12 @@ pub use position::{Place, Position, Version};
 pub use read::{
     Direction, ListStreams, Load, Loaded, Mark, PAGE_BYTES, PAGE_EVENTS, PAGE_SCAN, Page, Read, StreamInfo,
 };
+pub use reader::NotRun;
 pub use reader::{AsOf, Reader, Reading};
 pub use snapshot::Snapshot;
 pub use store::Store;
 pub use stream::{Stream, StreamMetrics};
 pub use time::{Clock, SystemClock, Timestamp};
+pub use watch::NotAwaited;
 pub(crate) use watch::Stretch;
 pub use watch::{Watch, Watcher};

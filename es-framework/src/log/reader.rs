@@ -1,6 +1,6 @@
 //! Reading a stream of events in pages.
 
-use std::future::poll_fn;
+use std::future::{Future, IntoFuture, Pending, pending, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -47,7 +47,7 @@ impl From<Timestamp> for AsOf {
     }
 }
 
-/// A read that is being put together; [`Self::stream`] or [`Self::collect`] runs it.
+/// A read that is being put together; [`Self::stream`] or [`Self::collect`] runs it, and awaiting it is to collect.
 ///
 /// ```
 /// use es_framework::{CandidateEvent, ExpectedVersion, MemoryStore, Store, Version};
@@ -65,7 +65,7 @@ impl From<Timestamp> for AsOf {
 /// # Ok(()) }
 /// ```
 #[derive(Debug, Clone)]
-#[must_use = "a read does nothing until it is run with `stream` or `collect`"]
+#[must_use = "a read does nothing until it is run: `.await` it, or run it with `stream` or `collect`"]
 pub struct Reader {
     store: Store,
     read: Read,
@@ -165,12 +165,40 @@ impl Reader {
         Ok(events)
     }
 
+    /// Says what to do: a read has events when it runs.
+    #[doc(hidden)]
+    #[expect(clippy::should_implement_trait, reason = "never called")]
+    pub fn next(&mut self) -> Pending<Option<Result<StoredEvent, StoreError>>>
+    where
+        for<'a> Self: NotRun<'a>,
+    {
+        pending()
+    }
+
     fn place(&mut self, place: Place) -> Option<u64> {
         let number = place_in(&self.read.stream, place).ok();
         if number.is_none() {
             self.wrong = Some(place);
         }
         number
+    }
+}
+
+/// Implemented for nothing, so that the compiler says what to do.
+#[doc(hidden)]
+#[diagnostic::on_unimplemented(
+    message = "a read has events when it runs",
+    label = "run it first: `.stream().next()`, or `.await` it for all of them",
+    note = "`stream` runs a read, and `collect` or `.await` collects its events"
+)]
+pub trait NotRun<'a> {}
+
+impl IntoFuture for Reader {
+    type Output = Result<Vec<StoredEvent>, StoreError>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(self.collect())
     }
 }
 

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::append::{Append, Appended, ExpectedVersion, Fingerprint};
 use super::error::{AppendError, InvalidAppend, SnapshotError, StoreError};
-use super::event::CandidateEvent;
+use super::event::IntoCandidates;
 use super::name::{InvalidName, ProjectionName, StreamId};
 use super::position::{Place, Position, Version};
 use super::read::{Direction, Load, Read};
@@ -62,7 +62,7 @@ impl Stream {
     /// A dropped future either never started its write or lets it run to its end.
     pub async fn write(
         &self,
-        events: impl Into<Vec<CandidateEvent>> + Send,
+        events: impl IntoCandidates + Send,
         expected: impl Into<ExpectedVersion> + Send,
     ) -> Result<Appended, AppendError> {
         if self.id.is_reserved() {

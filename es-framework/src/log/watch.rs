@@ -1,7 +1,7 @@
 //! Watching: history first, then whatever is written, for ever.
 
 use std::collections::VecDeque;
-use std::future::{Future, IntoFuture, poll_fn};
+use std::future::{Future, IntoFuture, Pending, pending, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -20,7 +20,7 @@ use super::stream::place_in;
 
 /// A watch that is being put together; awaiting it begins to watch.
 #[derive(Debug, Clone)]
-#[must_use = "a watch does nothing until it is awaited"]
+#[must_use = "a watch begins when it is awaited: `.watch().await?`"]
 pub struct Watcher {
     store: Store,
     stream: StreamId,
@@ -52,6 +52,16 @@ impl Watcher {
         self
     }
 
+    /// Says what to do: a watch has events when it was awaited.
+    #[doc(hidden)]
+    #[expect(clippy::should_implement_trait, reason = "never called")]
+    pub fn next(&mut self) -> Pending<Option<Result<StoredEvent, StoreError>>>
+    where
+        for<'a> Self: NotAwaited<'a>,
+    {
+        pending()
+    }
+
     async fn start(self) -> Result<Watch, StoreError> {
         let Self { store, stream, filter, after } = self;
         let engine = Arc::clone(store.engine());
@@ -66,6 +76,14 @@ impl Watcher {
         Ok(Watch { engine, subscription, read, covered: None, events: VecDeque::new(), state: State::Look })
     }
 }
+
+/// Implemented for nothing, so that the compiler says what to do.
+#[doc(hidden)]
+#[diagnostic::on_unimplemented(
+    message = "a watch begins when it is awaited",
+    label = "`.await` the watch first: `let mut watch = stream.watch().await?`"
+)]
+pub trait NotAwaited<'a> {}
 
 impl IntoFuture for Watcher {
     type Output = Result<Watch, StoreError>;

@@ -1,0 +1,68 @@
+//! Fields that borrow: what is stored is read back from bytes that nobody keeps.
+
+use proc_macro2::TokenStream;
+use quote::{quote, quote_spanned};
+use syn::spanned::Spanned;
+use syn::visit::{self, Visit};
+use syn::{Field, PathSegment, Type, TypeBareFn, TypeReference};
+
+use crate::ctxt::Ctxt;
+use crate::generate::without_self;
+use crate::serde_attr::SerdeKeys;
+
+/// Whether serde reads the field by what its type says.
+fn is_read(field: &Field) -> bool {
+    !SerdeKeys::of(&field.attrs).has_any(&["with", "deserialize_with", "skip", "skip_deserializing"])
+}
+
+/// Refuses references in a field that is read back; `what` owns its data.
+pub(crate) fn check(ctxt: &mut Ctxt, field: &Field, what: &str) {
+    struct References<'a> {
+        ctxt: &'a mut Ctxt,
+        what: &'a str,
+    }
+    impl<'ast> Visit<'ast> for References<'_> {
+        fn visit_type_reference(&mut self, reference: &'ast TypeReference) {
+            let owned = match &*reference.elem {
+                Type::Path(path) if path.path.is_ident("str") => "`String`, or `Cow<'static, str>`,",
+                Type::Slice(_) => "`Vec`, or `Cow<'static, […]>`,",
+                _ => "the type itself",
+            };
+            let what = self.what;
+            self.ctxt.error(
+                reference,
+                format_args!(
+                    "{what} owns its data, because it is read back from bytes that are gone afterwards: \
+                     write {owned} instead of a reference"
+                ),
+            );
+        }
+        // A type that is only named holds nothing.
+        fn visit_type_bare_fn(&mut self, _: &'ast TypeBareFn) {}
+        fn visit_path_segment(&mut self, segment: &'ast PathSegment) {
+            if segment.ident != "PhantomData" {
+                visit::visit_path_segment(self, segment);
+            }
+        }
+    }
+    if is_read(field) {
+        References { ctxt, what }.visit_type(&field.ty);
+    }
+}
+
+/// A line that does not compile, at the field, where its type names `'static` and borrows inside.
+pub(crate) fn assertion(private: &TokenStream, field: &Field, this: &TokenStream) -> Option<TokenStream> {
+    struct Static(bool);
+    impl<'ast> Visit<'ast> for Static {
+        fn visit_lifetime(&mut self, lifetime: &'ast syn::Lifetime) {
+            self.0 |= lifetime.ident == "static";
+        }
+    }
+    let mut names_static = Static(false);
+    names_static.visit_type(&field.ty);
+    (names_static.0 && is_read(field)).then(|| {
+        let ty = without_self(&field.ty, this);
+        let owned = quote_spanned!(field.ty.span()=> #private::is_owned::<#ty>());
+        quote!(#owned;)
+    })
+}

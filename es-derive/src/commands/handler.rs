@@ -1,0 +1,215 @@
+//! One method of the block as a handler.
+
+use proc_macro2::{Ident, Span, TokenStream};
+use quote::{ToTokens, quote, quote_spanned};
+use syn::spanned::Spanned;
+use syn::{Attribute, FnArg, GenericArgument, GenericParam, ImplItemFn, PathArguments, ReturnType, Type, parse_quote};
+
+use super::{Commands, cfgs, shown};
+use crate::ctxt::Ctxt;
+use crate::generate::lints;
+
+/// `fn deposit(&self, command: &Deposit, …) -> …`.
+pub(super) struct Handler {
+    pub(super) method: Ident,
+    /// The type of its command, without the reference.
+    pub(super) command: Type,
+    /// What services it asks for, if any.
+    pub(super) services: Option<Type>,
+    pub(super) cfgs: Vec<Attribute>,
+    /// The lints that the user allows, as attributes.
+    pub(super) lints: TokenStream,
+    arguments: Vec<Argument>,
+    output: Span,
+}
+
+/// What a handler is given besides the state and the command.
+enum Argument {
+    /// A context without services.
+    Context,
+    /// A context with services.
+    ContextOfServices,
+    Services,
+}
+
+const HELPER: &str = "mark a method that handles no command `#[es(skip)]`, or move it into another `impl` block";
+
+impl Handler {
+    /// Reads a method; [`None`] if it cannot be a handler, which is a mistake.
+    pub(super) fn parse(ctxt: &mut Ctxt, method: &ImplItemFn) -> Option<Self> {
+        let signature = &method.sig;
+        if let Some(keyword) = &signature.asyncness {
+            ctxt.error(keyword, "a handler is not `async`: it decides from what it is given and has no effects");
+            return None;
+        }
+        if let Some(keyword) = &signature.unsafety {
+            ctxt.error(keyword, "a handler is not `unsafe`");
+            return None;
+        }
+        if let Some(parameter) =
+            signature.generics.params.iter().find(|parameter| !matches!(parameter, GenericParam::Lifetime(_)))
+        {
+            ctxt.error(
+                parameter,
+                format_args!("a handler has no parameters of its own, it handles one command; {HELPER}"),
+            );
+            return None;
+        }
+        let mut inputs = signature.inputs.iter();
+        match inputs.next() {
+            Some(FnArg::Receiver(receiver)) if receiver.reference.is_some() && receiver.mutability.is_none() => {}
+            Some(FnArg::Receiver(receiver)) => {
+                ctxt.error(receiver, "a handler takes `&self`: it decides, and `apply` changes the state");
+                return None;
+            }
+            _ => {
+                ctxt.error(&signature.ident, format_args!("a handler takes `&self` and a command; {HELPER}"));
+                return None;
+            }
+        }
+        let Some(FnArg::Typed(command)) = inputs.next() else {
+            ctxt.error(&signature.ident, format_args!("a handler takes a command: `command: &Deposit`; {HELPER}"));
+            return None;
+        };
+        let command = borrowed(ctxt, &command.ty, "a handler borrows its command, and may be asked again about it")?;
+        let mut handler = Self {
+            method: signature.ident.clone(),
+            command,
+            services: None,
+            cfgs: cfgs(&method.attrs),
+            lints: lints(&method.attrs),
+            arguments: Vec::new(),
+            output: match &signature.output {
+                ReturnType::Default => signature.ident.span(),
+                ReturnType::Type(_, ty) => ty.span(),
+            },
+        };
+        for input in inputs {
+            if let FnArg::Typed(input) = input {
+                handler.take(ctxt, &input.ty)?;
+            }
+        }
+        handler.without_lifetimes(ctxt, signature)?;
+        Some(handler)
+    }
+
+    /// Takes an argument behind the command: the context, which is known by its name, or services.
+    fn take(&mut self, ctxt: &mut Ctxt, ty: &Type) -> Option<()> {
+        let inner = borrowed(ctxt, ty, "a handler borrows its context and its services")?;
+        let has_context = self.arguments.iter().any(|argument| !matches!(argument, Argument::Services));
+        let (argument, services) = match context_of(&inner) {
+            Some(_) if has_context => {
+                ctxt.error(ty, "a handler takes one context");
+                return None;
+            }
+            Some(None) => (Argument::Context, None),
+            Some(Some(services)) => (Argument::ContextOfServices, Some(services)),
+            None => (Argument::Services, Some(inner)),
+        };
+        if let Some(services) = services {
+            if self.services.is_some() {
+                ctxt.error(
+                    ty,
+                    "a handler takes a command, a context `&Context<'_, Self>` and one value with its services",
+                );
+                return None;
+            }
+            self.services = Some(services);
+        }
+        self.arguments.push(argument);
+        Some(())
+    }
+
+    /// The types that stand outside of the method cannot name its lifetimes.
+    fn without_lifetimes(&self, ctxt: &mut Ctxt, signature: &syn::Signature) -> Option<()> {
+        let types = [Some(&self.command), self.services.as_ref()];
+        for ty in types.into_iter().flatten() {
+            let of_method = syn::Generics { where_clause: None, ..signature.generics.clone() };
+            if crate::generate::mentions_parameter(ty, &of_method) {
+                ctxt.error(ty, "a handler has no lifetimes of its own here: write `'_`");
+                return None;
+            }
+        }
+        Some(())
+    }
+
+    /// The implementation of `Handle`.
+    pub(super) fn expand(&self, commands: &Commands<'_>) -> TokenStream {
+        let private = commands.keys.framework.private();
+        let Self { method, command, cfgs, lints, .. } = self;
+        let (generics, services) = with_services(&commands.block.generics, self.services.as_ref());
+        let (impl_generics, _, where_clause) = generics.split_for_impl();
+        let this = &commands.block.self_ty;
+        let error = commands.error();
+        let arguments = self.arguments.iter().map(|argument| match argument {
+            Argument::Context => quote!(&#private::Context::without_services(__context)),
+            Argument::ContextOfServices => quote!(__context),
+            Argument::Services => quote!(#private::Context::services(__context)),
+        });
+        let used = if self.arguments.is_empty() { quote!(_) } else { quote!(__context) };
+        // Where the method returns something else, the error points at what it returns.
+        let into = quote_spanned!(self.output=> #private::IntoDecision::<<Self as #private::Aggregate>::Event, #error>::into_decision);
+        quote! {
+            #(#cfgs)*
+            #lints
+            #[automatically_derived]
+            impl #impl_generics #private::Handle<#command, #services> for #this #where_clause {
+                type Error = #error;
+
+                fn handle(
+                    &self,
+                    __command: &#command,
+                    #used: &#private::Context<'_, Self, #services>,
+                ) -> ::core::result::Result<#private::Vec<<Self as #private::Aggregate>::Event>, #error> {
+                    #into(Self::#method(self, __command #(, #arguments)*))
+                }
+            }
+        }
+    }
+}
+
+/// The generics of an implementation for these services; without, it is for all.
+pub(super) fn with_services(generics: &syn::Generics, services: Option<&Type>) -> (syn::Generics, TokenStream) {
+    let mut generics = generics.clone();
+    match services {
+        Some(services) => (generics, services.to_token_stream()),
+        None => {
+            generics.params.push(parse_quote!(__S: ?::core::marker::Sized));
+            (generics, quote!(__S))
+        }
+    }
+}
+
+/// The type behind a `&`; a mistake if there is none.
+fn borrowed(ctxt: &mut Ctxt, ty: &Type, why: &str) -> Option<Type> {
+    match ty {
+        Type::Reference(reference) if reference.mutability.is_none() => match &*reference.elem {
+            Type::ImplTrait(_) => {
+                ctxt.error(ty, "a handler names the types it takes, it has no `impl Trait`");
+                None
+            }
+            elem => Some(elem.clone()),
+        },
+        Type::Reference(reference) => {
+            ctxt.error(reference.mutability, format_args!("{why}: without `mut`"));
+            None
+        }
+        Type::Paren(inner) => borrowed(ctxt, &inner.elem, why),
+        _ => {
+            ctxt.error(ty, format_args!("{why}: write `&{}`; {HELPER}", shown(ty)));
+            None
+        }
+    }
+}
+
+/// Whether a type is a `Context`, and of which services.
+fn context_of(ty: &Type) -> Option<Option<Type>> {
+    let Type::Path(path) = ty else { return None };
+    let last = path.path.segments.last().filter(|segment| segment.ident == "Context")?;
+    let PathArguments::AngleBracketed(arguments) = &last.arguments else { return Some(None) };
+    let mut types = arguments.args.iter().filter_map(|argument| match argument {
+        GenericArgument::Type(ty) => Some(ty),
+        _ => None,
+    });
+    Some(types.nth(1).cloned())
+}

@@ -1,0 +1,91 @@
+//! Names that are stored: a literal, which the macro checks, or a constant, which the compiler checks.
+
+use proc_macro2::{Ident, Span, TokenStream};
+use quote::{ToTokens, quote, quote_spanned};
+use syn::parse::{Parse, ParseStream};
+use syn::spanned::Spanned;
+use syn::{Expr, Lit, LitStr};
+
+/// The value of `name = "account.opened"` or `name = names::OPENED`.
+#[derive(Clone)]
+pub(crate) enum Name {
+    Literal(LitStr),
+    Constant(Constant),
+}
+
+/// An expression that is a `&'static str` when the user's crate is compiled.
+#[derive(Clone)]
+pub(crate) struct Constant {
+    expr: Expr,
+    /// A constant with the value of the expression, which can stand in patterns too; see [`Name::constants`].
+    ident: Ident,
+}
+
+impl Name {
+    /// Reads a name; the constant of one that is not a literal is called by `number`.
+    pub(crate) fn parse(input: ParseStream<'_>, number: usize) -> syn::Result<Self> {
+        input.parse::<syn::Token![=]>()?;
+        if input.peek(Lit) {
+            return input.parse().map(Self::Literal);
+        }
+        let expr = Expr::parse(input)?;
+        Ok(Self::Constant(Constant { expr, ident: Ident::new(&format!("__ES_NAME_{number}"), Span::call_site()) }))
+    }
+
+    /// The text, where it is known to the macro.
+    pub(crate) fn literal(&self) -> Option<String> {
+        match self {
+            Self::Literal(literal) => Some(literal.value()),
+            Self::Constant(_) => None,
+        }
+    }
+
+    /// What the user wrote, to point at.
+    pub(crate) fn written(&self) -> &dyn ToTokens {
+        match self {
+            Self::Literal(literal) => literal,
+            Self::Constant(constant) => &constant.expr,
+        }
+    }
+
+    /// What tells the name apart from others as far as the macro can see.
+    pub(crate) fn seen(&self) -> (bool, String) {
+        match self {
+            Self::Literal(literal) => (true, literal.value()),
+            Self::Constant(constant) => (false, constant.expr.to_token_stream().to_string()),
+        }
+    }
+
+    /// The name where the constant's own item is not needed, checked by this `const fn` of the framework.
+    pub(crate) fn checked(&self, private: &TokenStream, check: &str) -> TokenStream {
+        match self {
+            Self::Literal(literal) => literal.to_token_stream(),
+            Self::Constant(Constant { expr, .. }) => {
+                let check = Ident::new(check, Span::call_site());
+                quote_spanned!(expr.span()=> #private::#check(#expr))
+            }
+        }
+    }
+
+    /// The items that the names' constants need, each checked when it is compiled.
+    pub(crate) fn constants<'a>(private: &TokenStream, names: impl Iterator<Item = &'a Self>) -> TokenStream {
+        let items = names.filter_map(|name| match name {
+            Self::Literal(_) => None,
+            Self::Constant(Constant { ident, .. }) => {
+                let value = name.checked(private, "stored_name");
+                Some(quote!(const #ident: &'static ::core::primitive::str = #value;))
+            }
+        });
+        quote!(#(#items)*)
+    }
+}
+
+/// As a pattern or an expression.
+impl ToTokens for Name {
+    fn to_tokens(&self, tokens: &mut TokenStream) {
+        match self {
+            Self::Literal(literal) => literal.to_tokens(tokens),
+            Self::Constant(constant) => constant.ident.to_tokens(tokens),
+        }
+    }
+}
