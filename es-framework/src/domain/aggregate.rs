@@ -93,14 +93,25 @@ pub trait Handle<C, S: ?Sized = ()>: Apply {
     note = "write a method `fn name(&self, command: &{Self}) -> …` in an `impl {A}` block with `#[es_framework::commands(…)]`, or `impl Handle<{Self}> for {A}`",
     note = "a handler that asks for services is executed with `execute_with`"
 )]
-pub trait HandledBy<A, S: ?Sized = ()> {
+pub trait HandledBy<A: Aggregate, S: ?Sized = ()> {
     /// Why the aggregate rejects it.
     type Error: std::error::Error + Send + Sync + 'static;
+
+    /// What [`Handle::handle`] returns.
+    ///
+    /// # Errors
+    ///
+    /// The aggregate's rejection.
+    fn decided_by(&self, state: &A, context: &Context<'_, A, S>) -> Result<Vec<A::Event>, Self::Error>;
 }
 
 #[diagnostic::do_not_recommend]
 impl<A: Handle<C, S>, C, S: ?Sized> HandledBy<A, S> for C {
     type Error = A::Error;
+
+    fn decided_by(&self, state: &A, context: &Context<'_, A, S>) -> Result<Vec<A::Event>, A::Error> {
+        state.handle(self, context)
+    }
 }
 
 /// What a handler can see besides the state.

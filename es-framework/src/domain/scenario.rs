@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::aggregate::{Apply, Context, Handle};
+use super::aggregate::{Apply, Context, HandledBy};
 use super::event::{Envelope, Event};
 use crate::log::{Position, StoreId, StoredEvent, StreamId, Timestamp, Version};
 
@@ -80,11 +80,24 @@ impl<A: Apply> Scenario<A> {
     /// # Errors
     ///
     /// The aggregate's rejection.
-    pub fn when<C>(&self, command: &C) -> Result<Vec<A::Event>, A::Error>
+    pub fn when<C>(&self, command: &C) -> Result<Vec<A::Event>, C::Error>
     where
-        A: Handle<C>,
+        C: HandledBy<A>,
     {
-        self.state.handle(command, &Context::new(&self.id, self.version, self.now))
+        self.when_with(command, &())
+    }
+
+    /// What the aggregate decides about a command with these services; it does not happen yet.
+    ///
+    /// # Errors
+    ///
+    /// The aggregate's rejection.
+    pub fn when_with<C, S: ?Sized>(&self, command: &C, services: &S) -> Result<Vec<A::Event>, C::Error>
+    where
+        C: HandledBy<A, S>,
+    {
+        let context = Context::new(&self.id, self.version, self.now);
+        command.decided_by(&self.state, &context.with_services(services))
     }
 
     /// The state.

@@ -140,6 +140,103 @@ fn a_field_can_name_the_type_as_self() {
     assert_eq!(round_trip(&event), event);
 }
 
+/// Bounds that name the type itself, as serde's derives take them.
+trait Marked {}
+
+trait Has<T: ?Sized> {
+    const HAS: bool = true;
+    type Item;
+}
+
+#[derive(Debug, PartialEq, Event)]
+#[es(codec = Text)]
+enum Bounded<T: Has<Self>, U = u8>
+where
+    Self: Marked,
+    T: Has<Self, Item = u8>,
+    Vec<Self>: Debug,
+{
+    #[es(name = "bounded.first")]
+    First { value: T, size: PhantomData<<T as Has<Self>>::Item> },
+    #[es(name = "bounded.second")]
+    Second(U),
+}
+
+impl<T: Has<Self>, U> Marked for Bounded<T, U> {}
+
+#[derive(Debug, PartialEq, Event)]
+#[es(name = "bounded.alone", codec = Text)]
+struct BoundedAlone<T: Has<Self>>(T, PhantomData<Self>)
+where
+    Self: Marked;
+
+impl<T: Has<Self>> Marked for BoundedAlone<T> {}
+
+#[derive(Debug, PartialEq, Event)]
+#[es(name = "bounded.plain", codec = Text)]
+struct BoundedPlain
+where
+    Self: Marked,
+{
+    size: [u8; Self::SIZE],
+}
+
+impl BoundedPlain {
+    const SIZE: usize = 2;
+}
+
+impl Marked for BoundedPlain {}
+
+#[derive(Debug, Clone, Default, es_framework::Aggregate)]
+#[es(category = "bounded", event = crate::events::Counted)]
+struct BoundedState<T: Has<Self> + Clone + Default + Send + Sync + 'static>(T)
+where
+    Self: Marked;
+
+impl<T: Has<Self> + Clone + Default + Send + Sync + 'static> Marked for BoundedState<T> {}
+
+#[derive(es_framework::Command)]
+#[es(name = "bounded.command")]
+struct BoundedCommand<T: Has<Self>>(#[expect(dead_code, reason = "only its type matters")] T)
+where
+    Self: Marked;
+
+impl<T: Has<Self>> Marked for BoundedCommand<T> {}
+
+/// What is joined may ask for the enum that joins it.
+#[derive(Debug, PartialEq, Event)]
+#[es(join)]
+enum BoundedJoined<T: Event + Has<Self>>
+where
+    Self: Marked,
+{
+    Of(T),
+}
+
+impl<T: Event + Has<Self>> Marked for BoundedJoined<T> {}
+
+impl<T> Has<T> for u8 {
+    type Item = Self;
+}
+
+impl<T> Has<T> for BoundedPlain {
+    type Item = u8;
+}
+
+#[test]
+fn bounds_can_name_the_type_as_self() {
+    let first = Bounded::<u8, u16>::First { value: 1, size: PhantomData };
+    assert_eq!(round_trip(&first), first);
+    assert_eq!(round_trip(&Bounded::<u8>::Second(1)), Bounded::Second(1));
+    let alone = BoundedAlone(1_u8, PhantomData);
+    assert_eq!(round_trip(&alone), alone);
+    let joined = BoundedJoined::Of(BoundedPlain { size: [1, 2] });
+    assert_eq!(round_trip(&joined), joined);
+    assert_eq!(<BoundedState<u8> as es_framework::Aggregate>::CATEGORY, "bounded");
+    assert_eq!(<BoundedCommand<u8> as es_framework::Command>::NAME, "bounded.command");
+    assert!(<u8 as Has<u8>>::HAS);
+}
+
 /// Nothing of the prelude, and names that generated code could stumble over.
 mod hostile {
     #![no_implicit_prelude]

@@ -4,10 +4,13 @@ mod aggregate;
 #[cfg(all(feature = "bincode", feature = "json"))]
 mod codecs;
 mod command;
+mod commands;
 #[cfg(feature = "bincode")]
 mod damaged;
 mod events;
 mod generics;
+mod lints;
+mod names;
 mod renamed;
 mod serde_attributes;
 mod support;

@@ -155,6 +155,111 @@ fn attributes_of_the_type_that_concern_the_fields_pass_through() {
     assert_eq!(read, lenient);
 }
 
+/// Events that are the JSON of an API too, where serde's own derives read the attributes.
+mod elsewhere {
+    use super::*;
+
+    #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Event)]
+    #[es(codec = Text)]
+    #[serde(
+        tag = "type",
+        content = "data",
+        rename = "Order",
+        rename_all = "snake_case",
+        rename_all_fields = "camelCase"
+    )]
+    enum Tagged {
+        #[es(name = "order.placed")]
+        OrderPlaced { total_cents: u64 },
+        #[es(name = "order.sent")]
+        #[serde(rename = "gone", alias = "away", rename_all = "SCREAMING_SNAKE_CASE")]
+        OrderSent { by_ship: bool },
+        #[es(name = "order.lost")]
+        #[serde(skip)]
+        OrderLost { at_sea: bool },
+        #[es(name = "order.other")]
+        #[serde(other)]
+        Other,
+    }
+
+    #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Event)]
+    #[es(codec = Text)]
+    #[serde(untagged, bound(serialize = "T: Serialize", deserialize = "T: Deserialize<'de>"), expecting = "a reading")]
+    enum Untagged<T> {
+        #[es(name = "reading.one")]
+        One { value: T },
+        #[es(name = "reading.none")]
+        None,
+    }
+
+    #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Event)]
+    #[es(name = "order.paid", codec = Text)]
+    #[serde(tag = "type", rename = "paid", rename_all = "camelCase")]
+    struct Paid {
+        in_cents: u64,
+    }
+
+    #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Event)]
+    #[es(join)]
+    #[serde(untagged)]
+    enum Joined {
+        #[serde(rename = "paid")]
+        Paid(Paid),
+        Order(Tagged),
+    }
+
+    #[test]
+    fn how_the_type_looks_elsewhere_changes_nothing_that_is_stored() {
+        let json = |event: &dyn Fn() -> serde_json::Result<String>| event().expect("JSON");
+        let placed = Tagged::OrderPlaced { total_cents: 3 };
+        assert_eq!(json(&|| serde_json::to_string(&placed)), r#"{"type":"order_placed","data":{"totalCents":3}}"#);
+        assert_eq!(payload(&placed), br#"{"totalCents":3}"#);
+        assert_eq!(round_trip(&placed), placed);
+
+        let sent = Tagged::OrderSent { by_ship: true };
+        assert_eq!(json(&|| serde_json::to_string(&sent)), r#"{"type":"gone","data":{"BY_SHIP":true}}"#);
+        assert_eq!(payload(&sent), br#"{"BY_SHIP":true}"#);
+        assert_eq!(round_trip(&sent), sent);
+
+        let lost = Tagged::OrderLost { at_sea: true };
+        assert_eq!(payload(&lost), br#"{"atSea":true}"#);
+        assert_eq!(round_trip(&lost), lost);
+        assert_eq!(round_trip(&Tagged::Other), Tagged::Other);
+
+        let one = Untagged::One { value: 3_u8 };
+        assert_eq!(json(&|| serde_json::to_string(&one)), r#"{"value":3}"#);
+        assert_eq!(round_trip(&one), one);
+        assert_eq!(round_trip(&Untagged::<u8>::None), Untagged::None);
+
+        let paid = Paid { in_cents: 3 };
+        assert_eq!(json(&|| serde_json::to_string(&paid)), r#"{"type":"paid","inCents":3}"#);
+        assert_eq!(payload(&paid), br#"{"inCents":3}"#);
+        let joined = Joined::Paid(paid);
+        assert_eq!(json(&|| serde_json::to_string(&joined)), r#"{"type":"paid","inCents":3}"#);
+        assert_eq!(round_trip(&joined), joined);
+        assert_eq!(round_trip(&Joined::Order(sent.clone())), Joined::Order(sent));
+        assert_eq!(Joined::names(), ["order.paid", "order.placed", "order.sent", "order.lost", "order.other"]);
+    }
+
+    #[cfg(feature = "bincode")]
+    #[test]
+    fn nor_does_it_where_fields_are_written_without_names() {
+        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Event)]
+        #[serde(tag = "type", rename_all = "snake_case")]
+        enum Tagged {
+            #[es(name = "order.placed")]
+            OrderPlaced { total_cents: u64 },
+            #[es(name = "order.lost")]
+            OrderLost,
+        }
+        let placed = Tagged::OrderPlaced { total_cents: 3 };
+        assert_eq!(payload(&placed), b"\x03");
+        assert_eq!(round_trip(&placed), placed);
+        assert_eq!(round_trip(&Tagged::OrderLost), Tagged::OrderLost);
+        assert_eq!(serde_json::to_string(&placed).expect("JSON"), r#"{"type":"order_placed","total_cents":3}"#);
+    }
+}
+
 #[cfg(feature = "bincode")]
 mod bincode {
     use super::*;
