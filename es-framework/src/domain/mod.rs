@@ -27,6 +27,7 @@ pub use codec::Bincode;
 #[cfg(feature = "json")]
 pub use codec::Json;
 pub use codec::{Codec, CodecError};
+pub use command::Command;
 pub use event::{DecodeError, EncodeError, Envelope, Event, Recorded};
 pub use execute::{Execute, ExecuteError, KeyError, Receipt};
 pub use provenance::Provenance;
