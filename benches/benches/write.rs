@@ -56,7 +56,7 @@ fn commands(criterion: &mut Criterion) {
     let runtime = Runtime::new().expect("a runtime can be started");
     let (_folder, store) = store(&runtime);
     let warm = Repository::<Account>::new(&store);
-    let cold = Repository::<Account>::new(&store).with_cache(0);
+    let cold = Repository::<Account>::builder(&store).cache(0).build();
     let mut group = criterion.benchmark_group("repository execute");
     group.bench_function("state in memory", |bencher| {
         bencher.to_async(&runtime).iter(|| async { warm.execute("warm", Deposit { cents: 1 }).await });

@@ -106,7 +106,7 @@ pub async fn g5_a_decision_for_nothing_is_confirmed(fixture: &impl Fixture) {
 /// Commands of many tasks over two repositories on one aggregate all take effect once.
 pub async fn g5_concurrent_commands_all_take_effect_once(fixture: &impl Fixture) {
     let store = fixture.open().await;
-    let repositories = [(); 2].map(|()| Repository::<Account>::new(&store).with_tries(1_000));
+    let repositories = [(); 2].map(|()| Repository::<Account>::builder(&store).tries(1_000).build());
     let mut tasks = Vec::new();
     for n in 0..40 {
         let accounts = repositories[n % 2].clone();
@@ -134,7 +134,7 @@ pub async fn g5_tries_are_bounded(fixture: &impl Fixture) {
         }
     };
     let meddled = Meddling::with(&store).before_append(faster).into_store();
-    let accounts = Repository::<Account>::new(&meddled).with_tries(3);
+    let accounts = Repository::<Account>::builder(&meddled).tries(3).build();
     let error = accounts.execute("alice", Deposit(100)).await.expect_err("somebody else is always faster");
     assert!(matches!(error, ExecuteError::Conflict { tries: 3, .. }), "{error:?}");
     assert_eq!(error.kind(), ErrorKind::Conflict);
@@ -294,7 +294,7 @@ pub async fn g8_provenance_travels_in_metadata(fixture: &impl Fixture) {
     accounts.execute("alice", Deposit(5)).provenance(from).await.expect("it deposits");
     let cause = stream(&store, "account-alice").read().collect().await.expect("it reads").remove(0);
     let metadata = cause.metadata.as_ref().expect("there is metadata").as_str();
-    assert_eq!(metadata, r#"{"actor":"alice","correlation_id":"c-1","tenant":"acme"}"#);
+    assert_eq!(metadata, r#"{"actor":"alice","command":"account.deposit","correlation_id":"c-1","tenant":"acme"}"#);
 
     let caused = Provenance::caused_by(es_framework::Envelope::of(&cause));
     accounts.execute("bob", Deposit(5)).provenance(caused).await.expect("it deposits");
@@ -419,8 +419,8 @@ pub async fn g6_keys_and_snapshots_survive_a_reopening(fixture: &impl Durable) {
 pub async fn g5_repositories_of_two_handles_share_an_aggregate(fixture: &impl Shared) {
     let store = fixture.open().await;
     let second = fixture.second(&store).await;
-    let one = Repository::<Account>::new(&store).with_tries(1_000);
-    let other = Repository::<Account>::new(&second).with_tries(1_000);
+    let one = Repository::<Account>::builder(&store).tries(1_000).build();
+    let other = Repository::<Account>::builder(&second).tries(1_000).build();
     let deposits = |accounts: Repository<Account>| async move {
         for _ in 0..20 {
             accounts.execute("alice", Deposit(1)).await.expect("it deposits");

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 
-use es_framework::{Aggregate, Apply, Context, Envelope, Event, Handle, Timestamp, Version};
+use es_framework::{Aggregate, Apply, Command, Context, Envelope, Event, Handle, Timestamp, Version};
 use serde::{Deserialize, Serialize};
 
 /// What happens to an account.
@@ -113,7 +113,8 @@ pub enum BankError {
 }
 
 /// Opens an account; rejected if it is open.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Command)]
+#[es(name = "account.open")]
 pub struct Open(pub &'static str);
 
 impl Handle<Open> for Account {
@@ -128,7 +129,8 @@ impl Handle<Open> for Account {
 }
 
 /// Pays in.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Command)]
+#[es(name = "account.deposit")]
 pub struct Deposit(pub u64);
 
 impl Handle<Deposit> for Account {
@@ -139,7 +141,8 @@ impl Handle<Deposit> for Account {
 }
 
 /// Pays out; rejected if there is too little.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Command)]
+#[es(name = "account.withdraw")]
 pub struct Withdraw(pub u64);
 
 impl Handle<Withdraw> for Account {
@@ -155,7 +158,8 @@ impl Handle<Withdraw> for Account {
 }
 
 /// Brings what is in an account to an amount, with no event if it is there already.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Command)]
+#[es(name = "account.bring-to")]
 pub struct BringTo(pub u64);
 
 impl Handle<BringTo> for Account {
@@ -170,7 +174,8 @@ impl Handle<BringTo> for Account {
 }
 
 /// Pays in the same amount several times, by one event each.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Command)]
+#[es(name = "account.deposit-each")]
 pub struct DepositEach(pub u64, pub usize);
 
 impl Handle<DepositEach> for Account {

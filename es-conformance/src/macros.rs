@@ -223,6 +223,36 @@ macro_rules! conformance {
                 c7_an_aggregate_is_loaded_as_of_the_past
                 g5_a_long_stream_is_folded_to_its_end
             }
+            keys {
+                g6_a_key_says_which_command_it_belongs_to
+                g6_what_serde_tells_apart_is_another_command
+                g6_order_and_width_make_no_other_command
+                g6_a_command_without_a_fingerprint_is_refused
+                g8_the_log_says_which_command_wrote_an_event
+                g6_known_commands_are_answered_in_any_order
+            }
+            turns {
+                g5_a_kept_command_holds_up_nobody
+                g5_any_number_of_kept_commands_hold_up_nobody
+                g5_others_finish_what_a_kept_command_began
+                g5_commands_of_one_task_take_turns
+            }
+            panics {
+                g5_a_panic_in_a_handler_leaves_the_aggregate_usable
+                g1_what_cannot_be_folded_is_never_written
+                g4_a_stored_event_that_cannot_be_folded_is_the_same_error_each_time
+                g4_a_state_in_memory_is_not_spoiled_by_an_event_that_cannot_be_folded
+                g5_an_event_that_turns_out_unfoldable_is_said_to_be_written
+                e4_a_panic_in_saving_never_fails_a_command
+            }
+            saving {
+                e4_commands_and_snapshots_need_no_runtime
+                e4_a_store_that_can_save_no_snapshot_is_asked_once
+                e4_a_store_that_fails_to_save_is_asked_less_and_less_often
+                g5_a_clone_has_the_same_settings
+                a2_a_refused_expectation_says_how_often_it_was_tried
+                g5_a_state_that_was_behind_is_brought_up_to_date
+            }
             projections {
                 h1_each_event_takes_effect_exactly_once
                 h2_catching_up_goes_over_into_live

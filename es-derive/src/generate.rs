@@ -72,9 +72,11 @@ pub(crate) fn as_generated(ident: &Ident) -> Ident {
     ident
 }
 
-/// Adds predicates to the type's own `where` clause.
+/// Adds predicates to the type's own `where` clause, for an implementation.
 pub(crate) fn extended(generics: &Generics, predicates: impl IntoIterator<Item = WherePredicate>) -> Generics {
     let mut generics = generics.clone();
+    // With `'static` asked of the type, a lifetime of its own would be reported as redundant.
+    generics.lifetimes_mut().for_each(|parameter| parameter.lifetime.set_span(Span::call_site()));
     let mut predicates = predicates.into_iter().peekable();
     if predicates.peek().is_some() {
         generics.make_where_clause().predicates.extend(predicates);

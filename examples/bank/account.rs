@@ -1,6 +1,6 @@
 //! Accounts: what can happen to them, what can be asked of them, and when they refuse.
 
-use es_framework::{Aggregate, Apply, Context, Envelope, Event, Handle};
+use es_framework::{Aggregate, Apply, Command, Context, Envelope, Event, Handle};
 use serde::{Deserialize, Serialize};
 
 /// What can happen to an account. The names are what is stored, so they stay when a variant is renamed.
@@ -86,7 +86,7 @@ impl Account {
     }
 }
 
-/// Commands are plain structs. Serialize is needed for those that are executed under a key.
+/// Commands are plain structs. Those that are executed under a key serialize, and have a stored name.
 #[derive(Debug)]
 pub(crate) struct Open {
     pub(crate) owner: &'static str,
@@ -108,20 +108,23 @@ pub(crate) struct Withdraw {
     pub(crate) cents: u64,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Command)]
+#[es(name = "account.send")]
 pub(crate) struct SendTo {
     pub(crate) cents: u64,
     pub(crate) to: String,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Command)]
+#[es(name = "account.receive")]
 pub(crate) struct ReceiveFrom {
     pub(crate) cents: u64,
     pub(crate) from: String,
 }
 
 /// Takes back what was sent, because the other side refused it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Command)]
+#[es(name = "account.take-back")]
 pub(crate) struct TakeBack {
     pub(crate) cents: u64,
     pub(crate) reason: String,

@@ -85,7 +85,7 @@ impl Bank {
     pub(crate) async fn two_writers_conflict(&self) -> Result<(), BoxError> {
         println!("5. Two repositories, as two processes would have them, work on one account");
         // Each remembers the account as it was when it last looked.
-        let (ours, hasty) = (&self.accounts, Repository::<Account>::new(&self.store).with_tries(1));
+        let (ours, hasty) = (&self.accounts, Repository::<Account>::builder(&self.store).tries(1).build());
         hasty.execute("bob", Deposit { cents: 100 }).await?;
         ours.execute("bob", Deposit { cents: 200 }).await?;
         let conflicts = ours.metrics().conflicts;

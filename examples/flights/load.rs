@@ -54,7 +54,7 @@ pub(crate) fn survey(file: &Path) -> Result<Figured, RowError> {
 /// one aircraft keep their order. All channels are bounded: a slow store makes the reading of the file wait. What waits for
 /// a worker meanwhile goes into one command for each aircraft, so the slower the store, the larger its batches.
 pub(crate) async fn load(file: &Path, store: &Store, progress: &Arc<Progress>) -> Result<(), LoadError> {
-    let aircraft = Repository::<Aircraft>::new(store).with_cache(BOOKS);
+    let aircraft = Repository::<Aircraft>::builder(store).cache(BOOKS).build();
     let mut workers = JoinSet::new();
     let mut channels = Vec::with_capacity(WORKERS);
     for _ in 0..WORKERS {

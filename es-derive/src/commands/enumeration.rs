@@ -9,7 +9,7 @@ use syn::{Type, TypePath};
 use super::handler::{Handler, with_services};
 use super::{Commands, EnumName, shown};
 use crate::ctxt::Ctxt;
-use crate::generate::{is_generic, without_self};
+use crate::generate::{as_generated, is_generic, without_self};
 
 /// One enum for the commands of the handlers.
 pub(super) struct Enumeration<'a> {
@@ -220,7 +220,7 @@ fn ident_of(ctxt: &mut Ctxt, command: &Type) -> Option<Ident> {
         return None;
     }
     match command {
-        Type::Path(TypePath { path, .. }) => path.segments.last().map(|segment| segment.ident.clone()),
+        Type::Path(TypePath { path, .. }) => path.segments.last().map(|segment| as_generated(&segment.ident)),
         _ => {
             ctxt.error(command, "a command of the enum is a type with a name of its own");
             None

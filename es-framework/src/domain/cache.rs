@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::decide::Ran;
+use super::turns::Turns;
 use crate::log::{Position, StreamId, Timestamp, Version};
 
 /// State folded up to a version.
@@ -29,24 +31,45 @@ impl<A> Clone for Base<A> {
     }
 }
 
-/// One aggregate's place in the cache. Commands of one repository on one aggregate take turns on its lock, so that they
-/// do not conflict with each other.
-pub(super) type Slot<A> = Arc<tokio::sync::Mutex<Option<Base<A>>>>;
+/// What a repository remembers of one aggregate. It is never trusted: every write is judged against the log.
+pub(super) struct Slot<A> {
+    /// Commands of one repository on one aggregate take turns, so that they do not conflict with each other.
+    pub(super) turns: Arc<Turns<Memory<A>, Ran<A>>>,
+    /// The state at the version that a known command was last asked for, so that the next one goes on from there.
+    pub(super) past: Mutex<Option<Base<A>>>,
+}
+
+impl<A: Send + Sync + 'static> Default for Slot<A> {
+    fn default() -> Self {
+        Self { turns: Arc::default(), past: Mutex::default() }
+    }
+}
+
+/// The newest state that is known.
+pub(super) struct Memory<A> {
+    pub(super) base: Option<Base<A>>,
+    /// Whether it may be behind the log, by what an append said.
+    pub(super) is_stale: bool,
+}
+
+impl<A> Default for Memory<A> {
+    fn default() -> Self {
+        Self { base: None, is_stale: false }
+    }
+}
 
 /// A bounded cache in two generations: what was not asked for while `capacity` others were is forgotten.
-#[derive(Debug)]
-pub(super) struct Cache<A> {
+pub(super) struct Cache<T> {
     capacity: usize,
-    generations: Mutex<Generations<A>>,
+    generations: Mutex<Generations<T>>,
 }
 
-#[derive(Debug)]
-struct Generations<A> {
-    young: HashMap<StreamId, Slot<A>>,
-    old: HashMap<StreamId, Slot<A>>,
+struct Generations<T> {
+    young: HashMap<StreamId, Arc<T>>,
+    old: HashMap<StreamId, Arc<T>>,
 }
 
-impl<A> Cache<A> {
+impl<T: Default> Cache<T> {
     /// A cache of between `capacity` and twice `capacity` aggregates.
     pub(super) fn new(capacity: usize) -> Self {
         let generations = Generations { young: HashMap::new(), old: HashMap::new() };
@@ -54,7 +77,7 @@ impl<A> Cache<A> {
     }
 
     /// The place of an aggregate, made if there is none.
-    pub(super) fn slot(&self, stream: &StreamId) -> Slot<A> {
+    pub(super) fn slot(&self, stream: &StreamId) -> Arc<T> {
         let mut generations = self.lock();
         if let Some(slot) = generations.young.get(stream) {
             return Arc::clone(slot);
@@ -69,7 +92,7 @@ impl<A> Cache<A> {
         slot
     }
 
-    fn lock(&self) -> MutexGuard<'_, Generations<A>> {
+    fn lock(&self) -> MutexGuard<'_, Generations<T>> {
         // Forgetting or keeping an entry is always safe, so a poisoned cache is usable.
         self.generations.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -29,7 +29,7 @@ pub trait ReadCommand<'de> {
 }
 
 /// What a command says, without its name.
-struct Content<'a, C>(&'a C);
+pub(super) struct Content<'a, C>(pub(super) &'a C);
 
 impl<C: Command + Serialize> Serialize for Content<'_, C> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

@@ -1,22 +1,25 @@
 //! Executing one command.
 
 use std::fmt;
-use std::future::IntoFuture;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{self, Poll, ready};
 
 use serde::Serialize;
 use tracing::Instrument;
 
-use super::aggregate::{Aggregate, Context, Handle};
-use super::cache::Base;
-use super::event::{DecodeError, EncodeError, Event};
+use super::aggregate::{Aggregate, Apply, Context, HandledBy};
+use super::canonical::canonical;
+use super::command::Command;
+use super::commands_enum::Content;
+use super::decide::Decision;
+use super::event::{DecodeError, EncodeError};
+use super::fold::FoldPanic;
 use super::provenance::Provenance;
-use super::repository::{Inner, LoadError, Repository};
+use super::repository::{LoadError, Repository};
 use crate::log::{
-    Append, AppendError, Appended, CandidateEvent, CommandKey, Conflict, ErrorKind, EventId, ExpectedVersion,
-    Fingerprint, InvalidMetadata, InvalidName, KeyedCommand, Metadata, Position, StoredEvent, StreamId, Timestamp,
-    Version,
+    AppendError, BoxError, CommandKey, Conflict, ErrorKind, ExpectedVersion, Fingerprint, InvalidMetadata, InvalidName,
+    KeyedCommand, Position, StreamId, Timestamp, Version, check_name,
 };
 
 /// A command that is about to be executed; await it.
@@ -28,7 +31,7 @@ use crate::log::{
 /// # #[derive(Debug, Default, Clone, Aggregate)] #[es(category = "account", event = AccountEvent)] struct Account { cents: u64 }
 /// # impl Apply for Account { fn apply(&mut self, event: &AccountEvent, _: Envelope<'_>) {
 /// #     let AccountEvent::Deposited { cents } = event; self.cents += cents; } }
-/// # #[derive(Serialize)] struct Deposit { cents: u64 }
+/// # #[derive(Serialize, Command)] #[es(name = "account.deposit")] struct Deposit { cents: u64 }
 /// # impl Handle<Deposit> for Account { type Error = std::convert::Infallible;
 /// #     fn handle(&self, command: &Deposit, _: &Context<'_, Self>) -> Result<Vec<AccountEvent>, Self::Error> {
 /// #         Ok(vec![AccountEvent::Deposited { cents: command.cents }]) } }
@@ -45,15 +48,29 @@ use crate::log::{
 /// }
 /// # Ok(()) }
 /// ```
-#[must_use = "a command is executed when it is awaited"]
-pub struct Execute<'r, A: Aggregate, C> {
+#[must_use = "a command is executed when it is awaited: `.execute(…).await`"]
+pub struct Execute<'r, A: Aggregate, C, E: std::error::Error + 'static, S: ?Sized = ()> {
+    /// What was asked for, until the first poll.
+    asked: Option<Asked<'r, A, C, E, S>>,
+    running: Option<Running<'r, A, E>>,
+}
+
+type Running<'r, A, E> = Pin<Box<dyn Future<Output = Result<Receipt<A>, ExecuteError<E>>> + Send + 'r>>;
+
+/// A command with what was said about it.
+struct Asked<'r, A: Aggregate, C, E, S: ?Sized> {
     repository: &'r Repository<A>,
     id: A::Id,
     command: C,
+    services: &'r S,
+    /// [`HandledBy::decided_by`].
+    decided_by: DecidedBy<A, C, E, S>,
     key: Option<Result<KeyedCommand, KeyError>>,
-    provenance: Provenance,
+    provenance: Option<Provenance>,
     expected: ExpectedVersion,
 }
+
+type DecidedBy<A, C, E, S> = for<'c> fn(&'c C, &'c A, &'c Context<'_, A, S>) -> Result<Vec<<A as Aggregate>::Event>, E>;
 
 /// What a command did.
 pub struct Receipt<A> {
@@ -85,7 +102,8 @@ impl<A: fmt::Debug> fmt::Debug for Receipt<A> {
     }
 }
 
-/// A command that was not executed: rejected by the domain, lost to other writers, or failed. Nothing was written.
+/// A command that was not executed: rejected by the domain, lost to other writers, or failed. Nothing was written, but for
+/// [`Self::WrittenUnfoldable`].
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ExecuteError<E: std::error::Error + 'static> {
@@ -96,7 +114,7 @@ pub enum ExecuteError<E: std::error::Error + 'static> {
     /// the caller [expected](Execute::expecting): load, and ask whoever sent the command.
     #[error("{conflict}, after {tries} tries")]
     Conflict {
-        /// How often the command was decided.
+        /// How often the command was tried, this time included.
         tries: u32,
         /// The last conflict.
         conflict: Conflict,
@@ -111,6 +129,21 @@ pub enum ExecuteError<E: std::error::Error + 'static> {
     /// choose another codec.
     #[error("an event that could never be read again was not written")]
     Unreadable(#[source] DecodeError),
+    /// An event on which `apply` or the event's decoding panics was not written, for its aggregate could never be loaded
+    /// again.
+    #[error("an event that could never be folded was not written")]
+    Unfoldable(#[source] FoldPanic),
+    /// The events *were* written, and `apply` panicked on one of them, although it had not on the same event with a guess
+    /// of its position and time. The aggregate cannot be loaded until `apply` is mended.
+    #[error("the events up to version {version} were written, but cannot be folded")]
+    WrittenUnfoldable {
+        /// The version of the last event.
+        version: Version,
+        /// The position of the last event.
+        position: Position,
+        /// What panicked.
+        source: FoldPanic,
+    },
     /// The events could not be written.
     #[error(transparent)]
     Append(AppendError),
@@ -126,9 +159,13 @@ impl<E: std::error::Error + 'static> ExecuteError<E> {
     /// What a caller can do about it.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Rejected(_) | Self::Key(_) | Self::Provenance(_) | Self::Encode(_) | Self::Unreadable(_) => {
-                ErrorKind::Caller
-            }
+            Self::Rejected(_)
+            | Self::Key(_)
+            | Self::Provenance(_)
+            | Self::Encode(_)
+            | Self::Unreadable(_)
+            | Self::Unfoldable(_) => ErrorKind::Caller,
+            Self::WrittenUnfoldable { .. } => ErrorKind::Data,
             Self::Conflict { .. } => ErrorKind::Conflict,
             Self::Load(error) => error.kind(),
             Self::Append(error) => error.kind(),
@@ -148,289 +185,158 @@ impl<E: std::error::Error + 'static> ExecuteError<E> {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum KeyError {
-    /// The key is no valid name.
+    /// The key, or the command's stored name, is not a valid name.
     #[error(transparent)]
     Name(#[from] InvalidName),
-    /// The command cannot be written as JSON, from which its fingerprint is made.
-    #[error("a command with a key must serialize to JSON, for its fingerprint: {source}")]
+    /// The command's own `Serialize` returned an error, so it has no fingerprint.
+    #[error("a command with a key must serialize, for its fingerprint")]
     Fingerprint {
-        /// What the serializer said.
-        source: serde_json::Error,
+        /// The error of its `Serialize`.
+        source: BoxError,
     },
 }
 
-impl<'r, A: Aggregate, C> Execute<'r, A, C> {
-    pub(super) fn new(repository: &'r Repository<A>, id: A::Id, command: C) -> Self {
-        let (provenance, expected) = (Provenance::new(), ExpectedVersion::Any);
-        Self { repository, id, command, key: None, provenance, expected }
+impl<'r, A: Aggregate, C, E: std::error::Error + 'static, S: ?Sized> Execute<'r, A, C, E, S> {
+    pub(super) fn new(repository: &'r Repository<A>, id: A::Id, command: C, services: &'r S) -> Self
+    where
+        C: HandledBy<A, S, Error = E>,
+    {
+        let asked = Asked {
+            repository,
+            id,
+            command,
+            services,
+            decided_by: C::decided_by,
+            key: None,
+            provenance: None,
+            expected: ExpectedVersion::Any,
+        };
+        Self { asked: Some(asked), running: None }
     }
 
-    /// Executes the command at most once under this key, which is unique in the store: again, it writes nothing and
-    /// answers what it answered first. Rejections are not remembered.
-    ///
-    /// The command's fingerprint (of the aggregate's stream and the command as JSON) is remembered with the key; the key
-    /// with another fingerprint is refused. A set without an order of its own, such as `HashSet`, makes a fingerprint that
-    /// differs by chance: use `BTreeSet`.
-    pub fn key<K>(mut self, key: K) -> Self
-    where
-        K: TryInto<CommandKey>,
-        InvalidName: From<K::Error>,
-        C: Serialize,
-    {
-        self.key = Some(self.command_under(key));
+    fn with(mut self, change: impl FnOnce(&mut Asked<'r, A, C, E, S>)) -> Self {
+        if let Some(asked) = &mut self.asked {
+            change(asked);
+        }
         self
     }
 
-    fn command_under<K>(&self, key: K) -> Result<KeyedCommand, KeyError>
+    /// Executes the command at most once under this key, which is unique in the store: again, it writes nothing and
+    /// returns what it returned first. Rejections are not remembered.
+    ///
+    /// The store keeps the command's [name](Command::NAME) and fingerprint with the key, and the key with another
+    /// fingerprint is refused. The fingerprint is made of the aggregate's stream, the command's name and its data as serde
+    /// sees it. These changes to a command keep it: another name of the Rust type, another order of fields or variants, a
+    /// wider integer, a newtype around a value. Everything else makes another command, `None` instead of `Some(None)` too,
+    /// or a field that was added. The order of a map's entries makes no difference; a set that has no order of its own,
+    /// such as `HashSet`, serializes as a sequence in an order that differs by chance: use `BTreeSet`.
+    ///
+    /// A type that has a form for people (`is_human_readable`), such as an address, is taken in that form.
+    pub fn key<K>(self, key: K) -> Self
     where
         K: TryInto<CommandKey>,
         InvalidName: From<K::Error>,
-        C: Serialize,
+        C: Command + Serialize,
     {
-        let key = key.try_into().map_err(InvalidName::from)?;
-        let stream = A::stream_id(&self.id)?;
-        // As a value, whose objects are sorted: a `HashMap` writes its entries in another order each time.
-        let command = serde_json::to_value(&self.command).map_err(|source| KeyError::Fingerprint { source })?;
-        Ok(KeyedCommand::new(key, Fingerprint::of(format!("{stream}\n{command}").as_bytes())))
+        self.with(|asked| asked.key = Some(asked.command_under(key)))
     }
 
     /// Executes the command only on the version that whoever sends it has seen, as `If-Match` does in HTTP, or only on an
     /// aggregate that is new or that exists. Otherwise it is an [`ExecuteError::Conflict`], without another try.
-    pub fn expecting(mut self, expected: impl Into<ExpectedVersion>) -> Self {
-        self.expected = expected.into();
-        self
+    pub fn expecting(self, expected: impl Into<ExpectedVersion>) -> Self {
+        self.with(|asked| asked.expected = expected.into())
     }
 
-    /// Says where the command comes from; it is written as metadata beside each of its events.
-    pub fn provenance(mut self, provenance: Provenance) -> Self {
-        self.provenance = provenance;
-        self
+    /// Says where the command comes from. It is written as metadata beside each of its events, with the command's
+    /// [name](Command::NAME) under the key [`Provenance::COMMAND`], so that the log says which command wrote an event.
+    /// [`Provenance::new`] writes the name alone.
+    pub fn provenance(self, provenance: Provenance) -> Self
+    where
+        C: Command,
+    {
+        self.with(|asked| asked.provenance = Some(provenance.with(Provenance::COMMAND, asked.command.name())))
     }
 }
 
-impl<'r, A, C> IntoFuture for Execute<'r, A, C>
-where
-    A: Handle<C>,
-    C: Send + Sync + 'r,
-{
-    type Output = Result<Receipt<A>, ExecuteError<A::Error>>;
-    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send + 'r>>;
+impl<A: Aggregate, C, E, S: ?Sized> Asked<'_, A, C, E, S> {
+    fn command_under<K>(&self, key: K) -> Result<KeyedCommand, KeyError>
+    where
+        K: TryInto<CommandKey>,
+        InvalidName: From<K::Error>,
+        C: Command + Serialize,
+    {
+        let key = key.try_into().map_err(InvalidName::from)?;
+        let name = self.command.name();
+        check_name("command name", name)?;
+        let fingerprint = fingerprint(&A::stream_id(&self.id)?, &self.command)?;
+        Ok(KeyedCommand::new(key, fingerprint).named(name))
+    }
+}
 
-    fn into_future(self) -> Self::IntoFuture {
+/// What tells a command from every other one. An enum of commands is the command inside.
+fn fingerprint<C: Command + Serialize>(stream: &StreamId, command: &C) -> Result<Fingerprint, KeyError> {
+    let refused = |error| KeyError::Fingerprint { source: Box::new(error) };
+    canonical(&(stream, command.name(), Content(command))).map(|bytes| Fingerprint::of(&bytes)).map_err(refused)
+}
+
+impl<'r, A, C, E, S> Asked<'r, A, C, E, S>
+where
+    A: Apply,
+    C: Send + Sync + 'r,
+    E: std::error::Error + Send + Sync + 'static,
+    S: ?Sized + Sync,
+{
+    fn begin(self) -> Running<'r, A, E> {
         let span = tracing::debug_span!("execute", aggregate = A::CATEGORY, id = %self.id);
         Box::pin(self.run().instrument(span))
     }
-}
 
-/// What a decision led to.
-enum Step<A> {
-    Done(Receipt<A>),
-    /// The state was not the newest; decide again.
-    Again(Conflict),
-}
-
-impl<A, C> Execute<'_, A, C>
-where
-    A: Handle<C>,
-    C: Send + Sync,
-{
-    async fn run(self) -> Result<Receipt<A>, ExecuteError<A::Error>> {
-        let Self { repository, id, command, key, provenance, expected } = self;
-        let inner = &repository.inner;
+    async fn run(self) -> Result<Receipt<A>, ExecuteError<E>> {
+        let Self { repository, id, command, services, decided_by, key, provenance, expected } = self;
         let stream = A::stream_id(&id).map_err(LoadError::from)?;
-        let decision = Decision {
-            inner,
-            stream: &stream,
-            id: &id,
-            command: &command,
-            key: key.transpose()?,
-            metadata: provenance.to_metadata()?,
-            expected,
-        };
-        let slot = inner.slot(&stream);
-        let mut slot = slot.lock().await;
-        inner.count_cache(slot.is_some());
-        // Taken out while it changes, so that a dropped or failed command leaves no half-changed state behind.
-        let (mut base, mut fresh) = match slot.take() {
-            Some(base) => (base, false),
-            None => (inner.load(&stream, None).await?, true),
-        };
-        let mut tries = 1;
-        loop {
-            let step = match decision.decide(&mut base, fresh).await {
-                Ok(step) => step,
-                Err(error) => {
-                    // Every error comes before the state is changed, so it can be used again.
-                    *slot = Some(base);
-                    return Err(error);
-                }
-            };
-            match step {
-                Step::Done(receipt) => {
-                    inner.save_if_due(&stream, &base);
-                    *slot = Some(base);
-                    return Ok(receipt);
-                }
-                Step::Again(conflict) if tries >= inner.tries => {
-                    return Err(ExecuteError::Conflict { tries, conflict });
-                }
-                Step::Again(_) => {
-                    tries += 1;
-                    inner.count_conflict();
-                    inner.refresh(&stream, &mut base).await?;
-                    fresh = true;
-                }
-            }
-        }
+        let decide =
+            |state: &A, context: &Context<'_, A>| decided_by(&command, state, &context.with_services(services));
+        let mut decision = Decision::new(&repository.inner, &stream, &id, &decide);
+        decision.key = key.transpose()?;
+        decision.metadata = provenance.map_or(Ok(None), |provenance| provenance.to_metadata())?;
+        decision.expected = expected;
+        decision.execute().await
     }
 }
 
-struct Decision<'a, A: Aggregate, C> {
-    inner: &'a Arc<Inner<A>>,
-    stream: &'a StreamId,
-    id: &'a A::Id,
-    command: &'a C,
-    key: Option<KeyedCommand>,
-    metadata: Option<Metadata>,
-    expected: ExpectedVersion,
-}
+/// Nothing is borrowed from the future itself.
+impl<A: Aggregate, C, E: std::error::Error + 'static, S: ?Sized> Unpin for Execute<'_, A, C, E, S> {}
 
-impl<A, C> Decision<'_, A, C>
+/// A future and not [`IntoFuture`], so that the compiler knows what to say where `.await` is missing, and so that
+/// `join!` takes it.
+impl<'r, A, C, E, S> Future for Execute<'r, A, C, E, S>
 where
-    A: Handle<C>,
-    C: Send + Sync,
+    A: Apply,
+    C: Send + Sync + 'r,
+    E: std::error::Error + Send + Sync + 'static,
+    S: ?Sized + Sync,
 {
-    async fn decide(&self, base: &mut Base<A>, fresh: bool) -> Result<Step<A>, ExecuteError<A::Error>> {
-        if !self.expected.holds(base.version) {
-            if let Some(receipt) = self.executed_before(base).await? {
-                return Ok(Step::Done(receipt));
-            }
-            let conflict = Conflict::new(self.stream.clone(), self.expected, base.version);
-            return if fresh { Err(ExecuteError::Conflict { tries: 1, conflict }) } else { Ok(Step::Again(conflict)) };
-        }
-        let context = Context::new(self.id, base.version, self.inner.store.now());
-        let events = match base.state.handle(self.command, &context) {
-            Ok(events) => events,
-            Err(rejection) => {
-                // It may be rejected only because it was executed before: then the first outcome is the answer.
-                if let Some(receipt) = self.executed_before(base).await? {
-                    return Ok(Step::Done(receipt));
-                }
-                if fresh {
-                    return Err(ExecuteError::Rejected(rejection));
-                }
-                return match self.append(base.version, Vec::new(), None).await? {
-                    Ok(_) => Err(ExecuteError::Rejected(rejection)),
-                    Err(conflict) => Ok(Step::Again(conflict)),
-                };
-            }
-        };
-        let candidates = events
-            .iter()
-            .map(|event| Ok(event.encode()?.with_metadata(self.metadata.clone())))
-            .collect::<Result<Vec<_>, EncodeError>>()?;
-        // What is applied now is what will be read back later, and what could not be read back is never written.
-        let events = candidates.iter().map(|candidate| self.read_back(candidate)).collect::<Result<Vec<_>, _>>()?;
-        let appended = match self.append(base.version, candidates.clone(), self.key.clone()).await? {
-            Ok(appended) => appended,
-            Err(conflict) => return Ok(Step::Again(conflict)),
-        };
-        if appended.was_known() {
-            return Ok(Step::Done(self.first_outcome(base, &appended).await?));
-        }
-        let store = self.inner.store.id();
-        let count = candidates.len() as u64;
-        let (version, last) = (base.version, appended.position.get());
-        // The positions of one append are one block that ends at its last position.
-        let written = events.iter().zip(&candidates).zip(1..).map(|((event, candidate), n)| {
-            let position = Position::new(last + n - count);
-            let stored =
-                StoredEvent::new(store, self.stream.clone(), version.plus(n), position, appended.time, candidate);
-            (event, stored)
-        });
-        base.apply_written(written);
-        Ok(Step::Done(Receipt {
-            state: Arc::clone(&base.state),
-            version: base.version,
-            position: appended.position,
-            time: appended.time,
-            events: events.len(),
-            was_known: false,
-        }))
-    }
+    type Output = Result<Receipt<A>, ExecuteError<E>>;
 
-    fn read_back(&self, candidate: &CandidateEvent) -> Result<A::Event, ExecuteError<A::Error>> {
-        let (id, event_type) = (EventId::derived(self.inner.store.id(), Position::ZERO), candidate.event_type());
-        let stored = StoredEvent::from_stored(
-            self.stream.clone(),
-            Version::ZERO,
-            Position::ZERO,
-            Timestamp::default(),
-            id,
-            Arc::clone(event_type),
-            candidate.payload().clone(),
-            None,
-            0,
-        );
-        A::Event::decode(&stored).map_err(ExecuteError::Unreadable)
-    }
-
-    async fn append(
-        &self,
-        version: Version,
-        events: Vec<CandidateEvent>,
-        key: Option<KeyedCommand>,
-    ) -> Result<Result<Appended, Conflict>, ExecuteError<A::Error>> {
-        let mut append = Append::to(self.stream.clone(), ExpectedVersion::Exact(version), events);
-        append.command = key;
-        match self.inner.store.append(append).await {
-            Ok(appended) => Ok(Ok(appended)),
-            Err(AppendError::Conflict { mut conflicts }) if conflicts.len() == 1 => Ok(Err(conflicts.remove(0))),
-            Err(error) => Err(ExecuteError::Append(error)),
+    fn poll(self: Pin<&mut Self>, context: &mut task::Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        if let Some(asked) = this.asked.take() {
+            this.running = Some(asked.begin());
         }
-    }
-
-    /// The first outcome of the command, if its key is known.
-    async fn executed_before(&self, base: &mut Base<A>) -> Result<Option<Receipt<A>>, ExecuteError<A::Error>> {
-        let Some(command) = &self.key else { return Ok(None) };
-        let record = self.inner.store.command(&command.key).await.map_err(LoadError::from)?;
-        match record {
-            None => Ok(None),
-            Some(record) if record.command.fingerprint != command.fingerprint => {
-                Err(ExecuteError::Append(AppendError::CommandKeyReused { key: command.key.clone() }))
-            }
-            Some(record) => self.first_outcome(base, &record.appended).await.map(Some),
-        }
-    }
-
-    async fn first_outcome(
-        &self,
-        base: &mut Base<A>,
-        appended: &Appended,
-    ) -> Result<Receipt<A>, ExecuteError<A::Error>> {
-        let version = appended.version();
-        let state = if version == base.version {
-            Arc::clone(&base.state)
-        } else {
-            self.inner.load(self.stream, Some(version)).await?.state
-        };
-        Ok(Receipt {
-            state,
-            version,
-            position: appended.position,
-            time: appended.time,
-            events: appended.streams.first().map_or(0, |stream| stream.written),
-            was_known: true,
-        })
+        let Some(running) = &mut this.running else { return Poll::Pending };
+        let outcome = ready!(running.as_mut().poll(context));
+        this.running = None;
+        Poll::Ready(outcome)
     }
 }
 
-impl<A: Aggregate, C: fmt::Debug> fmt::Debug for Execute<'_, A, C> {
+impl<A: Aggregate, C: fmt::Debug, E: std::error::Error + 'static, S: ?Sized> fmt::Debug for Execute<'_, A, C, E, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Execute")
-            .field("aggregate", &A::CATEGORY)
-            .field("id", &self.id.to_string())
-            .field("command", &self.command)
-            .finish_non_exhaustive()
+        let mut execute = f.debug_struct("Execute");
+        execute.field("aggregate", &A::CATEGORY);
+        if let Some(asked) = &self.asked {
+            execute.field("id", &asked.id.to_string()).field("command", &asked.command);
+        }
+        execute.finish_non_exhaustive()
     }
 }

@@ -30,8 +30,8 @@ pub use super::command::Command;
 pub use super::commands_enum::{
     Commands, ReadCommand, deserialize_command, distinct_commands, serialize_command, unknown_command,
 };
-pub use super::decision::IntoDecision;
 pub use super::event::{DecodeError, EncodeError, Event};
+pub use super::into_decision::IntoDecision;
 use super::shape::Shape;
 use crate::log::MAX_NAME_BYTES;
 pub use crate::log::{CandidateEvent, EventType, StoredEvent};

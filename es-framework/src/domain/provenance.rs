@@ -36,6 +36,10 @@ impl Provenance {
     /// The metadata key of [`Self::traceparent`].
     pub const TRACEPARENT: &'static str = "traceparent";
 
+    /// The metadata key of the command's name, which [`Execute::provenance`](crate::Execute::provenance) writes. An entry of
+    /// the caller's own under this key is replaced.
+    pub const COMMAND: &'static str = "command";
+
     /// Says nothing yet.
     pub fn new() -> Self {
         Self::default()

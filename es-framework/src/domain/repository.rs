@@ -1,19 +1,22 @@
 //! The repository: loads aggregates, executes commands, saves snapshots.
 
 use std::fmt;
-use std::sync::Arc;
+use std::marker::PhantomData;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError};
 
 use tokio::sync::Semaphore;
 use tracing::{Instrument, warn};
 
-use super::aggregate::{Aggregate, Apply, Handle, Progress, Snapshots};
+use super::aggregate::{Aggregate, Apply, HandledBy, Snapshots};
 use super::cache::{Base, Cache, Slot};
-use super::event::{DecodeError, Envelope, Event};
+use super::event::DecodeError;
 use super::execute::Execute;
+use super::fold::{FoldPanic, caught};
+use super::saving::Failures;
 use super::snapshots::snapshot_name;
 use crate::log::{
-    AsOf, ErrorKind, Filter, Fingerprint, InvalidName, Load, Position, Read, Reading, Store, StoreError, StoredEvent,
+    AsOf, ErrorKind, Filter, Fingerprint, InvalidName, Load, Position, Read, Reading, Snapshot, Store, StoreError,
     StreamId, Timestamp, Version,
 };
 
@@ -50,12 +53,39 @@ pub struct Repository<A: Aggregate> {
 
 pub(super) struct Inner<A: Aggregate> {
     pub(super) store: Store,
-    pub(super) tries: u32,
-    cache: Cache<A>,
+    pub(super) settings: Settings,
+    cache: Cache<Slot<A>>,
     /// How states are saved, with the fingerprint of what is saved now.
     pub(super) snapshots: Option<(Snapshots<A>, Fingerprint)>,
-    saving: Arc<Semaphore>,
+    pub(super) saving: Arc<Semaphore>,
+    pub(super) failures: Failures,
     pub(super) counters: Counters,
+}
+
+/// What can be set of a repository; every handle on it has the same.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Settings {
+    pub(super) tries: u32,
+    cache: usize,
+}
+
+/// A repository that is about to be built, with settings of its own; [`Repository::builder`] makes one.
+///
+/// ```
+/// # use es_framework::*;
+/// # #[derive(Debug, Clone, Event)] enum AccountEvent { #[es(name = "deposited")] Deposited { cents: u64 } }
+/// # #[derive(Debug, Default, Clone, Aggregate)] #[es(category = "account", event = AccountEvent)] struct Account;
+/// # impl Apply for Account { fn apply(&mut self, _: &AccountEvent, _: Envelope<'_>) {} }
+/// # let store = MemoryStore::new();
+/// let accounts = Repository::<Account>::builder(&store).tries(3).cache(10_000).build();
+/// # drop(accounts);
+/// ```
+#[derive(Debug)]
+#[must_use = "a repository is made by `build`"]
+pub struct RepositoryBuilder<A: Aggregate> {
+    store: Store,
+    settings: Settings,
+    of: PhantomData<fn() -> A>,
 }
 
 #[derive(Debug, Default)]
@@ -64,8 +94,8 @@ pub(super) struct Counters {
     missing: AtomicU64,
     pub(super) outdated: AtomicU64,
     pub(super) unreadable: AtomicU64,
-    saved: AtomicU64,
-    failed: AtomicU64,
+    pub(super) saved: AtomicU64,
+    pub(super) failed: AtomicU64,
     hits: AtomicU64,
     misses: AtomicU64,
     conflicts: AtomicU64,
@@ -85,7 +115,8 @@ pub struct RepositoryMetrics {
     pub snapshots_unreadable: u64,
     /// Snapshots saved.
     pub snapshots_saved: u64,
-    /// Snapshots that could not be saved; the commands succeeded all the same.
+    /// Snapshots that could not be saved; the commands succeeded all the same. What cannot succeed later is not tried again,
+    /// so it counts once: a store that is read-only, for example.
     pub snapshots_failed: u64,
     /// Commands that found the state in memory.
     pub cache_hits: u64,
@@ -130,6 +161,9 @@ pub enum LoadError {
     /// An event could not be decoded.
     #[error(transparent)]
     Decode(#[from] DecodeError),
+    /// `apply`, or the decoding of an event, panicked on a stored event.
+    #[error(transparent)]
+    Panicked(#[from] FoldPanic),
     /// The store could not be read.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -140,66 +174,70 @@ impl LoadError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Name(_) => ErrorKind::Caller,
-            Self::Decode(_) => ErrorKind::Data,
+            Self::Decode(_) | Self::Panicked(_) => ErrorKind::Data,
             Self::Store(error) => error.kind(),
         }
     }
 }
 
 impl<A: Aggregate> Repository<A> {
-    /// Decides at most so often about one command, by default.
+    /// How often one command is decided at most, by default.
     pub const TRIES: u32 = 10;
-    /// Remembers at least so many states, by default.
+    /// How many states are remembered at least, by default.
     pub const CACHED: usize = 1_024;
 
-    /// Makes a repository over a store.
+    /// Makes a repository over a store, with the defaults.
     pub fn new(store: impl Into<Store>) -> Self
     where
         A: Apply,
     {
+        Self::builder(store).build()
+    }
+
+    /// Begins a repository with settings of its own. They are set when it is built, and its clones share them.
+    pub fn builder(store: impl Into<Store>) -> RepositoryBuilder<A> {
+        let settings = Settings { tries: Self::TRIES, cache: Self::CACHED };
+        RepositoryBuilder { store: store.into(), settings, of: PhantomData }
+    }
+}
+
+impl<A: Aggregate> RepositoryBuilder<A> {
+    /// How often one command is decided at most, while other writers are faster; at least once.
+    /// [`Repository::TRIES`] by default.
+    pub fn tries(mut self, tries: u32) -> Self {
+        self.settings.tries = tries.max(1);
+        self
+    }
+
+    /// How many states are remembered: this many at least, and twice as many at most. [`Repository::CACHED`] by default.
+    ///
+    /// With 0 every command loads its aggregate, and commands of this repository on one aggregate no longer take turns:
+    /// the slower one decides again.
+    pub fn cache(mut self, states: usize) -> Self {
+        self.settings.cache = states;
+        self
+    }
+
+    /// Makes the repository.
+    pub fn build(self) -> Repository<A> {
         let snapshots = A::SNAPSHOTS.map(|snapshots| {
             let fingerprint = snapshots.fingerprint();
             (snapshots, fingerprint)
         });
         let inner = Inner {
-            store: store.into(),
-            tries: Self::TRIES,
-            cache: Cache::new(Self::CACHED),
+            store: self.store,
+            settings: self.settings,
+            cache: Cache::new(self.settings.cache),
             snapshots,
             saving: Arc::new(Semaphore::new(SAVING_AT_ONCE as usize)),
+            failures: Failures::default(),
             counters: Counters::default(),
         };
-        Self { inner: Arc::new(inner) }
+        Repository { inner: Arc::new(inner) }
     }
 }
 
 impl<A: Apply> Repository<A> {
-    /// Decides at most `tries` times about one command while other writers are faster; at least once.
-    #[must_use]
-    pub fn with_tries(self, tries: u32) -> Self {
-        self.rebuilt(|inner| inner.tries = tries.max(1))
-    }
-
-    /// Remembers between `states` and twice as many states. With 0 every command loads its aggregate, and commands of
-    /// this repository on one aggregate no longer take turns: the slower one decides again.
-    #[must_use]
-    pub fn with_cache(self, states: usize) -> Self {
-        self.rebuilt(|inner| inner.cache = Cache::new(states))
-    }
-
-    fn rebuilt(self, change: impl FnOnce(&mut Inner<A>)) -> Self {
-        let store = self.inner.store.clone();
-        let mut inner = match Arc::try_unwrap(self.inner) {
-            Ok(inner) => inner,
-            Err(shared) => {
-                let fresh = Self::new(store).with_tries(shared.tries);
-                Arc::into_inner(fresh.inner).expect("the new repository has one handle")
-            }
-        };
-        change(&mut inner);
-        Self { inner: Arc::new(inner) }
-    }
-
     /// The store it works on.
     pub fn store(&self) -> &Store {
         &self.inner.store
@@ -207,32 +245,103 @@ impl<A: Apply> Repository<A> {
 
     /// Executes a command: loads the aggregate, lets it decide, and writes the events with the exact version.
     ///
-    /// Await the answer for the plain case, or say more first: [`Execute::key`], [`Execute::provenance`].
+    /// Await it for the plain case, or say more first: [`Execute::key`], [`Execute::provenance`].
+    ///
+    /// A state that is [due](crate::SnapshotPolicy) is saved after the events were written: in the background where a tokio
+    /// runtime is, and before the command returns where there is none. Nothing else here needs a runtime.
     ///
     /// # Errors
     ///
     /// [`ExecuteError`](super::ExecuteError) keeps rejections, conflicts and failures apart.
     ///
+    /// # Panics
+    ///
+    /// If the handler panics, or the `Serialize` of an event; nothing was written then, and the aggregate can be used as
+    /// before. A panic in `apply`, or where an event is decoded, is an error instead.
+    ///
     /// # Cancel safety
     ///
     /// A dropped future has written all events of the command or none. Give the command a key to be able to ask again.
-    pub fn execute<C>(&self, id: impl Into<A::Id>, command: C) -> Execute<'_, A, C>
+    /// A future that was polled and is kept without being polled again (in a `select!`, for example) does not hold up other
+    /// commands on the aggregate, and what it began may be finished by one of them.
+    pub fn execute<C>(&self, id: impl Into<A::Id>, command: C) -> Execute<'_, A, C, C::Error>
     where
-        A: Handle<C>,
-        C: Send + Sync,
+        C: HandledBy<A> + Send + Sync,
     {
-        Execute::new(self, id.into(), command)
+        Execute::new(self, id.into(), command, &())
+    }
+
+    /// Executes a command whose [handler](crate::Handle) asks for services. They are only borrowed; handlers that ask for
+    /// none take any.
+    ///
+    /// ```
+    /// # use es_framework::*;
+    /// # #[derive(Debug, Clone, Event)] enum AccountEvent { #[es(name = "deposited")] Deposited { cents: u64 } }
+    /// # #[derive(Debug, Default, Clone, Aggregate)] #[es(category = "account", event = AccountEvent)] struct Account { cents: u64 }
+    /// # impl Apply for Account { fn apply(&mut self, event: &AccountEvent, _: Envelope<'_>) {
+    /// #     let AccountEvent::Deposited { cents } = event; self.cents += cents; } }
+    /// struct Rates {
+    ///     cents_per_dollar: u64,
+    /// }
+    ///
+    /// struct DepositDollars(u64);
+    ///
+    /// #[commands]
+    /// impl Account {
+    ///     fn deposit_dollars(&self, command: &DepositDollars, rates: &Rates) -> AccountEvent {
+    ///         AccountEvent::Deposited { cents: command.0 * rates.cents_per_dollar }
+    ///     }
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let accounts = Repository::<Account>::new(MemoryStore::new());
+    /// let rates = Rates { cents_per_dollar: 92 };
+    /// let receipt = accounts.execute_with("alice", DepositDollars(10), &rates).await?;
+    /// assert_eq!(receipt.state.cents, 920);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::execute`].
+    ///
+    /// # Panics
+    ///
+    /// As for [`Self::execute`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As for [`Self::execute`].
+    pub fn execute_with<'r, C, S>(
+        &'r self,
+        id: impl Into<A::Id>,
+        command: C,
+        services: &'r S,
+    ) -> Execute<'r, A, C, C::Error, S>
+    where
+        C: HandledBy<A, S> + Send + Sync,
+        S: ?Sized + Sync,
+    {
+        Execute::new(self, id.into(), command, services)
     }
 
     /// Loads an aggregate as it is now; one without events is the default state at version 0.
     ///
+    /// A state that is due is saved, as [`Self::execute`] does it.
+    ///
     /// # Errors
     ///
-    /// [`LoadError`] if an event cannot be decoded or the store cannot be read.
+    /// [`LoadError`] if an event cannot be decoded or folded, or the store cannot be read.
+    ///
+    /// # Cancel safety
+    ///
+    /// Can be dropped at any time: nothing is changed but the snapshot, which is then saved or not.
     pub async fn load(&self, id: impl Into<A::Id>) -> Result<Folded<A>, LoadError> {
         let stream = A::stream_id(&id.into())?;
         let base = self.inner.load(&stream, None).await?;
-        self.inner.save_if_due(&stream, &base);
+        if self.inner.is_due(&stream, &base) {
+            self.inner.save_due(&stream, base.clone()).await;
+        }
         Ok(base.into())
     }
 
@@ -241,6 +350,10 @@ impl<A: Apply> Repository<A> {
     /// # Errors
     ///
     /// As for [`Self::load`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Can be dropped at any time: nothing is changed.
     pub async fn load_as_of(&self, id: impl Into<A::Id>, moment: impl Into<AsOf>) -> Result<Folded<A>, LoadError> {
         let stream = A::stream_id(&id.into())?;
         let filter = match moment.into() {
@@ -259,11 +372,19 @@ impl<A: Apply> Repository<A> {
     /// # Errors
     ///
     /// [`LoadError`] if the store cannot be read.
+    ///
+    /// # Cancel safety
+    ///
+    /// Can be dropped at any time: nothing is changed.
     pub async fn exists(&self, id: impl Into<A::Id>) -> Result<bool, LoadError> {
         Ok(self.inner.store.stream(A::stream_id(&id.into())?).exists().await?)
     }
 
-    /// Waits until every snapshot that is being saved is saved or has failed.
+    /// Waits until every snapshot that is being saved in the background is saved or has failed.
+    ///
+    /// # Cancel safety
+    ///
+    /// Can be dropped at any time: nothing is changed.
     pub async fn snapshots_settled(&self) {
         // The semaphore is never closed, so this waits for all permits and gives them back.
         drop(self.inner.saving.acquire_many(SAVING_AT_ONCE).await);
@@ -288,7 +409,7 @@ impl<A: Apply> Repository<A> {
 }
 
 impl<A: Apply> Inner<A> {
-    pub(super) fn slot(&self, stream: &StreamId) -> Slot<A> {
+    pub(super) fn slot(&self, stream: &StreamId) -> Arc<Slot<A>> {
         self.cache.slot(stream)
     }
 
@@ -310,7 +431,7 @@ impl<A: Apply> Inner<A> {
             let before = until.map(|until| until.next().get());
             let (mut base, page) = match loaded.snapshot {
                 None => (Base::empty(), Some(loaded.page)),
-                Some(snapshot) => match self.restore(&snapshot) {
+                Some(snapshot) => match self.try_restore(&snapshot) {
                     Some(base) => (base, Some(loaded.page)),
                     None => (Base::empty(), None),
                 },
@@ -337,6 +458,42 @@ impl<A: Apply> Inner<A> {
         .await
     }
 
+    /// As [`Self::restore`], which calls the user's code: a snapshot on which that panics cannot be read.
+    fn try_restore(&self, snapshot: &Snapshot) -> Option<Base<A>> {
+        caught(|| self.restore(snapshot)).unwrap_or_else(|panic| {
+            self.counters.unreadable.fetch_add(1, Ordering::Relaxed);
+            warn!(stream = %snapshot.stream, at = snapshot.at, panic, "snapshot cannot be read: replaying");
+            None
+        })
+    }
+
+    /// The state at a version of the past, for the receipt of a command that was executed before. It goes on from the state
+    /// that the last one was answered with, so that many of them in order cost one fold of the stream, and not one each.
+    pub(super) async fn load_past(
+        &self,
+        slot: &Slot<A>,
+        stream: &StreamId,
+        version: Version,
+        snapshot_at: u64,
+    ) -> Result<Arc<A>, LoadError> {
+        let lock = || slot.past.lock().unwrap_or_else(PoisonError::into_inner);
+        // A snapshot between the two is nearer.
+        let nearer = |past: &mut Base<A>| {
+            past.version <= version && (past.version.get() >= snapshot_at || version.get() < snapshot_at)
+        };
+        let past = lock().take_if(nearer);
+        let base = match past {
+            None => self.load(stream, Some(version)).await?,
+            Some(mut base) => {
+                base.fold_all(self.events_after(stream, base.version, Some(version.next().get()))).await?;
+                base
+            }
+        };
+        let state = Arc::clone(&base.state);
+        *lock() = Some(base);
+        Ok(state)
+    }
+
     /// Folds what was written since.
     pub(super) async fn refresh(&self, stream: &StreamId, base: &mut Base<A>) -> Result<(), LoadError> {
         base.fold_all(self.events_after(stream, base.version, None)).await
@@ -347,74 +504,6 @@ impl<A: Apply> Inner<A> {
         match before {
             Some(before) => reader.before(Version::new(before)).stream(),
             None => reader.stream(),
-        }
-    }
-
-    /// Saves the state in the background if the policy says so. A failure is logged and counted, and never fails the
-    /// command.
-    pub(super) fn save_if_due(self: &Arc<Self>, stream: &StreamId, base: &Base<A>) {
-        let Some((snapshots, _)) = &self.snapshots else { return };
-        let saved = base.snapshot_at.load(Ordering::Acquire);
-        let progress = Progress::new(base.version, base.version.get().saturating_sub(saved));
-        if progress.events_since_snapshot == 0 || !snapshots.is_due(&base.state, progress) {
-            return;
-        }
-        let Ok(permit) = Arc::clone(&self.saving).try_acquire_owned() else { return };
-        if base.snapshot_at.compare_exchange(saved, base.version.get(), Ordering::AcqRel, Ordering::Acquire).is_err() {
-            return;
-        }
-        let (inner, stream, base) = (Arc::clone(self), stream.clone(), base.clone());
-        tokio::spawn(async move {
-            if let Err(error) = inner.save(&stream, &base).await {
-                inner.counters.failed.fetch_add(1, Ordering::Relaxed);
-                warn!(%stream, version = base.version.get(), error = &error as &dyn std::error::Error, "no snapshot was saved");
-                // Due again at the next command, unless another save has overtaken this one.
-                let now = base.version.get();
-                let _: Result<u64, u64> =
-                    base.snapshot_at.compare_exchange(now, saved, Ordering::AcqRel, Ordering::Acquire);
-            } else {
-                inner.counters.saved.fetch_add(1, Ordering::Relaxed);
-            }
-            drop(permit);
-        });
-    }
-}
-
-impl<A: Apply> Base<A> {
-    fn empty() -> Self {
-        Self {
-            state: Arc::default(),
-            version: Version::ZERO,
-            position: Position::ZERO,
-            time: Timestamp::default(),
-            snapshot_at: Arc::default(),
-        }
-    }
-
-    async fn fold_all(&mut self, mut events: Reading) -> Result<(), LoadError> {
-        while let Some(batch) = events.next_batch().await {
-            self.fold_events(&batch?)?;
-        }
-        Ok(())
-    }
-
-    pub(super) fn fold_events(&mut self, events: &[StoredEvent]) -> Result<(), DecodeError> {
-        let Some(last) = events.last() else { return Ok(()) };
-        // Copies the state only while somebody else holds it, a receipt for example.
-        let state = Arc::make_mut(&mut self.state);
-        for stored in events {
-            state.apply(&A::Event::decode(stored)?, Envelope::of(stored));
-        }
-        (self.version, self.position, self.time) = (last.version, last.position, last.time);
-        Ok(())
-    }
-
-    /// Applies events that were just written and need no decoding.
-    pub(super) fn apply_written<'e>(&mut self, events: impl IntoIterator<Item = (&'e A::Event, StoredEvent)>) {
-        let state = Arc::make_mut(&mut self.state);
-        for (event, stored) in events {
-            state.apply(event, Envelope::of(&stored));
-            (self.version, self.position, self.time) = (stored.version, stored.position, stored.time);
         }
     }
 }

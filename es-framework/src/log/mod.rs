@@ -43,6 +43,7 @@ pub use judge::{KnownEvent, LogView, Plan, PlannedStream, Verdict, judge, judge_
 pub use limits::Limits;
 pub use memory::MemoryStore;
 pub use metadata::{InvalidMetadata, Metadata};
+pub(crate) use name::check_name;
 pub use name::{CellKey, CommandKey, InvalidName, MAX_NAME_BYTES, ProjectionName, StreamId};
 pub use notifier::Notifier;
 pub use position::{Place, Position, Version};

@@ -61,7 +61,7 @@ mod hostile {
     pub(super) struct Plain;
 }
 
-fn name<C: es_framework::__private::Command + ?Sized>() -> &'static str {
+fn name<C: Command + ?Sized>() -> &'static str {
     C::NAME
 }
 
@@ -80,6 +80,6 @@ fn structs_enums_and_generic_types_are_commands() {
 
 #[test]
 fn the_name_of_a_command_is_known_when_the_program_is_compiled() {
-    const NAME: &str = <Struct as es_framework::__private::Command>::NAME;
+    const NAME: &str = Struct::NAME;
     assert_eq!(NAME, "account.deposit");
 }

@@ -245,7 +245,7 @@ impl Till {
         (context.version() == Version::ZERO).then(|| deposited(command.0 + context.services().cents))
     }
 
-    fn greet(&self, _: &Greet, context: &Context<'_, Self>, names: &(dyn Names + 'static)) -> AccountEvent {
+    fn greet(&self, _: &Greet, context: &Context<'_, Self>, names: &dyn Names) -> AccountEvent {
         withdrawn(0, format!("{} at {}", names.name(), context.id()))
     }
 

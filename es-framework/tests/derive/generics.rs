@@ -153,8 +153,7 @@ trait Has<T: ?Sized> {
 enum Bounded<T: Has<Self>, U = u8>
 where
     Self: Marked,
-    T: Has<Self, Item = u8>,
-    Vec<Self>: Debug,
+    Vec<Self>: Sized,
 {
     #[es(name = "bounded.first")]
     First { value: T, size: PhantomData<<T as Has<Self>>::Item> },

@@ -1,8 +1,8 @@
 //! A crate that forbids what it can: a derive that switches a lint off would not compile here, and one that needs to would
 //! not either.
 //!
-//! Not in the list is what serde's own derives switch off (`non_upper_case_globals`, `unused_attributes`,
-//! `unused_qualifications`, `unused_extern_crates`).
+//! Not in the list is what serde's own derives switch off (`non_camel_case_types`, `non_upper_case_globals`,
+//! `unused_attributes`, `unused_extern_crates`, `unused_qualifications`).
 #![forbid(
     absolute_paths_not_starting_with_crate,
     ambiguous_negative_literals,
@@ -16,8 +16,6 @@
     missing_copy_implementations,
     missing_debug_implementations,
     missing_docs,
-    non_ascii_idents,
-    non_camel_case_types,
     non_snake_case,
     path_statements,
     private_bounds,

@@ -44,6 +44,6 @@ fn the_crate_can_have_another_name() {
     assert_eq!(round_trip(&event), event);
     assert_eq!(round_trip(&Joined::Alone(Alone(1))), Joined::Alone(Alone(1)));
     let snapshots = <State as renamed::Aggregate>::SNAPSHOTS.expect("the type has snapshots");
-    assert_eq!(<Order as renamed::__private::Command>::NAME, "renamed.command");
+    assert_eq!(<Order as renamed::Command>::NAME, "renamed.command");
     assert_eq!(snapshots.encode(&State(3)).expect("can be written"), b"3");
 }

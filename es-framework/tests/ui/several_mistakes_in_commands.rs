@@ -42,7 +42,7 @@ union Either {
 }
 
 /// The implementations are there all the same, so nothing else is wrong.
-fn name<C: es_framework::__private::Command>() -> &'static str {
+fn name<C: Command>() -> &'static str {
     C::NAME
 }
 

@@ -1,0 +1,181 @@
+//! Folding events into state.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use super::aggregate::Apply;
+use super::cache::Base;
+use super::event::{DecodeError, Envelope, Event};
+use super::repository::LoadError;
+use crate::log::{
+    Appended, CandidateEvent, EventId, Position, Reading, StoreId, StoredEvent, StreamId, Timestamp, Version,
+};
+
+/// An event on which the code that folds it panics: `apply`, the event's `Deserialize`, or its conversion from an old
+/// version.
+///
+/// It is the same at every load. A stored event that cannot be folded is folded again by a program whose code does not
+/// panic on it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{code} panicked on event {name:?}, version {version} of {stream}: {message}")]
+#[non_exhaustive]
+pub struct FoldPanic {
+    /// What panicked: `apply` or `decoding`.
+    pub code: &'static str,
+    /// The stream of the event.
+    pub stream: StreamId,
+    /// The version of the event.
+    pub version: Version,
+    /// The stored name of the event.
+    pub name: String,
+    /// What the panic said.
+    pub message: String,
+}
+
+impl FoldPanic {
+    fn new(code: &'static str, stored: &StoredEvent, message: String) -> Self {
+        let (stream, version) = (stored.stream.clone(), stored.version);
+        Self { code, stream, version, name: stored.name().to_owned(), message }
+    }
+}
+
+/// Runs the user's code; a panic is returned as what it said.
+pub(super) fn caught<T>(run: impl FnOnce() -> T) -> Result<T, String> {
+    // What the code was changing when it panicked is given up by every caller.
+    catch_unwind(AssertUnwindSafe(run)).map_err(|panic| panic_message(&*panic))
+}
+
+/// What a panic said.
+pub(super) fn panic_message(panic: &(dyn Any + Send)) -> String {
+    match panic.downcast_ref::<&str>() {
+        Some(message) => (*message).to_owned(),
+        None => panic.downcast_ref::<String>().cloned().unwrap_or_else(|| "a panic without a message".to_owned()),
+    }
+}
+
+/// Events of one command, as they are read back, before they are written. Until then it is not known where in `@all` they
+/// will be and when they were written, so their envelopes guess.
+pub(super) struct Unwritten<E> {
+    events: Vec<(E, StoredEvent)>,
+    store: StoreId,
+}
+
+impl<E: Event> Unwritten<E> {
+    /// Reads back what is about to be written after `base`.
+    pub(super) fn read_back<A>(
+        base: &Base<A>,
+        stream: &StreamId,
+        store: StoreId,
+        now: Timestamp,
+        candidates: &[CandidateEvent],
+    ) -> Result<Self, ReadBackError> {
+        let mut events = Vec::with_capacity(candidates.len());
+        for (candidate, n) in candidates.iter().zip(1..) {
+            let mut stored = StoredEvent::from_stored(
+                stream.clone(),
+                base.version.plus(n),
+                // An event that cannot be decoded is reported without a place that another event has.
+                Position::ZERO,
+                base.time.max(now),
+                EventId::derived(store, Position::ZERO),
+                Arc::clone(candidate.event_type()),
+                candidate.payload().clone(),
+                candidate.metadata().cloned(),
+                0,
+            );
+            let event = caught(|| E::decode(&stored))
+                .map_err(|message| ReadBackError::Panicked(FoldPanic::new("decoding", &stored, message)))?
+                .map_err(ReadBackError::Decode)?;
+            stored.position = Position::new(base.position.get() + n);
+            stored.id = id_of(candidate, store, stored.position);
+            events.push((event, stored));
+        }
+        Ok(Self { events, store })
+    }
+
+    /// Applies the events to a copy of the state, to see whether that can be done at all.
+    pub(super) fn try_on<A: Apply<Event = E>>(&self, base: &Base<A>) -> Result<(), FoldPanic> {
+        if self.events.is_empty() {
+            return Ok(());
+        }
+        let mut copy = A::clone(&base.state);
+        self.events.iter().try_for_each(|(event, stored)| apply(&mut copy, event, stored))
+    }
+
+    /// Corrects the envelopes by what was written. The positions of one append are one block that ends at its last one.
+    fn written(&mut self, appended: &Appended, candidates: &[CandidateEvent]) {
+        let before = appended.position.get().saturating_sub(self.events.len() as u64);
+        for (((_, stored), candidate), n) in self.events.iter_mut().zip(candidates).zip(1..) {
+            stored.position = Position::new(before + n);
+            stored.time = appended.time;
+            stored.id = id_of(candidate, self.store, stored.position);
+        }
+    }
+}
+
+fn id_of(candidate: &CandidateEvent, store: StoreId, position: Position) -> EventId {
+    candidate.id().cloned().unwrap_or_else(|| EventId::derived(store, position))
+}
+
+/// An event that cannot be read back.
+pub(super) enum ReadBackError {
+    Decode(DecodeError),
+    Panicked(FoldPanic),
+}
+
+impl<A: Apply> Base<A> {
+    pub(super) fn empty() -> Self {
+        Self {
+            state: Arc::default(),
+            version: Version::ZERO,
+            position: Position::ZERO,
+            time: Timestamp::default(),
+            snapshot_at: Arc::default(),
+        }
+    }
+
+    pub(super) async fn fold_all(&mut self, mut events: Reading) -> Result<(), LoadError> {
+        while let Some(batch) = events.next_batch().await {
+            self.fold_events(&batch?)?;
+        }
+        Ok(())
+    }
+
+    /// Folds stored events. After an error the state is of no use.
+    pub(super) fn fold_events(&mut self, events: &[StoredEvent]) -> Result<(), LoadError> {
+        let Some(last) = events.last() else { return Ok(()) };
+        // Copies the state only while somebody else holds it, a receipt for example.
+        let state = Arc::make_mut(&mut self.state);
+        for stored in events {
+            let event = caught(|| A::Event::decode(stored))
+                .map_err(|message| FoldPanic::new("decoding", stored, message))??;
+            apply(state, &event, stored)?;
+        }
+        (self.version, self.position, self.time) = (last.version, last.position, last.time);
+        Ok(())
+    }
+
+    /// Applies events that were just written. After an error the state is of no use.
+    pub(super) fn apply_written(
+        &mut self,
+        mut events: Unwritten<A::Event>,
+        appended: &Appended,
+        candidates: &[CandidateEvent],
+    ) -> Result<(), FoldPanic> {
+        if events.events.is_empty() {
+            return Ok(());
+        }
+        events.written(appended, candidates);
+        let state = Arc::make_mut(&mut self.state);
+        for (event, stored) in &events.events {
+            apply(state, event, stored)?;
+            (self.version, self.position, self.time) = (stored.version, stored.position, stored.time);
+        }
+        Ok(())
+    }
+}
+
+fn apply<A: Apply>(state: &mut A, event: &A::Event, stored: &StoredEvent) -> Result<(), FoldPanic> {
+    caught(|| state.apply(event, Envelope::of(stored))).map_err(|message| FoldPanic::new("apply", stored, message))
+}
