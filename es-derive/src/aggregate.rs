@@ -10,7 +10,7 @@ use crate::attr::{Once, crate_path, each_key, keys, no_keys_inside, parenthesize
 use crate::borrowed;
 use crate::check;
 use crate::ctxt::Ctxt;
-use crate::generate::{Framework, extended, in_const, is_generic, lints_of};
+use crate::generate::{Framework, at, extended, in_const, is_generic, lints_of};
 use crate::name::Name;
 
 pub(crate) fn derive(input: &DeriveInput) -> TokenStream {
@@ -115,8 +115,9 @@ impl<'a> Aggregate<'a> {
     fn expand(&self) -> TokenStream {
         let private = self.framework.private();
         let ident = &self.input.ident;
-        let category = self.category.get().map(|category| category.checked(&private, "category"));
-        let (event, id) = (self.event.get(), self.id());
+        let (category, event, id) = (self.category.get(), self.event.get(), self.id());
+        let constants = Name::constants(&private, "category", category);
+        let every = self.snapshot.as_ref().and_then(|snapshot| snapshot.check(&private));
         let generics = extended(&self.input.generics, self.bounds());
         let (impl_generics, ty_generics, where_clause) = generics.split_for_impl();
         let snapshots = match &self.snapshot {
@@ -126,7 +127,10 @@ impl<'a> Aggregate<'a> {
         in_const(
             &lints_of(self.input),
             &quote! {
-                #[automatically_derived]
+                #constants
+            #every
+
+            #[automatically_derived]
                 impl #impl_generics #private::Aggregate for #ident #ty_generics #where_clause {
                     type Id = #id;
                     type Event = #event;
@@ -242,14 +246,26 @@ impl SnapshotKeys {
         }
     }
 
+    /// What is not written out is checked when it is compiled, and not when a snapshot is due.
+    fn check(&self, private: &TokenStream) -> Option<TokenStream> {
+        match self.every.get() {
+            None | Some(Expr::Lit(_)) => None,
+            Some(every) => {
+                let check = at(every.span(), quote!(#private::every::<()>));
+                let policy = quote_spanned!(every.span()=> #check(#every));
+                Some(quote!(const _: #private::SnapshotPolicy<()> = #policy;))
+            }
+        }
+    }
+
     fn expand(&self, private: &TokenStream) -> TokenStream {
         let codec = self.codec.get().map_or_else(|| quote!(#private::DefaultCodec), |codec| quote!(#codec));
         let version = self.version.get().map_or(1, |(version, _)| *version);
         let every = self.every.get();
-        let policy = self.when.get().map_or_else(
-            || quote_spanned!(every.span()=> #private::every(#every)),
-            |when| quote!(#private::SnapshotPolicy::When(#when)),
-        );
+        let policy = self
+            .when
+            .get()
+            .map_or_else(|| quote!(#private::every(#every)), |when| quote!(#private::SnapshotPolicy::When(#when)));
         // Where the state is not serde's, the error points at the key that asks for it.
         let new = quote_spanned!(self.key.span()=> #private::Snapshots::<Self>::new::<#codec>);
         quote!(::core::option::Option::Some(#new(#policy, #version)))

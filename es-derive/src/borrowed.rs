@@ -7,7 +7,7 @@ use syn::visit::{self, Visit};
 use syn::{Field, PathSegment, Type, TypeBareFn, TypeReference};
 
 use crate::ctxt::Ctxt;
-use crate::generate::without_self;
+use crate::generate::{at, without_self};
 use crate::serde_attr::SerdeKeys;
 
 /// Whether serde reads the field by what its type says.
@@ -62,7 +62,8 @@ pub(crate) fn assertion(private: &TokenStream, field: &Field, this: &TokenStream
     names_static.visit_type(&field.ty);
     (names_static.0 && is_read(field)).then(|| {
         let ty = without_self(&field.ty, this);
-        let owned = quote_spanned!(field.ty.span()=> #private::is_owned::<#ty>());
-        quote!(#owned;)
+        let is_owned = at(field.ty.span(), quote!(#private::is_owned));
+        let call = quote_spanned!(field.ty.span()=> #is_owned::<#ty>());
+        quote!(#call;)
     })
 }

@@ -1,7 +1,7 @@
 //! `#[derive(Command)]`: parse → validate → expand.
 
 use proc_macro2::TokenStream;
-use quote::quote;
+use quote::{ToTokens, quote};
 use syn::DeriveInput;
 
 use crate::attr::{Once, crate_path, each_key, keys, no_keys_inside};
@@ -70,11 +70,14 @@ impl<'a> Command<'a> {
         let private = self.framework.private();
         let ident = &self.input.ident;
         let (impl_generics, ty_generics, where_clause) = self.input.generics.split_for_impl();
-        let name = self.name.get().map_or_else(|| quote!(""), |name| name.checked(&private, "stored_name"));
+        let name = self.name.get().map_or_else(|| quote!(""), ToTokens::to_token_stream);
+        let constants = Name::constants(&private, "stored_name", self.name.get());
         in_const(
             &lints_of(self.input),
             &quote! {
-                #[automatically_derived]
+                #constants
+
+            #[automatically_derived]
                 impl #impl_generics #private::Command for #ident #ty_generics #where_clause {
                     const NAME: &'static ::core::primitive::str = #name;
                 }

@@ -65,6 +65,18 @@ pub(crate) fn lints_of(input: &DeriveInput) -> TokenStream {
     lints(input.attrs.iter().chain(inside))
 }
 
+/// The same tokens at a place in the user's source, where the compiler then reports what is wrong with them.
+pub(crate) fn at(span: Span, tokens: TokenStream) -> TokenStream {
+    let move_token = |mut token: TokenTree| {
+        if let TokenTree::Group(group) = &token {
+            token = Group::new(group.delimiter(), at(span, group.stream())).into();
+        }
+        token.set_span(span);
+        token
+    };
+    tokens.into_iter().map(move_token).collect()
+}
+
 /// The same name without the user's place, so that no lint is reported twice.
 pub(crate) fn as_generated(ident: &Ident) -> Ident {
     let mut ident = ident.clone();

@@ -6,6 +6,8 @@ use syn::parse::{Parse, ParseStream};
 use syn::spanned::Spanned;
 use syn::{Expr, Lit, LitStr};
 
+use crate::generate::at;
+
 /// The value of `name = "account.opened"` or `name = names::OPENED`.
 #[derive(Clone)]
 pub(crate) enum Name {
@@ -56,23 +58,18 @@ impl Name {
         }
     }
 
-    /// The name where the constant's own item is not needed, checked by this `const fn` of the framework.
-    pub(crate) fn checked(&self, private: &TokenStream, check: &str) -> TokenStream {
-        match self {
-            Self::Literal(literal) => literal.to_token_stream(),
-            Self::Constant(Constant { expr, .. }) => {
-                let check = Ident::new(check, Span::call_site());
-                quote_spanned!(expr.span()=> #private::#check(#expr))
-            }
-        }
-    }
-
-    /// The items that the names' constants need, each checked when it is compiled.
-    pub(crate) fn constants<'a>(private: &TokenStream, names: impl Iterator<Item = &'a Self>) -> TokenStream {
-        let items = names.filter_map(|name| match name {
+    /// The items that the names' constants need, each checked by this `const fn` of the framework.
+    pub(crate) fn constants<'a>(
+        private: &TokenStream,
+        check: &str,
+        names: impl IntoIterator<Item = &'a Self>,
+    ) -> TokenStream {
+        let check = Ident::new(check, Span::call_site());
+        let items = names.into_iter().filter_map(|name| match name {
             Self::Literal(_) => None,
-            Self::Constant(Constant { ident, .. }) => {
-                let value = name.checked(private, "stored_name");
+            Self::Constant(Constant { expr, ident }) => {
+                let check = at(expr.span(), quote!(#private::#check));
+                let value = quote_spanned!(expr.span()=> #check(#expr));
                 Some(quote!(const #ident: &'static ::core::primitive::str = #value;))
             }
         });

@@ -9,7 +9,7 @@ use syn::{Type, TypePath};
 use super::handler::{Handler, with_services};
 use super::{Commands, EnumName, shown};
 use crate::ctxt::Ctxt;
-use crate::generate::{as_generated, is_generic, without_self};
+use crate::generate::{as_generated, at, is_generic, without_self};
 
 /// One enum for the commands of the handlers.
 pub(super) struct Enumeration<'a> {
@@ -27,12 +27,14 @@ struct Variant<'a> {
 }
 
 impl<'a> Enumeration<'a> {
-    pub(super) fn new(ctxt: &mut Ctxt, commands: &'a Commands<'a>, name: &'a EnumName) -> Self {
+    /// [`None`] if there can be none, which is a mistake.
+    pub(super) fn new(ctxt: &mut Ctxt, commands: &'a Commands<'a>, name: &'a EnumName) -> Option<Self> {
         if is_generic(&commands.block.generics) {
             ctxt.error(
                 &name.ident,
                 "an aggregate with parameters has no enum of its commands: write the enum, and `Handle` for it",
             );
+            return None;
         }
         let mut variants: Vec<Variant<'_>> = Vec::new();
         let mut services: Option<&Type> = None;
@@ -46,18 +48,17 @@ impl<'a> Enumeration<'a> {
                 continue;
             }
             if let Some(wanted) = &handler.services {
-                match services {
-                    Some(known) if shown(known) != shown(wanted) => ctxt.error(
-                        wanted,
-                        format_args!("all commands of the enum get the same services, here `{}`", shown(known)),
-                    ),
-                    _ => services = Some(wanted),
+                if let Some(known) = services.filter(|known| shown(known) != shown(wanted)) {
+                    let known = shown(known);
+                    ctxt.error(wanted, format_args!("all commands of the enum get the same services, here `{known}`"));
+                    continue;
                 }
+                services = Some(wanted);
             }
             let command = without_self(&handler.command, &commands.block.self_ty.to_token_stream());
             variants.push(Variant { ident, command, handler });
         }
-        Self { commands, name, variants, services }
+        Some(Self { commands, name, variants, services })
     }
 
     pub(super) fn expand(&self) -> TokenStream {
@@ -78,6 +79,7 @@ impl<'a> Enumeration<'a> {
             .map(|(ty, variant)| quote_spanned!(variant.handler.command.span()=> <#ty as #private::Command>::NAME))
             .collect();
         let text = ident.to_string();
+        let distinct = at(ident.span(), quote!(#private::distinct_commands(<#ident as #private::Commands>::NAMES)));
         let handle = self.handle(&private);
         let of_self =
             |arms: TokenStream| if idents.is_empty() { quote!(match *self {}) } else { quote!(match self { #arms }) };
@@ -107,7 +109,7 @@ impl<'a> Enumeration<'a> {
                     }
                 )*
 
-                const _: () = #private::distinct_commands(<#ident as #private::Commands>::NAMES);
+                const _: () = #distinct;
 
                 #[automatically_derived]
                 impl #private::Command for #ident {

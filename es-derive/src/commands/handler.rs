@@ -1,13 +1,13 @@
 //! One method of the block as a handler.
 
 use proc_macro2::{Ident, Span, TokenStream};
-use quote::{ToTokens, quote, quote_spanned};
+use quote::{ToTokens, quote};
 use syn::spanned::Spanned;
 use syn::{Attribute, FnArg, GenericArgument, GenericParam, ImplItemFn, PathArguments, ReturnType, Type, parse_quote};
 
 use super::{Commands, cfgs, shown};
 use crate::ctxt::Ctxt;
-use crate::generate::lints;
+use crate::generate::{at, lints};
 
 /// `fn deposit(&self, command: &Deposit, …) -> …`.
 pub(super) struct Handler {
@@ -148,7 +148,14 @@ impl Handler {
         });
         let used = if self.arguments.is_empty() { quote!(_) } else { quote!(__context) };
         // Where the method returns something else, the error points at what it returns.
-        let into = quote_spanned!(self.output=> #private::IntoDecision::<<Self as #private::Aggregate>::Event, #error>::into_decision);
+        let decide = at(
+            self.output,
+            quote! {
+                #private::IntoDecision::<<Self as #private::Aggregate>::Event, #error>::into_decision(
+                    Self::#method(self, __command #(, #arguments)*)
+                )
+            },
+        );
         quote! {
             #(#cfgs)*
             #lints
@@ -161,7 +168,7 @@ impl Handler {
                     __command: &#command,
                     #used: &#private::Context<'_, Self, #services>,
                 ) -> ::core::result::Result<#private::Vec<<Self as #private::Aggregate>::Event>, #error> {
-                    #into(Self::#method(self, __command #(, #arguments)*))
+                    #decide
                 }
             }
         }

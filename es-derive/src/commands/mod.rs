@@ -33,7 +33,7 @@ pub(crate) fn expand(keys: TokenStream, item: TokenStream) -> TokenStream {
     }
     let block_cfgs = cfgs(&block.attrs);
     let commands = Commands { block: &block, keys: &keys, handlers: &handlers };
-    let enumeration = keys.name.get().map(|name| Enumeration::new(&mut ctxt, &commands, name));
+    let enumeration = keys.name.get().and_then(|name| Enumeration::new(&mut ctxt, &commands, name));
     let impls = handlers.iter().map(|handler| handler.expand(&commands));
     let enumeration = enumeration.map(|enumeration| enumeration.expand());
     let code = quote! {

@@ -8,7 +8,7 @@ use syn::{Fields, WherePredicate, parse_quote};
 use super::parse::{Input, Variant};
 use super::validate::ON_VARIANT;
 use crate::borrowed;
-use crate::generate::{as_generated, extended, in_const, is_generic, mentions_parameter, without_self};
+use crate::generate::{as_generated, at, extended, in_const, is_generic, mentions_parameter, without_self};
 use crate::name::Name;
 use crate::serde_attr::SerdeKeys;
 
@@ -301,7 +301,7 @@ fn names_of<'a>(variant: &'a Variant<'a>) -> impl Iterator<Item = &'a Name> {
 /// The names that are constants, and a check that no two of all names are the same.
 fn constants(event: &Input<'_>) -> TokenStream {
     let private = event.framework.private();
-    let constants = Name::constants(&private, event.names());
+    let constants = Name::constants(&private, "stored_name", event.names());
     let first = event.names().find(|name| name.literal().is_none());
     let distinct = first.map(|first| {
         let claims = event.variants.iter().flat_map(|variant| {
@@ -314,7 +314,9 @@ fn constants(event: &Input<'_>) -> TokenStream {
             let all: Vec<_> = current.iter().map(|name| (*name, variant.version())).chain(old).collect();
             all.into_iter().map(|(name, version)| quote!((#name, #version)))
         });
-        quote_spanned!(first.written().span()=> const _: () = #private::distinct(&[#(#claims),*]);)
+        let distinct = at(first.written().span(), quote!(#private::distinct));
+        let check = quote_spanned!(first.written().span()=> #distinct(&[#(#claims),*]));
+        quote!(const _: () = #check;)
     });
     quote!(#constants #distinct)
 }

@@ -67,6 +67,7 @@ pub fn unknown_command<C: Commands, E: de::Error>(name: &str) -> Result<C, E> {
 }
 
 /// Whether no two of these names are the same, checked when the enum is compiled.
+#[track_caller]
 pub const fn distinct_commands(names: &[&str]) {
     let mut rest = names;
     while let [first, others @ ..] = rest {

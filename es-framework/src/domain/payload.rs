@@ -135,12 +135,14 @@ pub(super) const fn is_same(a: &str, b: &str) -> bool {
 }
 
 /// The name of an event or a command that is a constant; what is written out was checked by the derive.
+#[track_caller]
 pub const fn stored_name(name: &'static str) -> &'static str {
     assert!(is_name(name), "a stored name has 1 to 255 bytes and no control characters");
     name
 }
 
 /// The same for a category.
+#[track_caller]
 pub const fn category(category: &'static str) -> &'static str {
     assert!(is_name(category), "a category has 1 to 253 bytes and no control characters");
     assert!(category.len() <= MAX_NAME_BYTES - 2, "a category has at most 253 bytes");
@@ -154,6 +156,7 @@ pub const fn category(category: &'static str) -> &'static str {
 }
 
 /// Whether each name in a version is read once; called where a name is a constant, which the derive cannot compare.
+#[track_caller]
 pub const fn distinct(claims: &[(&str, u32)]) {
     let mut rest = claims;
     while let [(name, version), others @ ..] = rest {
@@ -215,6 +218,7 @@ pub fn concat<T, const N: usize>(lists: [Vec<T>; N]) -> Vec<T> {
 }
 
 /// The policy of `snapshot(every = …)`; the derive refuses 0.
+#[track_caller]
 pub const fn every<A>(events: u64) -> SnapshotPolicy<A> {
     match NonZeroU64::new(events) {
         Some(events) => SnapshotPolicy::Every(events),

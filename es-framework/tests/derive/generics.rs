@@ -196,7 +196,7 @@ impl<T: Has<Self> + Clone + Default + Send + Sync + 'static> Marked for BoundedS
 
 #[derive(es_framework::Command)]
 #[es(name = "bounded.command")]
-struct BoundedCommand<T: Has<Self>>(#[expect(dead_code, reason = "only its type matters")] T)
+struct BoundedCommand<T: Has<Self>>(PhantomData<T>)
 where
     Self: Marked;
 

@@ -9,6 +9,7 @@ fn every_mistake_is_said_on_the_user_s_own_token() {
         (true, false) => {
             cases.compile_fail("tests/ui/*.rs");
             cases.compile_fail("tests/ui/default_features/*.rs");
+            cases.compile_fail("tests/ui/no_json/*.rs");
         }
         (false, true) => cases.compile_fail("tests/ui/no_bincode/*.rs"),
         (false, false) => {}

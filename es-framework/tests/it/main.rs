@@ -3,6 +3,8 @@
 mod engines;
 mod processes;
 mod sends;
+#[cfg(feature = "bincode")]
+mod typed;
 
 /// The memory engine, handed over as a value.
 mod memory_as_a_value {

@@ -1,0 +1,4 @@
+#[es_framework::commands]
+struct Deposit;
+
+fn main() {}

@@ -1,0 +1,33 @@
+use es_framework::{Aggregate, Apply, Envelope, Event};
+
+#[derive(Debug, Event)]
+#[es(name = "deposited")]
+struct Deposited;
+
+#[derive(Debug, Default, Clone, Aggregate)]
+#[es(category = "account", event = Deposited)]
+struct Account;
+
+impl Apply for Account {
+    fn apply(&mut self, _: &Deposited, _: Envelope<'_>) {}
+}
+
+#[derive(serde::Serialize, serde::Deserialize, es_framework::Command)]
+#[es(name = "account.deposit")]
+struct Deposit;
+
+#[derive(serde::Serialize, serde::Deserialize, es_framework::Command)]
+#[es(name = "account.withdraw")]
+struct Withdraw;
+
+struct Rates;
+struct Limits;
+
+#[es_framework::commands(enum = AccountCommand)]
+impl Account {
+    fn deposit(&self, _: &Deposit, _: &Rates) {}
+
+    fn withdraw(&self, _: &Withdraw, _: &Limits) {}
+}
+
+fn main() {}

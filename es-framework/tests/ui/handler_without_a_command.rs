@@ -1,0 +1,26 @@
+use es_framework::{Aggregate, Apply, Envelope, Event};
+
+#[derive(Debug, Event)]
+#[es(name = "deposited")]
+struct Deposited;
+
+#[derive(Debug, Default, Clone, Aggregate)]
+#[es(category = "account", event = Deposited)]
+struct Account;
+
+impl Apply for Account {
+    fn apply(&mut self, _: &Deposited, _: Envelope<'_>) {}
+}
+
+#[es_framework::commands]
+impl Account {
+    fn is_open(&self) -> bool {
+        true
+    }
+
+    fn new() -> Self {
+        Self
+    }
+}
+
+fn main() {}
