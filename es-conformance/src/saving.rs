@@ -69,7 +69,7 @@ pub async fn e4_commands_and_snapshots_need_no_runtime(fixture: &impl Fixture) {
             cold.load("bob").await.expect("it loads");
             assert_eq!(cold.metrics().snapshots_saved, 1);
         });
-        drop(done.send(()));
+        done.send(()).expect("it is waited for");
     });
     let ended = within("commands without a runtime", wait).await;
     thread.join().expect("no panic without a runtime");

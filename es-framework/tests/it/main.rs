@@ -1,5 +1,6 @@
 //! The contract on the memory engine, and what the suite cannot reach from outside.
 
+mod commands;
 mod engines;
 mod processes;
 mod sends;

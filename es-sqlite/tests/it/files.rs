@@ -3,7 +3,8 @@
 use std::fs;
 use std::time::Duration;
 
-use es_framework::{AppendError, ErrorKind, ExpectedVersion, ListStreams, StoreError};
+use es_conformance::bank::{Account, AccountEvent, Deposit};
+use es_framework::{AppendError, ErrorKind, Event, ExecuteError, ExpectedVersion, ListStreams, Repository, StoreError};
 use es_sqlite::{SqliteModel, SqliteStore, rusqlite};
 
 use crate::support::{all, child, event, files, folder, id, in_child, on_writer, sql, texts, write};
@@ -304,6 +305,30 @@ async fn a_store_opened_read_only_reads_and_watches_and_writes_nothing() {
     reader.close().await.unwrap();
     writer.close().await.unwrap();
     assert_eq!(files(&path), ["store.db"]);
+}
+
+/// A read-only store with snapshots encoded, started a task, failed and warned at each load, for ever.
+#[tokio::test]
+async fn a_store_opened_read_only_is_asked_once_to_save_a_snapshot() {
+    let (_folder, path) = folder();
+    let writer = SqliteStore::open(&path).await.unwrap();
+    let events: Vec<_> = (0..7).map(|_| AccountEvent::Deposited { cents: 1 }.encode().unwrap()).collect();
+    for account in ["account-a", "account-b"] {
+        writer.stream(id(account)).write(events.clone(), ExpectedVersion::Any).await.unwrap();
+    }
+    let reader = SqliteStore::builder().read_only(true).open(&path).await.unwrap();
+    let accounts = Repository::<Account>::new(&reader);
+    for _ in 0..10 {
+        for account in ["a", "b"] {
+            assert_eq!(accounts.load(account).await.unwrap().state.cents, 7);
+            accounts.snapshots_settled().await;
+        }
+    }
+    assert_eq!((accounts.metrics().snapshots_failed, accounts.metrics().snapshots_saved), (1, 0));
+    let refused = accounts.execute("a", Deposit(1)).await.unwrap_err();
+    assert!(matches!(refused, ExecuteError::Append(AppendError::Store(StoreError::ReadOnly))), "{refused}");
+    reader.close().await.unwrap();
+    writer.close().await.unwrap();
 }
 
 #[tokio::test]

@@ -23,7 +23,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::task::{Context, Poll, Wake, Waker};
 
-/// What runs in a turn: it has the state while it runs, and gives it back with its outcome.
+/// What runs in a turn: it takes the state along, and gives it back with its outcome.
 pub(super) type Job<S, R> = Pin<Box<dyn Future<Output = (S, R)> + Send>>;
 
 /// What a decision leads to.
@@ -85,12 +85,13 @@ where
     /// Waits for a turn, decides, and waits for the job if there is one. The decision must not block, and it must not wait
     /// for another turn of the same kind.
     ///
-    /// A panic in `decide` goes to its caller, and so does one in the job, wherever that was polled; the state is then the
-    /// default.
+    /// A panic in `decide` goes to its caller, and so does one in the job, wherever that was polled. The state is then what
+    /// the decision has left of it.
     ///
     /// # Cancel safety
     ///
-    /// A dropped future has not decided yet, or its job is dropped with it and the state is the default. A future that is
+    /// A dropped future has not decided yet, or its job is dropped with it, and the state is what the decision has
+    /// left of it. A future that is
     /// kept and not polled keeps nobody from a turn.
     pub(super) fn take<F, D>(self: &Arc<Self>, decide: F) -> Take<'_, F, S, R>
     where

@@ -20,6 +20,12 @@ fn add(gate: oneshot::Receiver<()>) -> impl FnOnce(&mut u32) -> Next<&'static st
     }
 }
 
+/// A gate that is open.
+fn open_gate() -> oneshot::Receiver<()> {
+    let (_, gate) = oneshot::channel();
+    gate
+}
+
 /// Looks at the state.
 fn look(state: &mut u32) -> Next<u32, u32, u32> {
     Next::Done(*state)
@@ -66,7 +72,7 @@ async fn a_future_that_is_kept_holds_up_nobody() {
         let other = Arc::clone(&turns);
         let other = tokio::spawn(async move { done(other.take(look).await) });
         tokio::task::yield_now().await;
-        drop(gates.remove(0).send(()));
+        gates.remove(0).send(()).unwrap();
         assert_eq!(other.await.unwrap(), 1, "only the first had decided");
         // The outcome of the first waits for it.
         assert!(matches!(poll(all[0].as_mut(), &silent), Poll::Ready(Turn::Ran(0))));
@@ -80,7 +86,7 @@ async fn a_future_that_is_kept_holds_up_nobody() {
 #[tokio::test]
 async fn a_future_that_is_dropped_takes_its_job_with_it() {
     let turns = Arc::<Counter>::default();
-    assert!(matches!(turns.take(add(oneshot::channel().1)).await, Turn::Ran(0)));
+    assert!(matches!(turns.take(add(open_gate())).await, Turn::Ran(0)));
     let (mut open, gate) = oneshot::channel();
     let mut dropped = Box::pin(turns.take(add(gate)));
     let (first, second) = (Arc::<Count>::default(), Arc::<Count>::default());
@@ -97,14 +103,15 @@ async fn a_future_that_is_dropped_takes_its_job_with_it() {
 #[tokio::test]
 async fn a_panic_goes_to_its_own_caller() {
     let turns = Arc::<Counter>::default();
-    assert!(matches!(turns.take(add(oneshot::channel().1)).await, Turn::Ran(0)));
+    assert!(matches!(turns.take(add(open_gate())).await, Turn::Ran(0)));
     let panicking = Arc::clone(&turns);
     let decided = tokio::spawn(async move { panicking.take(|_| -> Next<(), _, _> { panic!("decides") }).await });
     assert!(decided.await.unwrap_err().is_panic());
     assert_eq!(done(turns.take(look).await), 1, "the state is as it was");
 
     let (open, gate) = oneshot::channel::<()>();
-    let job = |_: &mut u32| -> Next<(), u32, u32> {
+    let job = |state: &mut u32| -> Next<(), u32, u32> {
+        *state = 0;
         Next::Run(Box::pin(async {
             drop(gate.await);
             panic!("runs");
@@ -113,7 +120,7 @@ async fn a_panic_goes_to_its_own_caller() {
     let mut running = Box::pin(turns.take(job));
     assert!(poll(running.as_mut(), &Arc::default()).is_pending());
     drop(open);
-    assert_eq!(done(turns.take(look).await), 0, "another one polled the job, and the state is the default");
+    assert_eq!(done(turns.take(look).await), 0, "another one polled the job, and the state it had is gone");
     let caught = catch_unwind(AssertUnwindSafe(|| poll(running.as_mut(), &Arc::default())));
     assert_eq!(*caught.err().unwrap().downcast_ref::<&str>().unwrap(), "runs");
     drop(running);
@@ -127,7 +134,7 @@ async fn waiting_costs_one_look_for_each_turn() {
     let (open, gate) = oneshot::channel();
     let mut runs = Box::pin(turns.take(add(gate)));
     let counts: Vec<Arc<Count>> = (0..10).map(|_| Arc::default()).collect();
-    let mut waiting: Vec<_> = counts.iter().map(|_| Box::pin(turns.take(add(oneshot::channel().1)))).collect();
+    let mut waiting: Vec<_> = counts.iter().map(|_| Box::pin(turns.take(add(open_gate())))).collect();
     let owner = Arc::<Count>::default();
     assert!(poll(runs.as_mut(), &owner).is_pending());
     for (one, count) in waiting.iter_mut().zip(&counts) {
