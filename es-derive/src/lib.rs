@@ -43,5 +43,5 @@ pub fn derive_aggregate(input: TokenStream) -> TokenStream {
 /// `es_framework::commands`.
 #[proc_macro_attribute]
 pub fn commands(keys: TokenStream, item: TokenStream) -> TokenStream {
-    commands::expand(keys.into(), item.into()).into()
+    commands::expand(keys.into(), &item.into()).into()
 }

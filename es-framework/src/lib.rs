@@ -4,7 +4,7 @@
 //! layer, the contract of the log and an engine in memory; the engine to keep data with is `es-sqlite`.
 //!
 //! ```
-//! use es_framework::{Aggregate, Apply, Context, Envelope, Event, ExecuteError, Handle, MemoryStore, Repository};
+//! use es_framework::{Aggregate, Apply, Envelope, Event, ExecuteError, MemoryStore, Repository, commands};
 //!
 //! #[derive(Debug, Clone, Event)]
 //! enum AccountEvent {
@@ -34,25 +34,16 @@
 //! struct TooLittle(u64);
 //!
 //! struct Deposit(u64);
-//!
-//! impl Handle<Deposit> for Account {
-//!     type Error = std::convert::Infallible;
-//!
-//!     fn handle(&self, command: &Deposit, _: &Context<'_, Self>) -> Result<Vec<AccountEvent>, Self::Error> {
-//!         Ok(vec![AccountEvent::Deposited { cents: command.0 }])
-//!     }
-//! }
-//!
 //! struct Withdraw(u64);
 //!
-//! impl Handle<Withdraw> for Account {
-//!     type Error = TooLittle;
+//! #[commands(error = TooLittle)]
+//! impl Account {
+//!     fn deposit(&self, command: &Deposit) -> AccountEvent {
+//!         AccountEvent::Deposited { cents: command.0 }
+//!     }
 //!
-//!     fn handle(&self, command: &Withdraw, _: &Context<'_, Self>) -> Result<Vec<AccountEvent>, TooLittle> {
-//!         if self.cents < command.0 {
-//!             return Err(TooLittle(self.cents));
-//!         }
-//!         Ok(vec![AccountEvent::Withdrawn { cents: command.0 }])
+//!     fn withdraw(&self, command: &Withdraw) -> Result<AccountEvent, TooLittle> {
+//!         if self.cents < command.0 { Err(TooLittle(self.cents)) } else { Ok(AccountEvent::Withdrawn { cents: command.0 }) }
 //!     }
 //! }
 //!
@@ -73,7 +64,7 @@
 //! |---|---|
 //! | say what happened | [`Event`](derive@Event), [`Recorded`], [`Envelope`] |
 //! | fold it into state | [`Aggregate`](derive@Aggregate), [`Apply`] |
-//! | decide | [`Handle`], [`Context`] |
+//! | decide | [`commands`](macro@commands), [`Handle`], [`HandledBy`], [`IntoDecision`], [`Context`] |
 //! | load and execute | [`Repository`], [`Execute`], [`Receipt`], [`Folded`] |
 //! | say where a command comes from | [`Provenance`] |
 //! | save state | [`Snapshots`], [`SnapshotPolicy`], [`Progress`] |
@@ -81,8 +72,9 @@
 //! | build read models | [`Projector`], [`Projection`], [`Running`], [`StateModel`] |
 //! | keep read models elsewhere | [`ReadModel`], [`Checkpoint`], [`Step`] |
 //! | open a store, use streams | [`Store`], [`Stream`], [`MemoryStore`] |
-//! | write | [`CandidateEvent`], [`ExpectedVersion`], [`Append`], [`Appended`], [`Limits`] |
+//! | write | [`CandidateEvent`], [`IntoCandidates`], [`ExpectedVersion`], [`Append`], [`Appended`], [`Limits`] |
 //! | write once | [`EventId`], [`CommandKey`], [`Outcome`] |
+//! | read and watch typed events, write them | [`TypedReader`], [`TypedReading`], [`TypedWatcher`], [`TypedWatch`], [`WriteEventsError`] |
 //! | read | [`Reader`], [`Reading`], [`StoredEvent`], [`Filter`], [`AsOf`] |
 //! | watch | [`Watcher`], [`Watch`] |
 //! | know where an event stands | [`Version`], [`Position`], [`Place`], [`Timestamp`] |

@@ -1,6 +1,6 @@
 //! Accounts: what can happen to them, what can be asked of them, and when they refuse.
 
-use es_framework::{Aggregate, Apply, Command, Context, Envelope, Event, Handle};
+use es_framework::{Aggregate, Apply, Command, Envelope, Event, commands};
 use serde::{Deserialize, Serialize};
 
 /// What can happen to an account. The names are what is stored, so they stay when a variant is renamed.
@@ -133,83 +133,51 @@ pub(crate) struct TakeBack {
 #[derive(Debug)]
 pub(crate) struct Close;
 
-/// What every decision of an account leads to.
-type Decision = Result<Vec<AccountEvent>, BankError>;
-
-impl Handle<Open> for Account {
-    type Error = BankError;
-
-    fn handle(&self, command: &Open, _: &Context<'_, Self>) -> Decision {
+#[commands(error = BankError)]
+impl Account {
+    fn open(&self, command: &Open) -> Result<AccountEvent, BankError> {
         match self.owner {
             Some(_) => Err(BankError::AlreadyOpen),
-            None => Ok(vec![AccountEvent::Opened { owner: command.owner.to_owned() }]),
+            None => Ok(AccountEvent::Opened { owner: command.owner.to_owned() }),
         }
     }
-}
 
-impl Handle<Deposit> for Account {
-    type Error = BankError;
-
-    fn handle(&self, command: &Deposit, _: &Context<'_, Self>) -> Decision {
+    fn deposit(&self, command: &Deposit) -> Result<AccountEvent, BankError> {
         self.check_open()?;
-        Ok(vec![AccountEvent::Deposited { cents: command.cents }])
+        Ok(AccountEvent::Deposited { cents: command.cents })
     }
-}
 
-impl Handle<DepositAll> for Account {
-    type Error = BankError;
-
-    fn handle(&self, command: &DepositAll, _: &Context<'_, Self>) -> Decision {
+    fn deposit_all(&self, command: &DepositAll) -> Result<Vec<AccountEvent>, BankError> {
         self.check_open()?;
         Ok(command.cents.iter().map(|cents| AccountEvent::Deposited { cents: *cents }).collect())
     }
-}
 
-impl Handle<Withdraw> for Account {
-    type Error = BankError;
-
-    fn handle(&self, command: &Withdraw, _: &Context<'_, Self>) -> Decision {
+    fn withdraw(&self, command: &Withdraw) -> Result<AccountEvent, BankError> {
         self.check_open()?;
         self.check_holds(command.cents)?;
-        Ok(vec![AccountEvent::Withdrawn { cents: command.cents }])
+        Ok(AccountEvent::Withdrawn { cents: command.cents })
     }
-}
 
-impl Handle<SendTo> for Account {
-    type Error = BankError;
-
-    fn handle(&self, command: &SendTo, _: &Context<'_, Self>) -> Decision {
+    fn send_to(&self, command: &SendTo) -> Result<AccountEvent, BankError> {
         self.check_open()?;
         self.check_holds(command.cents)?;
-        Ok(vec![AccountEvent::Sent { cents: command.cents, to: command.to.clone() }])
+        Ok(AccountEvent::Sent { cents: command.cents, to: command.to.clone() })
     }
-}
 
-impl Handle<ReceiveFrom> for Account {
-    type Error = BankError;
-
-    fn handle(&self, command: &ReceiveFrom, _: &Context<'_, Self>) -> Decision {
+    fn receive_from(&self, command: &ReceiveFrom) -> Result<AccountEvent, BankError> {
         self.check_open()?;
-        Ok(vec![AccountEvent::Received { cents: command.cents, from: command.from.clone() }])
+        Ok(AccountEvent::Received { cents: command.cents, from: command.from.clone() })
     }
-}
-
-impl Handle<TakeBack> for Account {
-    type Error = BankError;
 
     /// Never refused, even by a closed account: the money has to be somewhere.
-    fn handle(&self, command: &TakeBack, _: &Context<'_, Self>) -> Decision {
-        Ok(vec![AccountEvent::Returned { cents: command.cents, reason: command.reason.clone() }])
+    fn take_back(&self, command: &TakeBack) -> AccountEvent {
+        AccountEvent::Returned { cents: command.cents, reason: command.reason.clone() }
     }
-}
 
-impl Handle<Close> for Account {
-    type Error = BankError;
-
-    fn handle(&self, _: &Close, _: &Context<'_, Self>) -> Decision {
+    fn close(&self, _: &Close) -> Result<AccountEvent, BankError> {
         self.check_open()?;
         match self.cents {
-            0 => Ok(vec![AccountEvent::Closed]),
+            0 => Ok(AccountEvent::Closed),
             there => Err(BankError::NotEmpty { there }),
         }
     }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use es_framework::{ExecuteError, Filter, Position, Provenance, Recorded, Repository, Version};
+use es_framework::{ExecuteError, Filter, Position, Provenance, Repository, Version};
 use examples::{Table, grouped};
 
 use crate::account::{
@@ -71,9 +71,7 @@ impl Bank {
         // The correlation id travels in the metadata, without the events knowing.
         let of_transfer = Filter::new().metadata_equals(Provenance::CORRELATION_ID, "transfer-2");
         let mut table = Table::new(["stream", "version", "cause", "event"]);
-        let mut events = self.store.all().read().filter(of_transfer).stream();
-        while let Some(stored) = events.next().await {
-            let event = Recorded::<AccountEvent>::decode(stored?)?;
+        for event in self.store.all().read_as::<AccountEvent>().filter(of_transfer).await? {
             let cause = event.metadata().and_then(|metadata| metadata.text(Provenance::CAUSATION_ID));
             let cause = cause.unwrap_or_else(|| "-".to_owned());
             table.row([event.stream(), &event.version(), &cause, &format!("{:?}", event.event())]);
@@ -112,9 +110,7 @@ impl Bank {
         println!("6. A statement of alice's account, and what it was at version 3");
         let mut table = Table::new(["version", "time", "what", "change", "balance"]);
         let mut balance = 0;
-        let mut events = self.store.open_stream("account-alice")?.read().stream();
-        while let Some(stored) = events.next().await {
-            let event = Recorded::<AccountEvent>::decode(stored?)?;
+        for event in self.accounts.events("alice").await? {
             balance += event.change();
             let time = event.time().to_string();
             let time = time.get(11..19).unwrap_or(&time);
@@ -159,9 +155,9 @@ impl Bank {
         let began = Instant::now();
         let mut replayed = 0_u64;
         let mut sum = 0;
-        let mut events = self.store.open_stream("account-shop")?.read().stream();
-        while let Some(stored) = events.next().await {
-            sum += Recorded::<AccountEvent>::decode(stored?)?.change();
+        let mut events = self.accounts.events("shop").stream();
+        while let Some(event) = events.next().await {
+            sum += event?.change();
             replayed += 1;
         }
         let by_replay = began.elapsed();

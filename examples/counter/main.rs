@@ -12,7 +12,7 @@
 
 use std::error::Error;
 
-use es_framework::{Event, ExpectedVersion, MemoryStore, Store, StoredEvent, Stream, Version, Watch};
+use es_framework::{Event, ExpectedVersion, MemoryStore, Store, Stream, TypedWatch, Version};
 
 type BoxError = Box<dyn Error + Send + Sync>;
 
@@ -50,30 +50,29 @@ async fn main() -> Result<(), BoxError> {
 
     println!("1. write");
     let first = [CounterEvent::Increased { by: 10 }, CounterEvent::Decreased { by: 3 }];
-    let events = first.iter().map(Event::encode).collect::<Result<Vec<_>, _>>()?;
-    let written = stream.write(events, ExpectedVersion::NoStream).await?;
+    let written = stream.write_events(&first, ExpectedVersion::NoStream).await?;
     println!("   {} is at version {}, the log at position {}", stream.id(), written.version(), written.position);
 
     println!("\n2. read, and make state of the events");
     let mut counter = Counter::default();
-    let mut events = stream.read().stream();
-    while let Some(stored) = events.next().await {
-        show(&mut counter, &stored?)?;
+    for event in stream.read_as::<CounterEvent>().await? {
+        counter.apply(&event);
+        println!("   version {} at {}: {:?}, so the value is {}", event.version(), event.time(), *event, counter.value);
     }
 
     println!("\n3. an expectation that no longer holds writes nothing");
-    match stream.write(CounterEvent::Reset.encode()?, Version::new(1)).await {
+    match stream.write_events(&[CounterEvent::Reset], Version::new(1)).await {
         Ok(_) => return Err("a write with an old version must not succeed".into()),
         Err(refused) => println!("   {refused}"),
     }
 
     println!("\n4. watch: the events since version 1, then whatever is written");
-    let watch = stream.watch().after(Version::new(1)).await?;
+    let watch = stream.watch_as().after(Version::new(1)).await?;
     let watcher = tokio::spawn(until_reset(watch));
     for by in [5, 20] {
-        stream.write(CounterEvent::Increased { by }.encode()?, ExpectedVersion::StreamExists).await?;
+        stream.write_events(&[CounterEvent::Increased { by }], ExpectedVersion::StreamExists).await?;
     }
-    stream.write(CounterEvent::Reset.encode()?, ExpectedVersion::Any).await?;
+    stream.write_events(&[CounterEvent::Reset], ExpectedVersion::Any).await?;
     println!("   the watcher saw {} events, the last of them a reset", watcher.await??);
 
     println!("\n5. a snapshot, and the events since");
@@ -81,7 +80,7 @@ async fn main() -> Result<(), BoxError> {
     stream.snapshot("value", version, counter.value.to_le_bytes().to_vec()).await?;
     println!("   saved the value {} at version {version}", counter.value);
     for by in 1..=4 {
-        stream.write(CounterEvent::Increased { by }.encode()?, ExpectedVersion::Any).await?;
+        stream.write_events(&[CounterEvent::Increased { by }], ExpectedVersion::Any).await?;
     }
     let saved = stream.load_snapshot("value").await?.ok_or("the snapshot was just saved")?;
     let start = Counter { value: i64::from_le_bytes(saved.state.as_ref().try_into()?) };
@@ -102,33 +101,25 @@ async fn main() -> Result<(), BoxError> {
 
 /// Folds the events after a version.
 async fn replay(stream: &Stream, mut counter: Counter, mut version: Version) -> Result<(Counter, Version), BoxError> {
-    let mut events = stream.read().after(version).stream();
-    while let Some(stored) = events.next().await {
-        let stored = stored?;
-        counter.apply(&CounterEvent::decode(&stored)?);
-        version = stored.version;
+    let mut events = stream.read_as().after(version).stream();
+    while let Some(event) = events.next().await {
+        let event = event?;
+        counter.apply(&event);
+        version = event.version();
     }
     Ok((counter, version))
 }
 
 /// Shows events as they come, until the counter is reset; answers how many that were.
-async fn until_reset(mut watch: Watch) -> Result<u32, BoxError> {
+async fn until_reset(mut watch: TypedWatch<CounterEvent>) -> Result<u32, BoxError> {
     let mut seen = 0;
-    while let Some(stored) = watch.next().await {
-        let stored = stored?;
-        let event = CounterEvent::decode(&stored)?;
+    while let Some(event) = watch.next().await {
+        let event = event?;
         seen += 1;
-        println!("   watcher: version {} {event:?}", stored.version);
-        if event == CounterEvent::Reset {
+        println!("   watcher: version {} {:?}", event.version(), *event);
+        if *event == CounterEvent::Reset {
             break;
         }
     }
     Ok(seen)
-}
-
-fn show(counter: &mut Counter, stored: &StoredEvent) -> Result<(), BoxError> {
-    let event = CounterEvent::decode(stored)?;
-    counter.apply(&event);
-    println!("   version {} at {}: {event:?}, so the value is {}", stored.version, stored.time, counter.value);
-    Ok(())
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use es_framework::{Recorded, Store};
+use es_framework::Store;
 
 use crate::domain::FlightEvent;
 use crate::figures::{Figured, Figures};
@@ -26,10 +26,9 @@ pub(crate) struct Replay {
 /// Reads the whole log, a page at a time.
 pub(crate) async fn replay(store: &Store) -> Result<Replay, Box<dyn std::error::Error + Send + Sync>> {
     let mut replay = Replay { events: 0, figured: Figured::default() };
-    let mut pages = store.all().read().stream();
+    let mut pages = store.all().read_as::<FlightEvent>().stream();
     while let Some(page) = pages.next_batch().await {
-        for stored in page? {
-            let event = Recorded::<FlightEvent>::decode(stored)?;
+        for event in page? {
             replay.figured.add(event.flight(), &Figures::of_event(&event));
             replay.events += 1;
         }

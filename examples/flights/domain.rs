@@ -1,10 +1,9 @@
 //! Aircraft and what happens to their flights.
 
 use std::collections::HashSet;
-use std::convert::Infallible;
 use std::fmt;
 
-use es_framework::{Aggregate, Apply, Context, Envelope, Event, Fingerprint, Handle};
+use es_framework::{Aggregate, Apply, Envelope, Event, Fingerprint, commands};
 use serde::{Deserialize, Serialize};
 
 /// Which flight of which day, built from its row: the same row always has the same id, and no other row has it.
@@ -125,10 +124,9 @@ pub(crate) struct LogFlights {
     pub(crate) flights: Vec<Flight>,
 }
 
-impl Handle<LogFlights> for Aircraft {
-    type Error = Infallible;
-
-    fn handle(&self, command: &LogFlights, _: &Context<'_, Self>) -> Result<Vec<FlightEvent>, Infallible> {
+#[commands]
+impl Aircraft {
+    fn log_flights(&self, command: &LogFlights) -> Vec<FlightEvent> {
         let new = command.flights.iter().filter(|flight| !self.book.contains(&flight.id.fingerprint()));
         let mut events = Vec::with_capacity(3 * command.flights.len());
         for Flight { id, arrival, distance, outcome } in new {
@@ -146,6 +144,6 @@ impl Handle<LogFlights> for Aircraft {
                 ]),
             }
         }
-        Ok(events)
+        events
     }
 }

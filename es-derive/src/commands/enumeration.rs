@@ -221,11 +221,9 @@ fn ident_of(ctxt: &mut Ctxt, command: &Type) -> Option<Ident> {
         );
         return None;
     }
-    match command {
-        Type::Path(TypePath { path, .. }) => path.segments.last().map(|segment| as_generated(&segment.ident)),
-        _ => {
-            ctxt.error(command, "a command of the enum is a type with a name of its own");
-            None
-        }
-    }
+    let Type::Path(TypePath { path, .. }) = command else {
+        ctxt.error(command, "a command of the enum is a type with a name of its own");
+        return None;
+    };
+    path.segments.last().map(|segment| as_generated(&segment.ident))
 }

@@ -96,16 +96,12 @@ impl Handler {
     /// Takes an argument behind the command: the context, which is known by its name, or services.
     fn take(&mut self, ctxt: &mut Ctxt, ty: &Type) -> Option<()> {
         let inner = borrowed(ctxt, ty, "a handler borrows its context and its services")?;
-        let has_context = self.arguments.iter().any(|argument| !matches!(argument, Argument::Services));
-        let (argument, services) = match context_of(&inner) {
-            Some(_) if has_context => {
-                ctxt.error(ty, "a handler takes one context");
-                return None;
-            }
-            Some(None) => (Argument::Context, None),
-            Some(Some(services)) => (Argument::ContextOfServices, Some(services)),
-            None => (Argument::Services, Some(inner)),
-        };
+        let (argument, services) = argument_of(inner);
+        let is_context = |argument: &Argument| !matches!(argument, Argument::Services);
+        if is_context(&argument) && self.arguments.iter().any(is_context) {
+            ctxt.error(ty, "a handler takes one context");
+            return None;
+        }
         if let Some(services) = services {
             if self.services.is_some() {
                 ctxt.error(
@@ -178,13 +174,11 @@ impl Handler {
 /// The generics of an implementation for these services; without, it is for all.
 pub(super) fn with_services(generics: &syn::Generics, services: Option<&Type>) -> (syn::Generics, TokenStream) {
     let mut generics = generics.clone();
-    match services {
-        Some(services) => (generics, services.to_token_stream()),
-        None => {
-            generics.params.push(parse_quote!(__S: ?::core::marker::Sized));
-            (generics, quote!(__S))
-        }
+    if let Some(services) = services {
+        return (generics, services.to_token_stream());
     }
+    generics.params.push(parse_quote!(__S: ?::core::marker::Sized));
+    (generics, quote!(__S))
 }
 
 /// The type behind a `&`; a mistake if there is none.
@@ -209,14 +203,21 @@ fn borrowed(ctxt: &mut Ctxt, ty: &Type, why: &str) -> Option<Type> {
     }
 }
 
-/// Whether a type is a `Context`, and of which services.
-fn context_of(ty: &Type) -> Option<Option<Type>> {
-    let Type::Path(path) = ty else { return None };
-    let last = path.path.segments.last().filter(|segment| segment.ident == "Context")?;
-    let PathArguments::AngleBracketed(arguments) = &last.arguments else { return Some(None) };
+/// The argument that a type behind a `&` is, with the type of its services.
+fn argument_of(ty: Type) -> (Argument, Option<Type>) {
+    let context = match &ty {
+        Type::Path(path) => path.path.segments.last().filter(|segment| segment.ident == "Context"),
+        _ => None,
+    };
+    let Some(context) = context else { return (Argument::Services, Some(ty)) };
+    let PathArguments::AngleBracketed(arguments) = &context.arguments else { return (Argument::Context, None) };
     let mut types = arguments.args.iter().filter_map(|argument| match argument {
         GenericArgument::Type(ty) => Some(ty),
         _ => None,
     });
-    Some(types.nth(1).cloned())
+    // Behind the aggregate.
+    match types.nth(1) {
+        Some(services) => (Argument::ContextOfServices, Some(services.clone())),
+        None => (Argument::Context, None),
+    }
 }

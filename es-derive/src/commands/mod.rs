@@ -14,13 +14,11 @@ use crate::attr::{Once, crate_path, each_key, keys, parenthesized, read_keys, va
 use crate::ctxt::Ctxt;
 use crate::generate::Framework;
 
-pub(crate) fn expand(keys: TokenStream, item: TokenStream) -> TokenStream {
+pub(crate) fn expand(keys: TokenStream, item: &TokenStream) -> TokenStream {
     let mut ctxt = Ctxt::default();
     let Ok(mut block) = syn::parse2::<ItemImpl>(item.clone()) else {
-        let error = syn::Error::new_spanned(
-            &item,
-            "`commands` stands on an `impl` block of an aggregate: `impl Account { … }`",
-        );
+        let error =
+            syn::Error::new_spanned(item, "`commands` stands on an `impl` block of an aggregate: `impl Account { … }`");
         let error = error.into_compile_error();
         return quote!(#item #error);
     };

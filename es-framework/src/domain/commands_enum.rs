@@ -1,5 +1,5 @@
 //! The enum of an aggregate's commands as serde sees it: one command under its stored name.
-#![expect(clippy::missing_errors_doc, reason = "called by generated code only")]
+#![expect(clippy::missing_errors_doc, clippy::missing_panics_doc, reason = "called by generated code only")]
 
 use std::borrow::Cow;
 use std::fmt;

@@ -84,7 +84,7 @@ struct Progress<E: std::error::Error + 'static> {
 impl<'a, A, E> Decision<'a, A, E>
 where
     A: Apply,
-    E: std::error::Error + Send + 'static,
+    E: std::error::Error + Send + Sync + 'static,
 {
     pub(super) fn new(
         inner: &'a Arc<Inner<A>>,

@@ -36,9 +36,8 @@ const SAVING_AT_ONCE: u32 = 4;
 /// # impl Apply for Account { fn apply(&mut self, event: &AccountEvent, _: Envelope<'_>) {
 /// #     let AccountEvent::Deposited { cents } = event; self.cents += cents; } }
 /// # struct Deposit { cents: u64 }
-/// # impl Handle<Deposit> for Account { type Error = std::convert::Infallible;
-/// #     fn handle(&self, command: &Deposit, _: &Context<'_, Self>) -> Result<Vec<AccountEvent>, Self::Error> {
-/// #         Ok(vec![AccountEvent::Deposited { cents: command.cents }]) } }
+/// # #[commands] impl Account { fn deposit(&self, command: &Deposit) -> AccountEvent {
+/// #     AccountEvent::Deposited { cents: command.cents } } }
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let store = MemoryStore::new();
 /// let accounts = Repository::<Account>::new(&store);

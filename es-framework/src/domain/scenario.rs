@@ -22,9 +22,8 @@ use crate::log::{Position, StoreId, StoredEvent, StreamId, Timestamp, Version};
 /// # impl std::fmt::Display for TooLittle { fn fmt(&self, _: &mut std::fmt::Formatter<'_>) -> std::fmt::Result { Ok(()) } }
 /// # impl std::error::Error for TooLittle {}
 /// # struct Withdraw { cents: u64 }
-/// # impl Handle<Withdraw> for Account { type Error = TooLittle;
-/// #     fn handle(&self, command: &Withdraw, _: &Context<'_, Self>) -> Result<Vec<AccountEvent>, TooLittle> {
-/// #         if self.cents < command.cents { Err(TooLittle) } else { Ok(vec![AccountEvent::Withdrawn { cents: command.cents }]) } } }
+/// # #[commands(error = TooLittle)] impl Account { fn withdraw(&self, command: &Withdraw) -> Result<AccountEvent, TooLittle> {
+/// #     if self.cents < command.cents { Err(TooLittle) } else { Ok(AccountEvent::Withdrawn { cents: command.cents }) } } }
 /// let alice = Scenario::<Account>::new("alice").given([AccountEvent::Deposited { cents: 500 }]);
 ///
 /// assert_eq!(alice.when(&Withdraw { cents: 200 }), Ok(vec![AccountEvent::Withdrawn { cents: 200 }]));
