@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use es_framework::engine::{Load, Loaded, Notifier, Page, Read};
 use es_framework::{
     Append, AppendError, Appended, Cell, CellError, CellKey, Clock, CommandKey, CommandRecord, Engine, Limits,
-    ListStreams, Load, Loaded, Notifier, Page, Read, Snapshot, SnapshotError, Store, StoreError, StoreId, StreamInfo,
+    ListStreams, Snapshot, SnapshotError, Store, StoreError, StoreId, StreamInfo,
 };
 
 type Hook<T, E> = Box<dyn Fn(T) -> Pin<Box<dyn Future<Output = Result<T, E>> + Send>> + Send + Sync>;

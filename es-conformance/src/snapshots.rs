@@ -1,9 +1,9 @@
 //! E1–E3: saved state.
 #![expect(missing_docs, reason = "a fact's name says what it checks")]
 
+use es_framework::engine::{Direction, Load};
 use es_framework::{
-    Direction, ErrorKind, Fingerprint, Load, ProjectionName, Snapshot, SnapshotError, Store, StoreError, Stream,
-    Version,
+    ErrorKind, Fingerprint, ProjectionName, Snapshot, SnapshotError, Store, StoreError, Stream, Version,
 };
 
 use crate::fixture::{Fixture, Setup};

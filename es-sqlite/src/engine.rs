@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use es_framework::engine::{Load, Loaded, Notifier, Page, Read};
 use es_framework::{
     Append, AppendError, Appended, Cell, CellError, CellKey, Clock, CommandKey, CommandRecord, Engine, Limits,
-    ListStreams, Load, Loaded, Notifier, Page, Position, Read, Snapshot, SnapshotError, StoreError, StoreId,
-    StreamInfo, WhenFull,
+    ListStreams, Position, Snapshot, SnapshotError, StoreError, StoreId, StreamInfo, WhenFull,
 };
 use tokio::sync::Mutex;
 use tokio_rusqlite::rusqlite::Connection;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::append::ExpectedVersion;
+use super::expected_version::ExpectedVersion;
 use super::id::EventId;
 use super::name::{CellKey, CommandKey, InvalidName, StreamId};
 use super::position::{Place, Position, Version};
@@ -272,6 +272,12 @@ pub enum AppendError {
         /// How many are new.
         new: usize,
     },
+    /// A stream was closed for good and cannot be written any more; what is known of it can still be repeated.
+    #[error("{stream} was closed for good and cannot be written")]
+    Tombstoned {
+        /// The stream.
+        stream: StreamId,
+    },
     /// A command key is taken by another command.
     #[error("command key {key} was used before for another command")]
     CommandKeyReused {
@@ -295,9 +301,11 @@ impl AppendError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Conflict { .. } => ErrorKind::Conflict,
-            Self::Invalid(_) | Self::IdReused { .. } | Self::PartlyKnown { .. } | Self::CommandKeyReused { .. } => {
-                ErrorKind::Caller
-            }
+            Self::Invalid(_)
+            | Self::IdReused { .. }
+            | Self::PartlyKnown { .. }
+            | Self::Tombstoned { .. }
+            | Self::CommandKeyReused { .. } => ErrorKind::Caller,
             Self::Overloaded => ErrorKind::Retry,
             Self::Store(error) => error.kind(),
         }

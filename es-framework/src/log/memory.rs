@@ -13,7 +13,7 @@ use super::error::{AppendError, CellError, SnapshotError, StoreError};
 use super::event::StoredEvent;
 use super::head::StreamHead;
 use super::id::{EventId, StoreId};
-use super::judge::{KnownEvent, LogView, Verdict, judge};
+use super::judge::{Facts, KnownEvent, PlannedEvent, Questions, StreamFacts, Verdict, judge};
 use super::limits::Limits;
 use super::name::{CellKey, CommandKey, ProjectionName, StreamId};
 use super::notifier::Notifier;
@@ -120,7 +120,8 @@ impl Engine for MemoryStore {
     async fn append(&self, append: Append) -> Result<Appended, AppendError> {
         append.validate(&self.inner.limits)?;
         let mut state = self.state()?;
-        let plan = match judge(&append, &mut *state)? {
+        let facts = state.facts(Questions::of(&append));
+        let plan = match judge(&append, &facts)? {
             Verdict::Known { appended, remember } => {
                 if remember {
                     state.remember(&append, &appended);
@@ -129,22 +130,16 @@ impl Engine for MemoryStore {
             }
             Verdict::Write(plan) => plan,
         };
-        let (head, last_time) = state.end();
-        let now = self.inner.clock.now();
-        let time = now.max(last_time);
+        let appended = plan.appended(&append, self.inner.clock.now());
         let before = state.log.len();
-        let mut position = head;
-        for (write, version, candidate) in plan.events(&append) {
-            position = position.next();
-            let stream = write.stream.clone();
-            state.push(StoredEvent::new(self.inner.id, stream, version, position, time, candidate), candidate.id());
+        for PlannedEvent { stream, version, position, event } in plan.events(&append) {
+            let stored = StoredEvent::new(self.inner.id, stream.clone(), version, position, appended.time, event);
+            state.push(stored, event.id());
         }
-        let mut appended = plan.appended(&append, position, time);
-        appended.clock_behind = last_time.since(now);
         state.remember(&append, &appended);
-        if position > head {
+        if appended.position > facts.head {
             let written = state.log.get(before..).unwrap_or_default();
-            self.inner.notifier.publish(head, written.iter().cloned(), position);
+            self.inner.notifier.publish(facts.head, written.iter().cloned(), appended.position);
         }
         Ok(appended)
     }
@@ -239,6 +234,28 @@ impl State {
         StreamHead::at(Version::new(events as u64))
     }
 
+    fn facts(&self, questions: Questions<'_>) -> Facts {
+        let (head, time) = self.end();
+        let mut facts = Facts::new(head, time);
+        facts.command = questions.command().and_then(|key| self.commands.get(key)).cloned();
+        for question in questions.streams() {
+            let known = question.ids().filter_map(|id| self.known(question.stream, id)).collect();
+            facts.push(StreamFacts::new(self.head_of(question.stream), known));
+        }
+        facts
+    }
+
+    fn known(&self, stream: &StreamId, id: &EventId) -> Option<KnownEvent> {
+        let event = self.log.get(*self.streams.get(stream)?.ids.get(id)?)?;
+        Some(KnownEvent {
+            id: id.clone(),
+            version: event.version,
+            position: event.position,
+            time: event.time,
+            content: Some((Arc::clone(&event.event_type), event.payload.clone())),
+        })
+    }
+
     fn push(&mut self, event: StoredEvent, id: Option<&EventId>) {
         let order = &mut self.order;
         let stream = self.streams.entry(event.stream.clone()).or_insert_with(|| {
@@ -313,29 +330,5 @@ impl State {
             page.mark = last.map(|event| Mark { position: event.position, checksum: event.checksum });
         }
         Ok(page)
-    }
-}
-
-impl LogView for State {
-    fn head(&mut self) -> Result<(Position, Timestamp), StoreError> {
-        Ok(self.end())
-    }
-
-    fn stream_head(&mut self, stream: &StreamId) -> Result<StreamHead, StoreError> {
-        Ok(self.head_of(stream))
-    }
-
-    fn event(&mut self, stream: &StreamId, id: &EventId) -> Result<Option<KnownEvent>, StoreError> {
-        let found = self.streams.get(stream).and_then(|stream| stream.ids.get(id));
-        Ok(found.and_then(|index| self.log.get(*index)).map(|event| KnownEvent {
-            version: event.version,
-            position: event.position,
-            time: event.time,
-            content: Some((Arc::clone(&event.event_type), event.payload.clone())),
-        }))
-    }
-
-    fn command(&mut self, key: &CommandKey) -> Result<Option<CommandRecord>, StoreError> {
-        Ok(self.commands.get(key).cloned())
     }
 }

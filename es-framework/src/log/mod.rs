@@ -9,6 +9,7 @@ mod checksum;
 mod engine;
 mod error;
 mod event;
+mod expected_version;
 mod filter;
 mod head;
 mod id;
@@ -19,6 +20,7 @@ mod memory;
 mod metadata;
 mod name;
 mod notifier;
+mod one_or_many;
 mod pages;
 mod position;
 mod read;
@@ -30,18 +32,21 @@ mod time;
 mod watch;
 
 pub use append::{
-    Append, Appended, Command, CommandRecord, ExpectedVersion, Fingerprint, Outcome, StreamAppended, StreamWrite,
-    WhenFull,
+    Append, Appended, Command, CommandRecord, Fingerprint, Outcome, StreamAppended, StreamWrite, WhenFull,
 };
 pub use cell::Cell;
 pub use checksum::checksum;
 pub use engine::Engine;
 pub use error::{AppendError, BoxError, CellError, Conflict, ErrorKind, InvalidAppend, SnapshotError, StoreError};
 pub use event::{CandidateEvent, EventType, StoredEvent};
+pub use expected_version::ExpectedVersion;
 pub use filter::{Clause, EventHeader, Field, Filter, Path, Scalar};
 pub use head::{StreamHead, StreamState};
 pub use id::{EventId, EventIdKind, StoreId};
-pub use judge::{KnownEvent, LogView, Plan, PlannedStream, Verdict, judge, judge_as_unknown};
+pub use judge::{
+    Facts, KnownEvent, Plan, PlannedEvent, PlannedStream, Questions, StreamFacts, StreamQuestion, Verdict, judge,
+    judge_as_unknown,
+};
 pub use limits::Limits;
 pub use memory::MemoryStore;
 pub use metadata::{InvalidMetadata, Metadata};

@@ -1,6 +1,7 @@
 //! The contract on the memory engine, and what the suite cannot reach from outside.
 
 mod engines;
+mod judged;
 mod processes;
 mod sends;
 

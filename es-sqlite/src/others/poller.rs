@@ -4,7 +4,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use es_framework::{Notifier, StoreError, StoreId};
+use es_framework::engine::Notifier;
+use es_framework::{StoreError, StoreId};
 use tokio_rusqlite::rusqlite::Connection;
 
 use crate::connection::busy;

@@ -2,10 +2,8 @@
 
 use std::fmt::Write;
 
-use es_framework::{
-    Clause, Direction, Filter, Mark, PAGE_SCAN, Page, Position, Read, StoreError, StoreId, StreamHead, Timestamp,
-    Version,
-};
+use es_framework::engine::{Direction, PAGE_SCAN, Page, Read};
+use es_framework::{Clause, Filter, Mark, Position, StoreError, StoreId, StreamHead, Timestamp, Version};
 use tokio_rusqlite::rusqlite::{Connection, OptionalExtension};
 
 use crate::connection::errors;

@@ -6,8 +6,9 @@ use std::sync::mpsc::Receiver;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use es_framework::engine::Notifier;
 use es_framework::{
-    Clock, EventType, Notifier, Position, StoreError, StoreId, StoredEvent, StreamHead, StreamId, Timestamp, Version,
+    Clock, EventType, Position, StoreError, StoreId, StoredEvent, StreamHead, StreamId, Timestamp, Version,
 };
 use tokio_rusqlite::rusqlite::Connection;
 
