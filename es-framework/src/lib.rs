@@ -115,8 +115,8 @@ pub use log::{
 };
 // Writing.
 pub use log::{
-    Append, Appended, CandidateEvent, Command, CommandRecord, EventType, ExpectedVersion, Fingerprint, InvalidMetadata,
-    Limits, Metadata, Outcome, StreamAppended, StreamWrite, WhenFull,
+    Append, Appended, CandidateEvent, CommandRecord, EventType, ExpectedVersion, Fingerprint, InvalidMetadata,
+    KeyedCommand, Limits, Metadata, Outcome, StreamAppended, StreamWrite, WhenFull,
 };
 // Reading and watching.
 pub use log::{

@@ -100,7 +100,8 @@ impl<R, T, E: WriteError> Deferred<R, T, E> {
     pub fn answer(self, ended: Result<(), StoreError>) {
         let answer = match ended {
             Ok(()) => self.result.unwrap_or_else(|| {
-                Err(StoreError::Internal { source: "it ended a transaction without running a write of it".into() }.into())
+                Err(StoreError::Internal { source: "it ended a transaction without running a write of it".into() }
+                    .into())
             }),
             Err(error) => Err(error.into()),
         };

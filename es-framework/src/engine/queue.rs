@@ -1,5 +1,6 @@
 //! The sending end of a writer's queue: bounded in number and bytes.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -36,7 +37,6 @@ use super::room::{Job, Place, Queued, Refused, Room};
 /// # drop((first, third));
 /// # Ok::<(), es_framework::engine::Refused>(())
 /// ```
-#[derive(Debug)]
 pub struct Queue<W: Send + 'static, A: Send + 'static> {
     room: Arc<Room<W, A>>,
 }
@@ -106,7 +106,6 @@ impl<W: Send + 'static, A: Send + 'static> Drop for Queue<W, A> {
 }
 
 /// What was queued, as its caller holds it: dropping it takes it out of the line before the queue.
-#[derive(Debug)]
 #[must_use = "a ticket that is dropped takes the write out of the line"]
 pub struct Ticket<'q, W: Send + 'static, A: Send + 'static> {
     room: &'q Arc<Room<W, A>>,
@@ -119,6 +118,18 @@ impl<W: Send + 'static, A: Send + 'static> Drop for Ticket<'_, W, A> {
         if let Some(number) = self.number {
             self.room.give_up(number);
         }
+    }
+}
+
+impl<W: Send + 'static, A: Send + 'static> fmt::Debug for Queue<W, A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Queue").field("room", &self.room).finish()
+    }
+}
+
+impl<W: Send + 'static, A: Send + 'static> fmt::Debug for Ticket<'_, W, A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ticket").field("number", &self.number).finish_non_exhaustive()
     }
 }
 
@@ -144,7 +155,7 @@ mod tests {
 
     #[test]
     fn the_queue_is_bounded_in_number_and_in_bytes() {
-        for (places, bytes) in [(1, 1), (3, 10), (4, 1 << 20), (4_096, 64 << 20), (1 << 20, 1), (1 << 20, 1 << 30)] {
+        for (places, bytes) in [(1, 1), (3, 10), (4, 1 << 20), (4_096, 64 << 20), (1 << 14, 1), (1 << 14, 1 << 30)] {
             let (queue, mut inbox) = Jobs::new(places, bytes);
             assert!((0..places).all(|_| try_write(&queue, 0)), "{places} small ones fit into ({places}, {bytes})");
             assert!(!try_write(&queue, 0), "and no more");

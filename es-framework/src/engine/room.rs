@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -99,11 +100,12 @@ pub(super) struct Room<W, A> {
     share: usize,
     all: usize,
     sender: Sender<Job<W, A>>,
+    /// Set under the lock.
+    closed: AtomicBool,
     state: Mutex<State<W, A>>,
 }
 
 struct State<W, A> {
-    closed: bool,
     /// The units that nobody has.
     left: usize,
     /// Those who wait, numbered and in order, each with the units it needs.
@@ -117,8 +119,9 @@ impl<W: Send + 'static, A: Send + 'static> Room<W, A> {
         let places = places.max(1);
         let share = bytes.div_ceil(places).max(1);
         let all = share.saturating_mul(places);
-        let state = State { closed: false, left: all, line: VecDeque::new(), next: 0 };
-        (Arc::new(Self { share, all, sender, state: Mutex::new(state) }), jobs)
+        let state = State { left: all, line: VecDeque::new(), next: 0 };
+        let closed = AtomicBool::new(false);
+        (Arc::new(Self { share, all, sender, closed, state: Mutex::new(state) }), jobs)
     }
 
     /// Puts a job into the queue, or at the end of the line; returns its number there.
@@ -131,7 +134,7 @@ impl<W: Send + 'static, A: Send + 'static> Room<W, A> {
         // What is larger than the queue has it to itself.
         let units = bytes.clamp(self.share, self.all);
         let mut state = self.lock();
-        if state.closed {
+        if self.is_closed() {
             return Err(Refused::Closed);
         }
         if state.line.is_empty() && units <= state.left {
@@ -173,7 +176,7 @@ impl<W: Send + 'static, A: Send + 'static> Room<W, A> {
     /// Refuses what comes from now on and what waits in the line, and ends the writer after what was accepted.
     pub(super) fn close(&self) {
         let mut state = self.lock();
-        state.closed = true;
+        self.closed.store(true, Ordering::Release);
         let refused = std::mem::take(&mut state.line);
         drop(state);
         // Nobody receives any more if the writer has ended.
@@ -182,7 +185,7 @@ impl<W: Send + 'static, A: Send + 'static> Room<W, A> {
     }
 
     pub(super) fn is_closed(&self) -> bool {
-        self.lock().closed
+        self.closed.load(Ordering::Acquire)
     }
 
     fn put(self: &Arc<Self>, units: usize, mut job: Job<W, A>) {
@@ -222,13 +225,11 @@ impl<W: Send + 'static, A: Send + 'static> Leave for Room<W, A> {
 impl<W, A> fmt::Debug for Room<W, A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let State { closed, left, line, .. } = &*state;
-        let (all, waiting) = (self.all, line.len());
         f.debug_struct("Room")
-            .field("all", &all)
-            .field("left", left)
-            .field("waiting", &waiting)
-            .field("closed", closed)
+            .field("all", &self.all)
+            .field("left", &state.left)
+            .field("waiting", &state.line.len())
+            .field("closed", &self.closed)
             .finish_non_exhaustive()
     }
 }

@@ -142,6 +142,29 @@ impl StoreError {
             Self::Io { .. } | Self::Internal { .. } => ErrorKind::Internal,
         }
     }
+
+    /// The same error for another caller, with the words of its cause only: when the commit of a group fails, everybody who
+    /// waited for it is told.
+    #[must_use]
+    pub fn repeated(&self) -> Self {
+        let words = |source: &BoxError| source.to_string().into();
+        match self {
+            Self::Closed => Self::Closed,
+            Self::Busy { waited } => Self::Busy { waited: *waited },
+            Self::DiskFull { source } => Self::DiskFull { source: words(source) },
+            Self::ReadOnly => Self::ReadOnly,
+            Self::Io { source } => Self::Io { source: words(source) },
+            Self::Missing { path } => Self::Missing { path: path.clone() },
+            Self::NotAStore { path, reason } => Self::NotAStore { path: path.clone(), reason: reason.clone() },
+            Self::NewerFormat { found, known } => Self::NewerFormat { found: *found, known: *known },
+            Self::WriteRequires { feature } => Self::WriteRequires { feature: feature.clone() },
+            Self::FormatChanged { opened, found } => Self::FormatChanged { opened: *opened, found: *found },
+            Self::Corrupt { position, reason } => Self::Corrupt { position: *position, reason: reason.clone() },
+            Self::WrongPlace { stream, place } => Self::WrongPlace { stream: stream.clone(), place: *place },
+            Self::Name(name) => Self::Name(name.clone()),
+            Self::Internal { source } => Self::Internal { source: words(source) },
+        }
+    }
 }
 
 /// One stream that was not as expected.
@@ -372,6 +395,40 @@ impl CellError {
         match self {
             Self::Changed { .. } => ErrorKind::Conflict,
             Self::Store(error) => error.kind(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everybody_is_told_the_same_error() {
+        let source = || "why".into();
+        let (path, reason) = (|| "store.db".to_owned(), || "it is a folder".to_owned());
+        let name = StreamId::new("").unwrap_err();
+        let errors = [
+            StoreError::Closed,
+            StoreError::Busy { waited: Duration::from_secs(1) },
+            StoreError::DiskFull { source: source() },
+            StoreError::ReadOnly,
+            StoreError::Io { source: source() },
+            StoreError::Missing { path: path() },
+            StoreError::NotAStore { path: path(), reason: reason() },
+            StoreError::NewerFormat { found: 2, known: 1 },
+            StoreError::WriteRequires { feature: "merged-index".to_owned() },
+            StoreError::FormatChanged { opened: 1, found: 2 },
+            StoreError::Corrupt { position: Some(Position::new(3)), reason: reason() },
+            StoreError::WrongPlace { stream: StreamId::all(), place: Version::new(3).into() },
+            StoreError::Name(name),
+            StoreError::Internal { source: source() },
+        ];
+        for error in errors {
+            let told = error.repeated();
+            assert_eq!(std::mem::discriminant(&told), std::mem::discriminant(&error), "{told:?}");
+            assert_eq!(told.to_string(), error.to_string());
+            assert_eq!(told.kind(), error.kind());
         }
     }
 }

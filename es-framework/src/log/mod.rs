@@ -32,7 +32,7 @@ mod time;
 mod watch;
 
 pub use append::{
-    Append, Appended, Command, CommandRecord, Fingerprint, Outcome, StreamAppended, StreamWrite, WhenFull,
+    Append, Appended, CommandRecord, Fingerprint, KeyedCommand, Outcome, StreamAppended, StreamWrite, WhenFull,
 };
 pub use cell::Cell;
 pub use checksum::checksum;

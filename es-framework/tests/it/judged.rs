@@ -5,8 +5,8 @@
 
 use es_framework::engine::{Facts, KnownEvent, PlannedEvent, Questions, StreamFacts, Verdict, judge, judge_as_unknown};
 use es_framework::{
-    Append, AppendError, Appended, CandidateEvent, Command, CommandKey, CommandRecord, EventId, ExpectedVersion,
-    Fingerprint, InvalidAppend, Outcome, Position, StreamHead, StreamId, StreamState, Timestamp, Version,
+    Append, AppendError, Appended, CandidateEvent, CommandKey, CommandRecord, EventId, ExpectedVersion, Fingerprint,
+    InvalidAppend, KeyedCommand, Outcome, Position, StreamHead, StreamId, StreamState, Timestamp, Version,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -122,7 +122,7 @@ impl Log {
     }
 
     fn remembers(&self, append: &Append) -> bool {
-        let key = |command: &Command| self.commands.iter().any(|record| record.command.key == command.key);
+        let key = |command: &KeyedCommand| self.commands.iter().any(|record| record.command.key == command.key);
         append.command.as_ref().is_some_and(key)
     }
 
@@ -380,7 +380,7 @@ proptest! {
                     }
                     if let Some((key, fingerprint)) = command {
                         let key = CommandKey::new(format!("key-{key}")).unwrap();
-                        append = append.command(Command::new(key, Fingerprint::of(&[fingerprint])));
+                        append = append.command(KeyedCommand::new(key, Fingerprint::of(&[fingerprint])));
                     }
                     (append, now, index)
                 }

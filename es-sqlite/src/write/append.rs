@@ -6,7 +6,7 @@ use es_framework::engine::{
     Facts, KnownEvent, Plan, PlannedStream, Questions, Verdict, checksum, judge, judge_as_unknown,
 };
 use es_framework::{
-    Append, AppendError, Appended, Command, EventId, EventIdKind, EventType, Metadata, Position, StoreError,
+    Append, AppendError, Appended, EventId, EventIdKind, EventType, KeyedCommand, Metadata, Position, StoreError,
     StoredEvent, StreamId, StreamWrite, Timestamp,
 };
 use tokio_rusqlite::rusqlite::Connection;
@@ -18,7 +18,7 @@ use crate::tables::interned::{self, stream_sum};
 use crate::tables::log;
 use crate::tables::rows::{self, COLUMNS, Header, REMOVED};
 use crate::write::insert_buffer::{InsertError, Row};
-use crate::write::writer::{Head, Memory};
+use crate::write::memory::{Head, Memory};
 
 /// After an id was found to be known, so many appends with ids are looked up before they are written.
 const CAREFUL: u32 = 1_000;
@@ -113,7 +113,7 @@ impl<'w> Transaction<'w> {
         })
     }
 
-    fn remember(&mut self, command: Option<&Command>, appended: &Appended) -> Result<(), StoreError> {
+    fn remember(&mut self, command: Option<&KeyedCommand>, appended: &Appended) -> Result<(), StoreError> {
         command.map_or(Ok(()), |command| commands::insert(self.connection, command, appended))
     }
 
@@ -131,10 +131,10 @@ impl<'w> Transaction<'w> {
 
     /// Inserts the events of a plan, which go after the log's head.
     fn insert(&mut self, append: &Append, plan: &Plan, appended: &Appended) -> Result<(), StoreError> {
-        let (mut last, _) = self.head()?;
-        if appended.position == last {
+        if plan.event_count() == 0 {
             return Ok(());
         }
+        let (mut last, _) = self.head()?;
         for (write, planned) in append.streams.iter().zip(plan.streams()) {
             if planned.count > 0 {
                 last = self.insert_stream(write, planned, last, appended.time)?;
