@@ -10,9 +10,9 @@ use bytes::Bytes;
 
 use super::append::{Append, Appended, CommandRecord, Outcome, StreamAppended, StreamWrite};
 use super::error::{AppendError, Conflict, InvalidAppend, StoreError};
-use super::event::{CandidateEvent, EventType};
+use super::event::{CandidateEvent, EventType, StoredEvent};
 use super::head::{StreamHead, StreamState};
-use super::id::EventId;
+use super::id::{EventId, StoreId};
 use super::name::{CommandKey, StreamId};
 use super::one_or_many::OneOrMany;
 use super::position::{Position, Version};
@@ -214,6 +214,13 @@ pub struct PlannedEvent<'a> {
     pub position: Position,
     /// What to write.
     pub event: &'a CandidateEvent,
+}
+
+impl PlannedEvent<'_> {
+    /// The event as it will be stored and read back.
+    pub fn stored(&self, store: StoreId, time: Timestamp) -> StoredEvent {
+        StoredEvent::new(store, self.stream.clone(), self.version, self.position, time, self.event)
+    }
 }
 
 impl Plan {

@@ -13,12 +13,12 @@ use super::error::{AppendError, CellError, SnapshotError, StoreError};
 use super::event::StoredEvent;
 use super::head::StreamHead;
 use super::id::{EventId, StoreId};
-use super::judge::{Facts, KnownEvent, PlannedEvent, Questions, StreamFacts, Verdict, judge};
+use super::judge::{Facts, KnownEvent, Questions, StreamFacts, Verdict, judge};
 use super::limits::Limits;
 use super::name::{CellKey, CommandKey, ProjectionName, StreamId};
 use super::notifier::Notifier;
 use super::position::{Position, Version};
-use super::read::{Direction, ListStreams, Load, Loaded, Mark, PAGE_SCAN, Page, Read, StreamInfo};
+use super::read::{Direction, ListStreams, Load, Loaded, Mark, Page, Read, StreamInfo};
 use super::snapshot::Snapshot;
 use super::store::Store;
 use super::time::{Clock, SystemClock, Timestamp};
@@ -132,9 +132,8 @@ impl Engine for MemoryStore {
         };
         let appended = plan.appended(&append, self.inner.clock.now());
         let before = state.log.len();
-        for PlannedEvent { stream, version, position, event } in plan.events(&append) {
-            let stored = StoredEvent::new(self.inner.id, stream.clone(), version, position, appended.time, event);
-            state.push(stored, event.id());
+        for planned in plan.events(&append) {
+            state.push(planned.stored(self.inner.id, appended.time), planned.event.id());
         }
         state.remember(&append, &appended);
         if appended.position > facts.head {
@@ -276,14 +275,13 @@ impl State {
     }
 
     fn page(&self, read: &Read) -> Result<Page, StoreError> {
-        let empty = Vec::new();
         let of_stream = if read.stream.is_all() {
             None
         } else {
-            Some(self.streams.get(&read.stream).map_or(&empty, |stream| &stream.events))
+            Some(self.streams.get(&read.stream).map_or(&[][..], |stream| &stream.events))
         };
         // Positions and versions are contiguous from 1 here, so a place is an index plus one.
-        let count = of_stream.map_or(self.log.len(), Vec::len);
+        let count = of_stream.map_or(self.log.len(), <[_]>::len);
         let event_at = |index: usize| {
             let index = of_stream.map_or(Some(index), |events| events.get(index).copied());
             index.and_then(|index| self.log.get(index))
@@ -291,44 +289,20 @@ impl State {
         let index = |place: u64| usize::try_from(place).unwrap_or(usize::MAX);
         let low = index(read.after).min(count);
         let high = read.before.map_or(count, |before| index(before).saturating_sub(1).min(count)).max(low);
-        let stream = (!read.stream.is_all()).then(|| self.head_of(&read.stream));
-        let mut page = Page { head: count as u64, stream, ..Page::default() };
-        let forward = read.direction == Direction::Forward;
-        if read.events == 0 {
-            // Asked for the head only.
-            page.end = low == high;
-            page.scanned = if forward { read.after } else { high as u64 + 1 };
-            return Ok(page);
-        }
-        let mut bytes = 0;
-        let mut looked_at = 0;
-        while looked_at < (high - low).min(PAGE_SCAN) {
-            let at = if forward { low + looked_at } else { high - 1 - looked_at };
-            let Some(event) = event_at(at) else { break };
-            if read.filter.matches(&event.header()) {
-                bytes += event.bytes();
-                if page.events.len() >= read.events || (bytes > read.bytes && !page.events.is_empty()) {
-                    break;
+        let page = match of_stream {
+            None => Page::of_all(self.end().0),
+            Some(_) => Page::of_stream(self.head_of(&read.stream)),
+        };
+        match read.direction {
+            Direction::Forward => {
+                let mut page = page.fill(read, (low..high).filter_map(event_at))?;
+                if of_stream.is_none() {
+                    let last = self.log.get(..index(page.scanned).min(count)).and_then(<[_]>::last);
+                    page.mark = last.map(|event| Mark { position: event.position, checksum: event.checksum });
                 }
-                if event.computed_checksum() != event.checksum {
-                    return Err(StoreError::Corrupt {
-                        position: Some(event.position),
-                        reason: "the checksum does not fit".to_owned(),
-                    });
-                }
-                page.events.push(event.clone());
+                Ok(page)
             }
-            looked_at += 1;
+            Direction::Backward => page.fill(read, (low..high).rev().filter_map(event_at)),
         }
-        page.end = looked_at == high - low;
-        page.scanned = if forward { (low + looked_at) as u64 } else { (high - looked_at) as u64 + 1 };
-        if forward {
-            page.scanned = page.scanned.max(read.after);
-        }
-        if of_stream.is_none() && forward {
-            let last = self.log.get(..low + looked_at).and_then(<[_]>::last);
-            page.mark = last.map(|event| Mark { position: event.position, checksum: event.checksum });
-        }
-        Ok(page)
     }
 }

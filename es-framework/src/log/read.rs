@@ -1,5 +1,6 @@
 //! What an engine is asked to read, one page at a time.
 
+use super::error::StoreError;
 use super::event::StoredEvent;
 use super::filter::Filter;
 use super::head::{StreamHead, StreamState};
@@ -85,6 +86,68 @@ pub struct Page {
     pub stream: Option<StreamHead>,
     /// For `@all`, forward: the last event at or below [`Self::scanned`], whether it passed the filter or not.
     pub mark: Option<Mark>,
+}
+
+impl Page {
+    /// Begins a page of `@all`, whose newest event is at `head`.
+    pub fn of_all(head: Position) -> Self {
+        Self { head: head.get(), ..Self::default() }
+    }
+
+    /// Begins a page of a stream with this head.
+    pub fn of_stream(head: StreamHead) -> Self {
+        Self { head: head.version.get(), stream: Some(head), ..Self::default() }
+    }
+
+    /// Fills a page with what `read` asks for: `events` are those between its bounds, all of them, in the order of the read.
+    ///
+    /// For engines that have their events at hand. It takes no more of them than it looks at; [`Self::mark`] is left to the
+    /// engine.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Corrupt`] if the first event of the page does not fit its checksum. Before a later one that does not the page
+    /// ends.
+    pub fn fill<'e>(
+        mut self,
+        read: &Read,
+        events: impl IntoIterator<Item = &'e StoredEvent>,
+    ) -> Result<Self, StoreError> {
+        let forward = read.direction == Direction::Forward;
+        let low = read.after.min(self.head);
+        let high = read.before.map_or(self.head, |before| before.saturating_sub(1).min(self.head)).max(low);
+        if read.events == 0 {
+            // Asked for the head only.
+            self.end = low == high;
+            self.scanned = if forward { read.after } else { high + 1 };
+            return Ok(self);
+        }
+        self.end = true;
+        self.scanned = if forward { high.max(read.after) } else { low + 1 };
+        let mut bytes = 0;
+        let mut last = None;
+        for (looked_at, event) in events.into_iter().enumerate() {
+            let wanted = read.filter.matches(&event.header());
+            let damaged = wanted && event.computed_checksum() != event.checksum;
+            bytes += if wanted { event.bytes() } else { 0 };
+            let full = !self.events.is_empty() && (self.events.len() >= read.events || bytes > read.bytes);
+            if let Some(last) = last
+                && (looked_at == PAGE_SCAN || wanted && full || damaged)
+            {
+                (self.end, self.scanned) = (false, last);
+                break;
+            }
+            if damaged {
+                let reason = "the checksum does not fit".to_owned();
+                return Err(StoreError::Corrupt { position: Some(event.position), reason });
+            }
+            if wanted {
+                self.events.push(event.clone());
+            }
+            last = Some(if read.stream.is_all() { event.position.get() } else { event.version.get() });
+        }
+        Ok(self)
+    }
 }
 
 /// A position and the checksum of the event there, by which a consumer recognises its log.
