@@ -16,7 +16,7 @@ use es_framework::{
 
 /// An engine that keeps everything in trees.
 #[derive(Debug)]
-pub struct TreeEngine {
+pub(crate) struct TreeEngine {
     id: StoreId,
     limits: Limits,
     clock: Arc<dyn Clock>,
@@ -37,7 +37,7 @@ struct Trees {
 
 impl TreeEngine {
     /// Creates an empty store.
-    pub fn new(limits: Limits, clock: Arc<dyn Clock>) -> Self {
+    pub(crate) fn new(limits: Limits, clock: Arc<dyn Clock>) -> Self {
         let (id, notifier) = (StoreId::random(), Arc::new(Notifier::new(Position::ZERO)));
         Self { id, limits, clock, notifier, trees: Mutex::new(Some(Trees::default())) }
     }
@@ -79,26 +79,30 @@ impl Trees {
 
     /// Step 4: a page of the tree that goes with the stream.
     fn page(&self, read: &Read) -> Result<Page, StoreError> {
-        let upto = read.before.unwrap_or(u64::MAX).saturating_sub(1);
-        let (after, upto) = (read.after.saturating_add(1).min(upto), upto);
-        let (page, mut events): (_, Vec<&StoredEvent>) = if read.stream.is_all() {
-            (Page::of_all(self.end().0), self.log.range(after..=upto).map(|(_, event)| event).collect())
-        } else {
-            let of_stream = self.streams.range((read.stream.clone(), after)..=(read.stream.clone(), upto));
+        let first = read.after.saturating_add(1);
+        let before = read.before.unwrap_or(u64::MAX).max(first);
+        if !read.stream.is_all() {
+            let of_stream = self.streams.range((read.stream.clone(), first)..(read.stream.clone(), before));
             let events = of_stream.filter_map(|(_, position)| self.log.get(&position.get()));
-            (Page::of_stream(self.head_of(&read.stream)), events.collect())
-        };
-        events
-            .retain(|event| read.covers(if read.stream.is_all() { event.position.get() } else { event.version.get() }));
-        if read.direction == Direction::Backward {
-            events.reverse();
+            return Page::of_stream(self.head_of(&read.stream)).fill(read, in_order_of(read, events));
         }
-        let mut page = page.fill(read, events)?;
-        if read.stream.is_all() && read.direction == Direction::Forward {
+        let events = self.log.range(first..before).map(|(_, event)| event);
+        let mut page = Page::of_all(self.end().0).fill(read, in_order_of(read, events))?;
+        if read.direction == Direction::Forward {
             let last = self.log.range(..=page.scanned).next_back();
             page.mark = last.map(|(_, event)| Mark { position: event.position, checksum: event.checksum });
         }
         Ok(page)
+    }
+}
+
+fn in_order_of<'e, I>(read: &Read, events: I) -> Box<dyn Iterator<Item = &'e StoredEvent> + 'e>
+where
+    I: DoubleEndedIterator<Item = &'e StoredEvent> + 'e,
+{
+    match read.direction {
+        Direction::Forward => Box::new(events),
+        Direction::Backward => Box::new(events.rev()),
     }
 }
 

@@ -13,7 +13,7 @@ use super::event::{DecodeError, Envelope, Event};
 use super::execute::Execute;
 use crate::log::{
     AsOf, ErrorKind, Filter, Fingerprint, InvalidName, Load, Position, ProjectionName, Read, Reading, Snapshot, Store,
-    StoreError, StoredEvent, StreamId, Timestamp, Version,
+    StoreError, StoredEvent, StreamId, Timestamp, Version, follow_on,
 };
 
 /// How many snapshots one repository saves at the same time; what comes on top waits for the next command.
@@ -307,13 +307,12 @@ impl<A: Apply> Inner<A> {
             let name = self.snapshots.is_some().then(snapshot_name);
             let loaded = self.store.engine().load(Load { until, ..Load::new(stream.clone(), name) }).await?;
             let before = until.map(|until| until.next().get());
-            let (mut base, page) = match loaded.snapshot {
-                None => (Base::empty(), Some(loaded.page)),
-                Some(snapshot) => match self.restore(&snapshot) {
-                    Some(base) => (base, Some(loaded.page)),
-                    None => (Base::empty(), None),
-                },
-            };
+            let restored = loaded.snapshot.as_ref().map(|snapshot| self.restore(snapshot));
+            // A snapshot that is of no use is left aside, and what comes after it is not all there is to fold.
+            let whole = !matches!(restored, Some(None));
+            let mut base = restored.flatten().unwrap_or_else(Base::empty);
+            loaded.reaches_back_to(stream, base.version)?;
+            let page = whole.then_some(loaded.page);
             let counted = self.snapshots.is_some() && page.is_some();
             if counted && base.version == Version::ZERO {
                 self.counters.missing.fetch_add(1, Ordering::Relaxed);
@@ -474,8 +473,9 @@ impl<A: Apply> Base<A> {
         Ok(())
     }
 
-    pub(super) fn fold_events(&mut self, events: &[StoredEvent]) -> Result<(), DecodeError> {
+    pub(super) fn fold_events(&mut self, events: &[StoredEvent]) -> Result<(), LoadError> {
         let Some(last) = events.last() else { return Ok(()) };
+        follow_on(self.version, events)?;
         // Copies the state only while somebody else holds it, a receipt for example.
         let state = Arc::make_mut(&mut self.state);
         for stored in events {

@@ -53,6 +53,7 @@ pub use metadata::{InvalidMetadata, Metadata};
 pub use name::{CellKey, CommandKey, InvalidName, MAX_NAME_BYTES, ProjectionName, StreamId};
 pub use notifier::Notifier;
 pub use position::{Place, Position, Version};
+pub(crate) use read::follow_on;
 pub use read::{
     Direction, ListStreams, Load, Loaded, Mark, PAGE_BYTES, PAGE_EVENTS, PAGE_SCAN, Page, Read, StreamInfo,
 };
