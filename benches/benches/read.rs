@@ -4,7 +4,8 @@ use std::hint::black_box;
 
 use benches::domain::{Account, AccountEvent, SavedAccount, encoded};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use es_framework::{Apply, Envelope, Event, ExpectedVersion, Read, Repository, StreamId};
+use es_framework::engine::Read;
+use es_framework::{Apply, Envelope, Event, ExpectedVersion, Repository, StreamId};
 use es_sqlite::SqliteStore;
 use tokio::runtime::Runtime;
 

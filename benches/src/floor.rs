@@ -6,7 +6,8 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use es_framework::{EventId, EventType, Position, StreamId, SystemClock, Timestamp, Version, checksum};
+use es_framework::engine::checksum;
+use es_framework::{EventId, EventType, Position, StreamId, SystemClock, Timestamp, Version};
 use es_sqlite::SqliteStore;
 use es_sqlite::rusqlite::types::{Null, ValueRef};
 use es_sqlite::rusqlite::{self, Connection, Row, Statement};

@@ -30,6 +30,8 @@
 //! * [`conformance_shared!`] has what must hold while several processes have a store open, for a fixture that is also
 //!   [`Shared`].
 //!
+//! How an engine is written from scratch is told in [`guide`].
+//!
 //! A fact begins with the letter and number it has in the specification: A writing, B idempotency, C reading, D watching,
 //! E snapshots, F the store as a whole, G the typed layer, H projections. Nothing is skipped at run time: an engine without a capability leaves the macro
 //! of that group out.
@@ -50,6 +52,7 @@ pub mod concurrency;
 pub mod durable;
 pub mod filters;
 mod fixture;
+pub mod guide;
 pub mod idempotency;
 pub mod keys;
 pub mod limits;

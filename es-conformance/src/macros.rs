@@ -176,6 +176,7 @@ macro_rules! conformance {
                 e3_bytes_in_are_bytes_out
                 e3_a_snapshot_changes_nothing_of_its_stream
                 e3_a_stream_is_rebuilt_from_its_snapshot_and_what_came_after
+                e4_a_state_whose_next_events_were_removed_is_not_brought_up_to_date
             }
             store {
                 f1_every_store_has_an_id_of_its_own

@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use es_framework::engine::{Load, Loaded, Notifier, Page, Read};
 use es_framework::{
     Append, AppendError, Appended, Cell, CellError, CellKey, Clock, CommandKey, CommandRecord, Engine, Limits,
-    ListStreams, Load, Loaded, Notifier, Page, Read, Snapshot, SnapshotError, Store, StoreError, StoreId, StreamInfo,
+    ListStreams, Snapshot, SnapshotError, Store, StoreError, StoreId, StreamInfo,
 };
 
 type Hook<T, E> = Box<dyn Fn(T) -> Pin<Box<dyn Future<Output = Result<T, E>> + Send>> + Send + Sync>;
@@ -20,6 +21,7 @@ pub struct Meddling {
     append: Hook<Append, AppendError>,
     snapshot: Hook<Snapshot, SnapshotError>,
     read: Hook<Read, StoreError>,
+    page: Box<dyn Fn(&mut Page) + Send + Sync>,
 }
 
 impl Meddling {
@@ -30,6 +32,7 @@ impl Meddling {
             append: Box::new(|append| Box::pin(async { Ok(append) })),
             snapshot: Box::new(|snapshot| Box::pin(async { Ok(snapshot) })),
             read: Box::new(|read| Box::pin(async { Ok(read) })),
+            page: Box::new(|_| ()),
         }
     }
 
@@ -60,6 +63,13 @@ impl Meddling {
         F: Future<Output = Result<Read, StoreError>> + Send + 'static,
     {
         self.read = Box::new(move |read| Box::pin(hook(read)));
+        self
+    }
+
+    /// Changes each page that was read or loaded.
+    #[must_use]
+    pub fn after_page(mut self, hook: impl Fn(&mut Page) + Send + Sync + 'static) -> Self {
+        self.page = Box::new(hook);
         self
     }
 
@@ -98,10 +108,14 @@ impl Engine for Meddling {
     }
     async fn read(&self, read: Read) -> Result<Page, StoreError> {
         let read = (self.read)(read).await?;
-        self.inner.read(read).await
+        let mut page = self.inner.read(read).await?;
+        (self.page)(&mut page);
+        Ok(page)
     }
     async fn load(&self, load: Load) -> Result<Loaded, StoreError> {
-        self.inner.load(load).await
+        let mut loaded = self.inner.load(load).await?;
+        (self.page)(&mut loaded.page);
+        Ok(loaded)
     }
     async fn streams(&self, list: ListStreams) -> Result<Vec<StreamInfo>, StoreError> {
         self.inner.streams(list).await

@@ -5,7 +5,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use es_framework::{Direction, ErrorKind, Mark, PAGE_SCAN};
+use es_framework::engine::{Direction, PAGE_SCAN};
+use es_framework::{ErrorKind, Mark};
 use futures_core::Stream as _;
 
 use crate::fixture::Fixture;

@@ -1,12 +1,18 @@
 //! E1–E3: saved state.
 #![expect(missing_docs, reason = "a fact's name says what it checks")]
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use es_framework::engine::{Direction, Load};
 use es_framework::{
-    Direction, ErrorKind, Fingerprint, Load, ProjectionName, Snapshot, SnapshotError, Store, StoreError, Stream,
-    Version,
+    ErrorKind, ExecuteError, Fingerprint, LoadError, ProjectionName, Repository, Snapshot, SnapshotError, Store,
+    StoreError, Stream, StreamHead, Version,
 };
 
+use crate::bank::{Account, Deposit, DepositEach, Open};
 use crate::fixture::{Fixture, Setup};
+use crate::meddling::Meddling;
 use crate::support::{
     ManualClock, Recording, a_page, at, begin, event, exact, id, numbered, p, positions, refused, stream, take, texts,
     v, versions, write,
@@ -56,6 +62,8 @@ pub async fn c2_a_page_of_no_events_tells_the_head(fixture: &impl Fixture) {
             let page = store.engine().read(a_page(of, |read| (read.events, read.direction) = (0, direction))).await;
             let page = page.expect("it can be read");
             assert_eq!((page.head, page.events.len(), page.end), (head, 0, head == 0), "{of}");
+            let of_stream = (!id(of).is_all()).then(|| StreamHead::at(Version::new(head)));
+            assert_eq!(page.stream, of_stream, "{of}");
         }
     }
     assert_eq!(account.version().await.expect("it can be read"), v(10));
@@ -104,7 +112,7 @@ pub async fn e1_one_call_loads_the_snapshot_and_the_events_after_it(fixture: &im
     let (store, account) = ten_events(fixture).await;
     account.snapshot("sum", v(7), "seven").await.expect("saved");
     let load = |load: Load| {
-        let engine = std::sync::Arc::clone(store.engine());
+        let engine = Arc::clone(store.engine());
         async move { engine.load(load).await.expect("can be loaded") }
     };
     let loaded = load(Load::new(id("a-1"), Some(name("sum")))).await;
@@ -229,4 +237,47 @@ pub async fn e3_a_stream_is_rebuilt_from_its_snapshot_and_what_came_after(fixtur
 
 fn up_to_sum(end: u64) -> u64 {
     (1..=end).sum()
+}
+
+/// Events below a floor are removed while a snapshot, and a repository's memory, still are from before: what is left does
+/// not follow on them, so the load fails, instead of folding what is left into a state that never was.
+pub async fn e4_a_state_whose_next_events_were_removed_is_not_brought_up_to_date(fixture: &impl Fixture) {
+    let store = fixture.open().await;
+    let floor = Arc::new(AtomicU64::new(0));
+    let truncated = Meddling::with(&store).after_page({
+        let floor = Arc::clone(&floor);
+        move |page| {
+            let floor = Version::new(floor.load(Ordering::SeqCst));
+            if let Some(head) = &mut page.stream {
+                head.floor = floor;
+                page.events.retain(|event| event.version > floor);
+            }
+        }
+    });
+    let store = truncated.into_store();
+    let accounts = Repository::<Account>::new(&store);
+    accounts.execute("alice", Open("alice")).await.expect("opened");
+    let remembered = Repository::<Account>::new(&store);
+    let seen = remembered.execute("alice", Deposit(1)).await.expect("deposited");
+    assert_eq!(seen.version, 2);
+    accounts.execute("alice", DepositEach(1, 3)).await.expect("deposited");
+    accounts.snapshots_settled().await;
+    assert_eq!(saved(&stream(&store, "account-alice"), "aggregate").await.expect("it was due").0, 5);
+    accounts.execute("alice", DepositEach(1, 3)).await.expect("deposited");
+    for (removed, is_whole) in [(0, true), (2, true), (5, true), (6, false), (8, false)] {
+        floor.store(removed, Ordering::SeqCst);
+        let loaded = Repository::<Account>::new(&store).load("alice").await;
+        let gap = |error: &LoadError| matches!(error, LoadError::Store(StoreError::Gap { .. }));
+        match loaded {
+            Ok(folded) => assert!(is_whole && folded.version == 8),
+            Err(error) => assert!(!is_whole && gap(&error) && error.kind() == ErrorKind::Data, "{error:?}"),
+        }
+    }
+    // What is remembered is of version 2: after a floor of 2 everything follows, after one of 5 the next event is missing.
+    floor.store(5, Ordering::SeqCst);
+    let error = remembered.execute("alice", Deposit(1)).await.expect_err("three events are missing");
+    assert!(matches!(&error, ExecuteError::Load(LoadError::Store(StoreError::Gap { .. }))), "{error:?}");
+    floor.store(2, Ordering::SeqCst);
+    remembered.execute("alice", Deposit(1)).await.expect("nothing it needs is missing");
+    store.close().await.expect("closed");
 }

@@ -8,9 +8,10 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
+use es_framework::engine::Read;
 use es_framework::{
     Append, Appended, CandidateEvent, Clock, CommandKey, EventId, EventType, ExpectedVersion, Fingerprint,
-    KeyedCommand, ListStreams, Metadata, Position, Read, Store, StoreError, StoredEvent, Stream, StreamId, Timestamp,
+    KeyedCommand, ListStreams, Metadata, Position, Store, StoreError, StoredEvent, Stream, StreamId, Timestamp,
     Version, Watch, Watcher,
 };
 use futures_core::Stream as _;

@@ -79,7 +79,7 @@
 //! | watch | [`Watcher`], [`Watch`] |
 //! | know where an event stands | [`Version`], [`Position`], [`Place`], [`Timestamp`] |
 //! | know what went wrong | [`ErrorKind`], [`AppendError`], [`StoreError`], [`ExecuteError`], [`RunError`] |
-//! | write an engine | [`Engine`], [`judge`](judge()), [`Notifier`] |
+//! | write an engine | [`Engine`], the module [`engine`] |
 //!
 //! Begin with [`Repository`] for the typed layer, with [`Store`] for the log alone, and with [`Projection`] for read models.
 //! The guides are in the repository's `docs` folder.
@@ -94,15 +94,49 @@
 //! A feature adds API and never changes behaviour: without `bincode`, what names no codec does not compile.
 
 mod domain;
+pub mod engine;
 mod log;
 mod projection;
 
-// The ground floor: the log.
-pub use log::*;
+// The store: handles, and the engine in memory.
+pub use log::{Engine, MemoryStore, Store, Stream, StreamMetrics};
+// Names and places.
+pub use log::{
+    CellKey, Clock, CommandKey, EventId, EventIdKind, InvalidName, MAX_NAME_BYTES, Place, Position, ProjectionName,
+    StoreId, StreamHead, StreamId, StreamState, SystemClock, Timestamp, Version,
+};
+// Writing.
+pub use log::{
+    Append, Appended, CandidateEvent, CommandRecord, EventType, ExpectedVersion, Fingerprint, IntoCandidates,
+    InvalidMetadata, KeyedCommand, Limits, Metadata, Outcome, StreamAppended, StreamWrite, WhenFull,
+};
+// Reading and watching.
+pub use log::{
+    AsOf, Clause, EventHeader, Field, Filter, ListStreams, Path, Reader, Reading, Scalar, StoredEvent, StreamInfo,
+    Watch, Watcher,
+};
+// Small values beside the log.
+pub use log::{Cell, Mark, Snapshot};
+// What can go wrong in the log.
+pub use log::{AppendError, BoxError, CellError, Conflict, ErrorKind, InvalidAppend, SnapshotError, StoreError};
 
-// The upper floor: the typed layer and what is built from it.
-pub use domain::*;
-pub use projection::*;
+// The typed layer: events, aggregates, commands.
+#[cfg(feature = "bincode")]
+pub use domain::Bincode;
+#[cfg(feature = "json")]
+pub use domain::Json;
+pub use domain::{
+    Aggregate, Apply, Codec, CodecError, Command, Context, DecodeError, EncodeError, Envelope, Event, Execute,
+    ExecuteError, FoldPanic, Folded, Handle, HandledBy, IntoDecision, KeyError, LoadError, Progress, Provenance,
+    Receipt, Recorded, Repository, RepositoryBuilder, RepositoryMetrics, Scenario, Shape, SnapshotPolicy, Snapshots,
+    TypedReader, TypedReading, TypedWatch, TypedWatcher, WriteEventsError, commands,
+};
+
+// Read models.
+pub use projection::{
+    Checkpoint, ModelError, Projection, Projector, ReadModel, RunError, Running, RunningState, StateModel, StateTx,
+    Status, Step, WaitError,
+};
 
 #[doc(hidden)]
 pub mod __private {

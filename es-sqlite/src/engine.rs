@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use es_framework::engine::{Load, Loaded, Notifier, Page, Read};
 use es_framework::{
     Append, AppendError, Appended, Cell, CellError, CellKey, Clock, CommandKey, CommandRecord, Engine, Limits,
-    ListStreams, Load, Loaded, Notifier, Page, Position, Read, Snapshot, SnapshotError, StoreError, StoreId,
-    StreamInfo, WhenFull,
+    ListStreams, Position, Snapshot, SnapshotError, StoreError, StoreId, StreamInfo, WhenFull,
 };
 use tokio::sync::Mutex;
 use tokio_rusqlite::rusqlite::Connection;
@@ -225,10 +225,10 @@ async fn facts(worker: &Worker, write: bool) -> Result<(StoreId, Position), Stor
 
 /// Gives a connection to a writer and answers the queue before it.
 fn write_on(worker: &Worker, settings: &Settings, id: StoreId, notifier: &Arc<Notifier>, shared: bool) -> Queue {
-    let (queue, jobs) = Queue::new(settings.queue_appends, settings.queue_bytes);
+    let (queue, mut inbox) = Queue::new(settings.queue_appends, settings.queue_bytes);
     let mut writer = Writer::new(id, Arc::clone(&settings.clock), Arc::clone(notifier), settings.write_timeout, shared);
     worker.occupy(move |connection| match protect_log(connection) {
-        Ok(()) => writer.work(connection, &jobs),
+        Ok(()) => writer.work(connection, &mut inbox),
         Err(error) => tracing::error!(%error, "the log cannot be protected from read models"),
     });
     queue

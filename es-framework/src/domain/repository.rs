@@ -428,13 +428,12 @@ impl<A: Apply> Inner<A> {
             let name = self.snapshots.is_some().then(snapshot_name);
             let loaded = self.store.engine().load(Load { until, ..Load::new(stream.clone(), name) }).await?;
             let before = until.map(|until| until.next().get());
-            let (mut base, page) = match loaded.snapshot {
-                None => (Base::empty(), Some(loaded.page)),
-                Some(snapshot) => match self.try_restore(&snapshot) {
-                    Some(base) => (base, Some(loaded.page)),
-                    None => (Base::empty(), None),
-                },
-            };
+            let restored = loaded.snapshot.as_ref().map(|snapshot| self.try_restore(snapshot));
+            // A snapshot that is of no use is left aside, and what comes after it is not all there is to fold.
+            let whole = !matches!(restored, Some(None));
+            let mut base = restored.flatten().unwrap_or_else(Base::empty);
+            loaded.reaches_back_to(stream, base.version)?;
+            let page = whole.then_some(loaded.page);
             let counted = self.snapshots.is_some() && page.is_some();
             if counted && base.version == Version::ZERO {
                 self.counters.missing.fetch_add(1, Ordering::Relaxed);

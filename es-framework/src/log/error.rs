@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::append::ExpectedVersion;
+use super::expected_version::ExpectedVersion;
 use super::id::EventId;
 use super::name::{CellKey, CommandKey, InvalidName, StreamId};
 use super::position::{Place, Position, Version};
@@ -101,6 +101,19 @@ pub enum StoreError {
         /// What is wrong with it.
         reason: String,
     },
+    /// Events that a state needs are not there any more: they were removed, or lost. The state as of version `after` cannot
+    /// be brought up to date; a newer snapshot can.
+    #[error(
+        "the events of {stream} between versions {after} and {next} are gone, so a state as of version {after} cannot be brought up to date"
+    )]
+    Gap {
+        /// The stream.
+        stream: StreamId,
+        /// The version of the state.
+        after: Version,
+        /// The first version that is still there.
+        next: Version,
+    },
     /// A version was given for `@all`, or a position for a stream.
     #[error("{stream} cannot be read from {place}: streams are read by version, `@all` by position")]
     WrongPlace {
@@ -138,8 +151,32 @@ impl StoreError {
             | Self::FormatChanged { .. }
             | Self::WrongPlace { .. }
             | Self::Name(_) => ErrorKind::Caller,
-            Self::Corrupt { .. } => ErrorKind::Data,
+            Self::Corrupt { .. } | Self::Gap { .. } => ErrorKind::Data,
             Self::Io { .. } | Self::Internal { .. } => ErrorKind::Internal,
+        }
+    }
+
+    /// The same error for another caller, with the words of its cause only: when the commit of a group fails, everybody who
+    /// waited for it is told.
+    #[must_use]
+    pub fn repeated(&self) -> Self {
+        let words = |source: &BoxError| source.to_string().into();
+        match self {
+            Self::Closed => Self::Closed,
+            Self::Busy { waited } => Self::Busy { waited: *waited },
+            Self::DiskFull { source } => Self::DiskFull { source: words(source) },
+            Self::ReadOnly => Self::ReadOnly,
+            Self::Io { source } => Self::Io { source: words(source) },
+            Self::Missing { path } => Self::Missing { path: path.clone() },
+            Self::NotAStore { path, reason } => Self::NotAStore { path: path.clone(), reason: reason.clone() },
+            Self::NewerFormat { found, known } => Self::NewerFormat { found: *found, known: *known },
+            Self::WriteRequires { feature } => Self::WriteRequires { feature: feature.clone() },
+            Self::FormatChanged { opened, found } => Self::FormatChanged { opened: *opened, found: *found },
+            Self::Corrupt { position, reason } => Self::Corrupt { position: *position, reason: reason.clone() },
+            Self::Gap { stream, after, next } => Self::Gap { stream: stream.clone(), after: *after, next: *next },
+            Self::WrongPlace { stream, place } => Self::WrongPlace { stream: stream.clone(), place: *place },
+            Self::Name(name) => Self::Name(name.clone()),
+            Self::Internal { source } => Self::Internal { source: words(source) },
         }
     }
 }
@@ -272,6 +309,12 @@ pub enum AppendError {
         /// How many are new.
         new: usize,
     },
+    /// A stream was closed for good and cannot be written any more; what is known of it can still be repeated.
+    #[error("{stream} was closed for good and cannot be written")]
+    Tombstoned {
+        /// The stream.
+        stream: StreamId,
+    },
     /// A command key is taken by another command.
     #[error("command key {key} was used before for another command")]
     CommandKeyReused {
@@ -295,9 +338,11 @@ impl AppendError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Conflict { .. } => ErrorKind::Conflict,
-            Self::Invalid(_) | Self::IdReused { .. } | Self::PartlyKnown { .. } | Self::CommandKeyReused { .. } => {
-                ErrorKind::Caller
-            }
+            Self::Invalid(_)
+            | Self::IdReused { .. }
+            | Self::PartlyKnown { .. }
+            | Self::Tombstoned { .. }
+            | Self::CommandKeyReused { .. } => ErrorKind::Caller,
             Self::Overloaded => ErrorKind::Retry,
             Self::Store(error) => error.kind(),
         }
@@ -364,6 +409,41 @@ impl CellError {
         match self {
             Self::Changed { .. } => ErrorKind::Conflict,
             Self::Store(error) => error.kind(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everybody_is_told_the_same_error() {
+        let source = || "why".into();
+        let (path, reason) = (|| "store.db".to_owned(), || "it is a folder".to_owned());
+        let name = StreamId::new("").unwrap_err();
+        let errors = [
+            StoreError::Closed,
+            StoreError::Busy { waited: Duration::from_secs(1) },
+            StoreError::DiskFull { source: source() },
+            StoreError::ReadOnly,
+            StoreError::Io { source: source() },
+            StoreError::Missing { path: path() },
+            StoreError::NotAStore { path: path(), reason: reason() },
+            StoreError::NewerFormat { found: 2, known: 1 },
+            StoreError::WriteRequires { feature: "merged-index".to_owned() },
+            StoreError::FormatChanged { opened: 1, found: 2 },
+            StoreError::Corrupt { position: Some(Position::new(3)), reason: reason() },
+            StoreError::Gap { stream: StreamId::all(), after: Version::ZERO, next: Version::new(3) },
+            StoreError::WrongPlace { stream: StreamId::all(), place: Version::new(3).into() },
+            StoreError::Name(name),
+            StoreError::Internal { source: source() },
+        ];
+        for error in errors {
+            let told = error.repeated();
+            assert_eq!(std::mem::discriminant(&told), std::mem::discriminant(&error), "{told:?}");
+            assert_eq!(told.to_string(), error.to_string());
+            assert_eq!(told.kind(), error.kind());
         }
     }
 }

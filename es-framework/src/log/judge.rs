@@ -1,4 +1,7 @@
-//! What becomes of an append: one judge for all engines, called inside the write transaction and nowhere else.
+//! What becomes of an append: one judge for all engines.
+//!
+//! An engine asks the log, inside its write transaction, whatever [`Questions`] says; the answers are [`Facts`]; and
+//! [`judge`] decides by them alone.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -7,46 +10,144 @@ use bytes::Bytes;
 
 use super::append::{Append, Appended, CommandRecord, Outcome, StreamAppended, StreamWrite};
 use super::error::{AppendError, Conflict, InvalidAppend, StoreError};
-use super::event::{CandidateEvent, EventType};
-use super::id::EventId;
+use super::event::{CandidateEvent, EventType, StoredEvent};
+use super::head::{StreamHead, StreamState};
+use super::id::{EventId, StoreId};
 use super::name::{CommandKey, StreamId};
+use super::one_or_many::OneOrMany;
 use super::position::{Position, Version};
 use super::time::Timestamp;
 
-/// What the judge asks the log; answered from within the write transaction.
-pub trait LogView {
-    /// The last position and time of the log.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError`] if the log cannot be read.
-    fn head(&mut self) -> Result<(Position, Timestamp), StoreError>;
+/// What has to be known of the log to judge an append; beside this, always the position and time of the log's end.
+#[derive(Debug, Clone, Copy)]
+pub struct Questions<'a> {
+    append: &'a Append,
+}
 
-    /// The version of a stream.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError`] if the log cannot be read.
-    fn version(&mut self, stream: &StreamId) -> Result<Version, StoreError>;
+/// What has to be known of one stream: its head, and which of its events have one of these ids.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct StreamQuestion<'a> {
+    /// The stream.
+    pub stream: &'a StreamId,
+    events: &'a [CandidateEvent],
+}
 
-    /// The event of a stream that has this id.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError`] if the log cannot be read.
-    fn event(&mut self, stream: &StreamId, id: &EventId) -> Result<Option<KnownEvent>, StoreError>;
+impl<'a> Questions<'a> {
+    /// The questions about an append.
+    pub fn of(append: &'a Append) -> Self {
+        Self { append }
+    }
 
-    /// The command that was carried out under this key.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError`] if the log cannot be read.
-    fn command(&mut self, key: &CommandKey) -> Result<Option<CommandRecord>, StoreError>;
+    /// The command to look for. If it is known, nothing else has to be asked.
+    pub fn command(self) -> Option<&'a CommandKey> {
+        self.append.command.as_ref().map(|command| &command.key)
+    }
+
+    /// One question for each stream, in the order in which [`Facts`] hold the answers.
+    pub fn streams(self) -> impl ExactSizeIterator<Item = StreamQuestion<'a>> {
+        self.append.streams.iter().map(|StreamWrite { stream, events, .. }| StreamQuestion { stream, events })
+    }
+}
+
+impl<'a> StreamQuestion<'a> {
+    /// The ids to look for in the stream; the same id may come twice. Of a stream that was never written none is known.
+    pub fn ids(self) -> impl Iterator<Item = &'a EventId> {
+        self.events.iter().filter_map(CandidateEvent::id)
+    }
+}
+
+/// What the log says, as of one moment inside the write transaction.
+///
+/// ```
+/// use es_framework::engine::{Facts, StreamFacts, StreamHead, Verdict, judge};
+/// use es_framework::{Append, AppendError, CandidateEvent, ExpectedVersion, Position, StreamId, Timestamp, Version};
+///
+/// let event = CandidateEvent::new("deposited", "500")?;
+/// let append = Append::to(StreamId::new("account-alice")?, ExpectedVersion::Exact(Version::new(3)), event);
+///
+/// let mut facts = Facts::new(Position::new(70), Timestamp::from_micros(1_000_000));
+/// facts.push(StreamHead::at(Version::new(3)));
+/// let Ok(Verdict::Write(plan)) = judge(&append, &facts) else { panic!("it is at version 3") };
+/// assert_eq!(plan.events(&append).next().unwrap().position, 71);
+///
+/// let mut facts = Facts::new(Position::new(71), Timestamp::from_micros(1_000_000));
+/// facts.push(StreamHead::at(Version::new(4)));
+/// assert!(matches!(judge(&append, &facts), Err(AppendError::Conflict { .. })));
+/// # Ok::<(), es_framework::InvalidName>(())
+/// ```
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Facts {
+    /// The position of the newest event ever written.
+    pub head: Position,
+    /// The time of the newest event ever written; [`Timestamp::from_micros`] of [`i64::MIN`] in an empty log.
+    pub time: Timestamp,
+    /// The record of the command asked for, if it was carried out before.
+    pub command: Option<CommandRecord>,
+    streams: OneOrMany<StreamFacts>,
+}
+
+/// What the log says of one stream.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct StreamFacts {
+    /// Its head.
+    pub head: StreamHead,
+    /// Its events that have one of the ids asked for.
+    pub known: Vec<KnownEvent>,
+}
+
+impl Facts {
+    /// The facts about a log that ends here; what is known of commands and streams is added to them.
+    pub fn new(head: Position, time: Timestamp) -> Self {
+        Self { head, time, command: None, streams: OneOrMany::default() }
+    }
+
+    /// Adds the answer to the next of [`Questions::streams`].
+    pub fn push(&mut self, stream: impl Into<StreamFacts>) {
+        self.streams.push(stream.into());
+    }
+
+    /// The answers, in the order of [`Questions::streams`].
+    pub fn streams(&self) -> &[StreamFacts] {
+        self.streams.as_slice()
+    }
+
+    /// The answers, for an engine that looks ids up after the heads.
+    pub fn streams_mut(&mut self) -> &mut [StreamFacts] {
+        self.streams.as_mut_slice()
+    }
+
+    /// Whether every stream of the append was asked about.
+    fn answer(&self, append: &Append) -> Result<(), StoreError> {
+        let (asked, answered) = (append.streams.len(), self.streams().len());
+        if asked == answered {
+            return Ok(());
+        }
+        let what = format!("it gave the facts about {answered} streams for an append to {asked}");
+        Err(StoreError::Internal { source: what.into() })
+    }
+}
+
+impl StreamFacts {
+    /// The facts about a stream that has this head and these events with one of the ids asked for.
+    pub fn new(head: StreamHead, known: Vec<KnownEvent>) -> Self {
+        Self { head, known }
+    }
+}
+
+impl From<StreamHead> for StreamFacts {
+    fn from(head: StreamHead) -> Self {
+        Self { head, known: Vec::new() }
+    }
 }
 
 /// An event that was found by its id.
 #[derive(Debug, Clone)]
 pub struct KnownEvent {
+    /// Its id.
+    pub id: EventId,
     /// Its version.
     pub version: Version,
     /// Its position.
@@ -79,10 +180,13 @@ pub enum Verdict {
     Write(Plan),
 }
 
-/// Which events of an append are written, and as which versions.
+/// Which events of an append are written, and where.
 #[derive(Debug)]
 pub struct Plan {
-    streams: Vec<PlannedStream>,
+    /// The position and time of the log's end before the append.
+    head: Position,
+    time: Timestamp,
+    streams: OneOrMany<PlannedStream>,
 }
 
 /// The part of a plan that concerns one stream.
@@ -98,33 +202,59 @@ pub struct PlannedStream {
     pub count: usize,
 }
 
+/// One event to write.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct PlannedEvent<'a> {
+    /// The stream to write it to.
+    pub stream: &'a StreamId,
+    /// The version it gets.
+    pub version: Version,
+    /// The position it gets.
+    pub position: Position,
+    /// What to write.
+    pub event: &'a CandidateEvent,
+}
+
+impl PlannedEvent<'_> {
+    /// The event as it will be stored and read back.
+    pub fn stored(&self, store: StoreId, time: Timestamp) -> StoredEvent {
+        StoredEvent::new(store, self.stream.clone(), self.version, self.position, time, self.event)
+    }
+}
+
 impl Plan {
     /// One part for each stream of the append, in its order.
     pub fn streams(&self) -> &[PlannedStream] {
-        &self.streams
+        self.streams.as_slice()
     }
 
     /// The number of events to write.
     pub fn event_count(&self) -> usize {
-        self.streams.iter().map(|stream| stream.count).sum()
+        self.streams().iter().map(|stream| stream.count).sum()
     }
 
-    /// The events to write, each with its stream and version, in the order of their positions.
-    pub fn events<'a>(
-        &'a self,
-        append: &'a Append,
-    ) -> impl Iterator<Item = (&'a StreamWrite, Version, &'a CandidateEvent)> {
-        append.streams.iter().zip(&self.streams).flat_map(|(write, planned)| {
-            planned.events(write).enumerate().map(move |(i, event)| (write, planned.before.plus(i as u64 + 1), event))
+    /// The events to write, in the order of their positions.
+    pub fn events<'a>(&'a self, append: &'a Append) -> impl Iterator<Item = PlannedEvent<'a>> {
+        let mut position = self.head;
+        let of_streams = append.streams.iter().zip(self.streams());
+        let events = of_streams.flat_map(|(write, planned)| {
+            planned.events(write).zip(1..).map(move |(event, i)| (&write.stream, planned.before.plus(i), event))
+        });
+        events.map(move |(stream, version, event)| {
+            position = position.next();
+            PlannedEvent { stream, version, position, event }
         })
     }
 
-    /// The answer, once the last position and the time are known.
-    pub fn appended(&self, append: &Append, last: Position, time: Timestamp) -> Appended {
+    /// What the append answers once the plan is written, by the time on the store's clock.
+    ///
+    /// [`Appended::time`] is the time to store with the events: `now`, or the log's last time where the clock is behind.
+    pub fn appended(&self, append: &Append, now: Timestamp) -> Appended {
         let streams = append
             .streams
             .iter()
-            .zip(&self.streams)
+            .zip(self.streams())
             .map(|(write, planned)| StreamAppended {
                 stream: write.stream.clone(),
                 first: if planned.count == 0 { planned.before } else { planned.before.next() },
@@ -133,7 +263,10 @@ impl Plan {
                 known: planned.known,
             })
             .collect();
-        Appended::new(Outcome::Written, streams, last, time)
+        let last = self.head.plus(self.event_count() as u64);
+        let mut appended = Appended::new(Outcome::Written, streams, last, now.max(self.time));
+        appended.clock_behind = self.time.since(now);
+        appended
     }
 }
 
@@ -146,7 +279,7 @@ impl PlannedStream {
     }
 }
 
-/// Judges an append: first the command key, then the ids, then the expectations.
+/// Judges an append by what the log says: first the command key, then the ids, then the expectations.
 ///
 /// Ids come before expectations so that a caller can always retry: a retry of a write that succeeded finds the stream
 /// further on than it expects.
@@ -154,23 +287,25 @@ impl PlannedStream {
 /// # Errors
 ///
 /// [`AppendError::CommandKeyReused`], [`AppendError::IdReused`], [`AppendError::PartlyKnown`],
-/// [`AppendError::Conflict`], [`InvalidAppend::IdTwice`], and whatever reading the log answers.
-pub fn judge(append: &Append, log: &mut impl LogView) -> Result<Verdict, AppendError> {
+/// [`AppendError::Tombstoned`], [`AppendError::Conflict`], [`InvalidAppend::IdTwice`]; [`StoreError::Internal`] if an
+/// answer is missing.
+pub fn judge(append: &Append, facts: &Facts) -> Result<Verdict, AppendError> {
     if let Some(command) = &append.command
-        && let Some(record) = log.command(&command.key)?
+        && let Some(record) = &facts.command
     {
         if record.command.fingerprint != command.fingerprint {
             return Err(AppendError::CommandKeyReused { key: command.key.clone() });
         }
-        let appended = Appended { outcome: Outcome::AlreadyWritten, ..record.appended };
+        let appended = Appended { outcome: Outcome::AlreadyWritten, ..record.appended.clone() };
         return Ok(Verdict::Known { appended, remember: false });
     }
-    let found = find_known(append, log)?;
+    facts.answer(append)?;
+    let found = find_known(append, facts)?;
     let known: usize = found.iter().map(|stream| stream.known.len()).sum();
     let new: usize = found.iter().map(|stream| stream.new.len()).sum();
     if known > 0 && new == 0 {
         return Ok(Verdict::Known {
-            appended: already_written(append, &found, log)?,
+            appended: already_written(append, &found, facts),
             remember: append.command.is_some(),
         });
     }
@@ -184,34 +319,30 @@ pub fn judge(append: &Append, log: &mut impl LogView) -> Result<Verdict, AppendE
             return Err(AppendError::PartlyKnown { known, new });
         }
     }
-    plan(append, &found, log).map(Verdict::Write)
+    plan(append, &found, facts).map(Verdict::Write)
 }
 
-/// Judges an append as if none of its ids were known; [`None`] if it could not be written even then.
+/// Judges an append as if none of its ids were known, which need not have been asked; [`None`] if it could not be written
+/// even then.
 ///
-/// For engines whose unique index finds a known id when the event is written: they write by this plan, and judge again by
-/// [`judge`] if the index refuses. Where it does not refuse, both plans are the same.
-///
-/// # Errors
-///
-/// [`StoreError`] if the log cannot be read.
-pub fn judge_as_unknown(append: &Append, log: &mut impl LogView) -> Result<Option<Plan>, StoreError> {
-    if append.command.is_some() {
-        return Ok(None);
+/// For engines whose unique index finds a known id when the event is written: they write by this plan, and ask for the
+/// ids and [`judge`] again if there is none or the index refuses. Where it does not refuse, both plans are the same.
+pub fn judge_as_unknown(append: &Append, facts: &Facts) -> Option<Plan> {
+    if append.command.is_some() || facts.answer(append).is_err() {
+        return None;
     }
-    match plan(append, &[], log) {
-        Ok(plan) => Ok(Some(plan)),
-        Err(AppendError::Store(error)) => Err(error),
-        Err(_) => Ok(None),
-    }
+    plan(append, &[], facts).ok()
 }
 
 /// Holds the expectations against the log.
-fn plan(append: &Append, found: &[Found], log: &mut impl LogView) -> Result<Plan, AppendError> {
+fn plan(append: &Append, found: &[Found<'_>], facts: &Facts) -> Result<Plan, AppendError> {
     let mut conflicts = Vec::new();
-    let mut streams = Vec::with_capacity(append.streams.len());
-    for (i, write) in append.streams.iter().enumerate() {
-        let actual = log.version(&write.stream)?;
+    let mut streams = OneOrMany::default();
+    for (i, (write, StreamFacts { head, .. })) in append.streams.iter().zip(facts.streams()).enumerate() {
+        if head.state != StreamState::Active && !write.events.is_empty() {
+            return Err(AppendError::Tombstoned { stream: write.stream.clone() });
+        }
+        let actual = head.version;
         if !write.expected.holds(actual) {
             conflicts.push(Conflict { stream: write.stream.clone(), expected: write.expected, actual });
         }
@@ -226,24 +357,24 @@ fn plan(append: &Append, found: &[Found], log: &mut impl LogView) -> Result<Plan
     if !conflicts.is_empty() {
         return Err(AppendError::Conflict { conflicts });
     }
-    Ok(Plan { streams })
+    Ok(Plan { head: facts.head, time: facts.time, streams })
 }
 
 /// The events of one stream of an append, told apart by their ids.
-struct Found {
-    known: Vec<KnownEvent>,
+struct Found<'a> {
+    known: Vec<&'a KnownEvent>,
     /// Indices of the events that are new, each id once.
     new: Vec<usize>,
 }
 
-/// Looks the ids up; empty for an append without ids.
-fn find_known(append: &Append, log: &mut impl LogView) -> Result<Vec<Found>, AppendError> {
+/// Tells known events from new ones; empty for an append without ids.
+fn find_known<'a>(append: &Append, facts: &'a Facts) -> Result<Vec<Found<'a>>, AppendError> {
     if !append.has_ids() {
         return Ok(Vec::new());
     }
     let mut found = Vec::with_capacity(append.streams.len());
-    for StreamWrite { stream, events, .. } in &append.streams {
-        let fresh = events.is_empty() || log.version(stream)? == Version::ZERO;
+    for (StreamWrite { stream, events, .. }, facts) in append.streams.iter().zip(facts.streams()) {
+        let by_id: HashMap<&EventId, &KnownEvent> = facts.known.iter().map(|event| (&event.id, event)).collect();
         let mut known = Vec::new();
         let mut new = Vec::with_capacity(events.len());
         let mut first_with: HashMap<&EventId, &CandidateEvent> = HashMap::with_capacity(events.len());
@@ -255,10 +386,10 @@ fn find_known(append: &Append, log: &mut impl LogView) -> Result<Vec<Found>, App
                 }
                 continue;
             }
-            match if fresh { None } else { log.event(stream, id)? } {
-                Some(event_known) if event_known.may_be(event) => known.push(event_known),
+            match by_id.get(id) {
+                Some(event_known) if event_known.may_be(event) => known.push(*event_known),
                 Some(KnownEvent { version, .. }) => {
-                    return Err(AppendError::IdReused { stream: stream.clone(), id: id.clone(), version });
+                    return Err(AppendError::IdReused { stream: stream.clone(), id: id.clone(), version: *version });
                 }
                 None => new.push(i),
             }
@@ -269,24 +400,20 @@ fn find_known(append: &Append, log: &mut impl LogView) -> Result<Vec<Found>, App
 }
 
 /// The answer of the first write, put together from the events that are known.
-fn already_written(append: &Append, found: &[Found], log: &mut impl LogView) -> Result<Appended, AppendError> {
+fn already_written(append: &Append, found: &[Found<'_>], facts: &Facts) -> Appended {
     let mut streams = Vec::with_capacity(append.streams.len());
     let mut last: Option<&KnownEvent> = None;
-    for (write, found) in append.streams.iter().zip(found) {
+    for ((write, found), facts) in append.streams.iter().zip(found).zip(facts.streams()) {
         let versions = || found.known.iter().map(|event| event.version);
         let (first, end) = if let (Some(first), Some(end)) = (versions().min(), versions().max()) {
             (first, end)
         } else {
-            let version = log.version(&write.stream)?;
-            (version, version)
+            (facts.head.version, facts.head.version)
         };
         let known = found.known.len();
         streams.push(StreamAppended { stream: write.stream.clone(), first, last: end, written: known, known });
-        last = found.known.iter().chain(last).max_by_key(|event| event.position);
+        last = found.known.iter().copied().chain(last).max_by_key(|event| event.position);
     }
-    let (position, time) = match last {
-        Some(event) => (event.position, event.time),
-        None => log.head()?,
-    };
-    Ok(Appended::new(Outcome::AlreadyWritten, streams, position, time))
+    let (position, time) = last.map_or((facts.head, facts.time), |event| (event.position, event.time));
+    Appended::new(Outcome::AlreadyWritten, streams, position, time)
 }

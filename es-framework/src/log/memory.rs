@@ -11,13 +11,14 @@ use super::cell::Cell;
 use super::engine::Engine;
 use super::error::{AppendError, CellError, SnapshotError, StoreError};
 use super::event::StoredEvent;
+use super::head::StreamHead;
 use super::id::{EventId, StoreId};
-use super::judge::{KnownEvent, LogView, Verdict, judge};
+use super::judge::{Facts, KnownEvent, Questions, StreamFacts, Verdict, judge};
 use super::limits::Limits;
 use super::name::{CellKey, CommandKey, ProjectionName, StreamId};
 use super::notifier::Notifier;
 use super::position::{Position, Version};
-use super::read::{Direction, ListStreams, Load, Loaded, Mark, PAGE_SCAN, Page, Read, StreamInfo};
+use super::read::{Direction, ListStreams, Load, Loaded, Mark, Page, Read, StreamInfo};
 use super::snapshot::Snapshot;
 use super::store::Store;
 use super::time::{Clock, SystemClock, Timestamp};
@@ -43,7 +44,7 @@ struct Inner {
 struct State {
     closed: bool,
     log: Vec<StoredEvent>,
-    streams: HashMap<StreamId, StreamState>,
+    streams: HashMap<StreamId, StreamLog>,
     /// Streams in the order of their first events.
     order: Vec<StreamId>,
     commands: HashMap<CommandKey, CommandRecord>,
@@ -52,7 +53,7 @@ struct State {
 }
 
 #[derive(Debug, Default)]
-struct StreamState {
+struct StreamLog {
     /// The stream's place in the order of first events.
     order: usize,
     /// Indices into the log, by version.
@@ -119,7 +120,8 @@ impl Engine for MemoryStore {
     async fn append(&self, append: Append) -> Result<Appended, AppendError> {
         append.validate(&self.inner.limits)?;
         let mut state = self.state()?;
-        let plan = match judge(&append, &mut *state)? {
+        let facts = state.facts(Questions::of(&append));
+        let plan = match judge(&append, &facts)? {
             Verdict::Known { appended, remember } => {
                 if remember {
                     state.remember(&append, &appended);
@@ -128,22 +130,15 @@ impl Engine for MemoryStore {
             }
             Verdict::Write(plan) => plan,
         };
-        let (head, last_time) = state.end();
-        let now = self.inner.clock.now();
-        let time = now.max(last_time);
+        let appended = plan.appended(&append, self.inner.clock.now());
         let before = state.log.len();
-        let mut position = head;
-        for (write, version, candidate) in plan.events(&append) {
-            position = position.next();
-            let stream = write.stream.clone();
-            state.push(StoredEvent::new(self.inner.id, stream, version, position, time, candidate), candidate.id());
+        for planned in plan.events(&append) {
+            state.push(planned.stored(self.inner.id, appended.time), planned.event.id());
         }
-        let mut appended = plan.appended(&append, position, time);
-        appended.clock_behind = last_time.since(now);
         state.remember(&append, &appended);
-        if position > head {
+        if appended.position > facts.head {
             let written = state.log.get(before..).unwrap_or_default();
-            self.inner.notifier.publish(head, written.iter().cloned(), position);
+            self.inner.notifier.publish(facts.head, written.iter().cloned(), appended.position);
         }
         Ok(appended)
     }
@@ -181,12 +176,13 @@ impl Engine for MemoryStore {
         let of_category =
             |stream: &&StreamId| list.category.as_deref().is_none_or(|wanted| stream.category() == wanted);
         let listed = state.order.iter().skip(start).filter(of_category).take(list.limit);
-        Ok(listed.map(|stream| StreamInfo::new(stream.clone(), state.version_of(stream))).collect())
+        Ok(listed.map(|stream| StreamInfo::new(stream.clone(), state.head_of(stream))).collect())
     }
 
     async fn save_snapshot(&self, mut snapshot: Snapshot) -> Result<(), SnapshotError> {
         let mut state = self.state()?;
-        let end = if snapshot.stream.is_all() { state.end().0.get() } else { state.version_of(&snapshot.stream).get() };
+        let end =
+            if snapshot.stream.is_all() { state.end().0.get() } else { state.head_of(&snapshot.stream).version.get() };
         if snapshot.at > end {
             return Err(SnapshotError::BeyondEnd { stream: snapshot.stream, at: snapshot.at, end });
         }
@@ -232,15 +228,38 @@ impl State {
         self.log.last().map_or(empty, |event| (event.position, event.time))
     }
 
-    fn version_of(&self, stream: &StreamId) -> Version {
-        self.streams.get(stream).map_or(Version::ZERO, |stream| Version::new(stream.events.len() as u64))
+    fn head_of(&self, stream: &StreamId) -> StreamHead {
+        let events = self.streams.get(stream).map_or(0, |stream| stream.events.len());
+        StreamHead::at(Version::new(events as u64))
+    }
+
+    fn facts(&self, questions: Questions<'_>) -> Facts {
+        let (head, time) = self.end();
+        let mut facts = Facts::new(head, time);
+        facts.command = questions.command().and_then(|key| self.commands.get(key)).cloned();
+        for question in questions.streams() {
+            let known = question.ids().filter_map(|id| self.known(question.stream, id)).collect();
+            facts.push(StreamFacts::new(self.head_of(question.stream), known));
+        }
+        facts
+    }
+
+    fn known(&self, stream: &StreamId, id: &EventId) -> Option<KnownEvent> {
+        let event = self.log.get(*self.streams.get(stream)?.ids.get(id)?)?;
+        Some(KnownEvent {
+            id: id.clone(),
+            version: event.version,
+            position: event.position,
+            time: event.time,
+            content: Some((Arc::clone(&event.event_type), event.payload.clone())),
+        })
     }
 
     fn push(&mut self, event: StoredEvent, id: Option<&EventId>) {
         let order = &mut self.order;
         let stream = self.streams.entry(event.stream.clone()).or_insert_with(|| {
             order.push(event.stream.clone());
-            StreamState { order: order.len() - 1, ..StreamState::default() }
+            StreamLog { order: order.len() - 1, ..StreamLog::default() }
         });
         stream.events.push(self.log.len());
         if let Some(id) = id {
@@ -256,14 +275,13 @@ impl State {
     }
 
     fn page(&self, read: &Read) -> Result<Page, StoreError> {
-        let empty = Vec::new();
         let of_stream = if read.stream.is_all() {
             None
         } else {
-            Some(self.streams.get(&read.stream).map_or(&empty, |stream| &stream.events))
+            Some(self.streams.get(&read.stream).map_or(&[][..], |stream| &stream.events))
         };
         // Positions and versions are contiguous from 1 here, so a place is an index plus one.
-        let count = of_stream.map_or(self.log.len(), Vec::len);
+        let count = of_stream.map_or(self.log.len(), <[_]>::len);
         let event_at = |index: usize| {
             let index = of_stream.map_or(Some(index), |events| events.get(index).copied());
             index.and_then(|index| self.log.get(index))
@@ -271,67 +289,20 @@ impl State {
         let index = |place: u64| usize::try_from(place).unwrap_or(usize::MAX);
         let low = index(read.after).min(count);
         let high = read.before.map_or(count, |before| index(before).saturating_sub(1).min(count)).max(low);
-        let mut page = Page { head: count as u64, ..Page::default() };
-        let forward = read.direction == Direction::Forward;
-        if read.events == 0 {
-            // Asked for the head only.
-            page.end = low == high;
-            page.scanned = if forward { read.after } else { high as u64 + 1 };
-            return Ok(page);
-        }
-        let mut bytes = 0;
-        let mut looked_at = 0;
-        while looked_at < (high - low).min(PAGE_SCAN) {
-            let at = if forward { low + looked_at } else { high - 1 - looked_at };
-            let Some(event) = event_at(at) else { break };
-            if read.filter.matches(&event.header()) {
-                bytes += event.bytes();
-                if page.events.len() >= read.events || (bytes > read.bytes && !page.events.is_empty()) {
-                    break;
+        let page = match of_stream {
+            None => Page::of_all(self.end().0),
+            Some(_) => Page::of_stream(self.head_of(&read.stream)),
+        };
+        match read.direction {
+            Direction::Forward => {
+                let mut page = page.fill(read, (low..high).filter_map(event_at))?;
+                if of_stream.is_none() {
+                    let last = self.log.get(..index(page.scanned).min(count)).and_then(<[_]>::last);
+                    page.mark = last.map(|event| Mark { position: event.position, checksum: event.checksum });
                 }
-                if event.computed_checksum() != event.checksum {
-                    return Err(StoreError::Corrupt {
-                        position: Some(event.position),
-                        reason: "the checksum does not fit".to_owned(),
-                    });
-                }
-                page.events.push(event.clone());
+                Ok(page)
             }
-            looked_at += 1;
+            Direction::Backward => page.fill(read, (low..high).rev().filter_map(event_at)),
         }
-        page.end = looked_at == high - low;
-        page.scanned = if forward { (low + looked_at) as u64 } else { (high - looked_at) as u64 + 1 };
-        if forward {
-            page.scanned = page.scanned.max(read.after);
-        }
-        if of_stream.is_none() && forward {
-            let last = self.log.get(..low + looked_at).and_then(<[_]>::last);
-            page.mark = last.map(|event| Mark { position: event.position, checksum: event.checksum });
-        }
-        Ok(page)
-    }
-}
-
-impl LogView for State {
-    fn head(&mut self) -> Result<(Position, Timestamp), StoreError> {
-        Ok(self.end())
-    }
-
-    fn version(&mut self, stream: &StreamId) -> Result<Version, StoreError> {
-        Ok(self.version_of(stream))
-    }
-
-    fn event(&mut self, stream: &StreamId, id: &EventId) -> Result<Option<KnownEvent>, StoreError> {
-        let found = self.streams.get(stream).and_then(|stream| stream.ids.get(id));
-        Ok(found.and_then(|index| self.log.get(*index)).map(|event| KnownEvent {
-            version: event.version,
-            position: event.position,
-            time: event.time,
-            content: Some((Arc::clone(&event.event_type), event.payload.clone())),
-        }))
-    }
-
-    fn command(&mut self, key: &CommandKey) -> Result<Option<CommandRecord>, StoreError> {
-        Ok(self.commands.get(key).cloned())
     }
 }

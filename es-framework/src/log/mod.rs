@@ -9,7 +9,9 @@ mod checksum;
 mod engine;
 mod error;
 mod event;
+mod expected_version;
 mod filter;
+mod head;
 mod id;
 mod judge;
 mod like;
@@ -18,6 +20,7 @@ mod memory;
 mod metadata;
 mod name;
 mod notifier;
+mod one_or_many;
 mod pages;
 mod position;
 mod read;
@@ -29,17 +32,21 @@ mod time;
 mod watch;
 
 pub use append::{
-    Append, Appended, CommandRecord, ExpectedVersion, Fingerprint, KeyedCommand, Outcome, StreamAppended, StreamWrite,
-    WhenFull,
+    Append, Appended, CommandRecord, Fingerprint, KeyedCommand, Outcome, StreamAppended, StreamWrite, WhenFull,
 };
 pub use cell::Cell;
 pub use checksum::checksum;
 pub use engine::Engine;
 pub use error::{AppendError, BoxError, CellError, Conflict, ErrorKind, InvalidAppend, SnapshotError, StoreError};
 pub use event::{CandidateEvent, EventType, IntoCandidates, StoredEvent};
+pub use expected_version::ExpectedVersion;
 pub use filter::{Clause, EventHeader, Field, Filter, Path, Scalar};
+pub use head::{StreamHead, StreamState};
 pub use id::{EventId, EventIdKind, StoreId};
-pub use judge::{KnownEvent, LogView, Plan, PlannedStream, Verdict, judge, judge_as_unknown};
+pub use judge::{
+    Facts, KnownEvent, Plan, PlannedEvent, PlannedStream, Questions, StreamFacts, StreamQuestion, Verdict, judge,
+    judge_as_unknown,
+};
 pub use limits::Limits;
 pub use memory::MemoryStore;
 pub use metadata::{InvalidMetadata, Metadata};
@@ -47,6 +54,7 @@ pub(crate) use name::check_name;
 pub use name::{CellKey, CommandKey, InvalidName, MAX_NAME_BYTES, ProjectionName, StreamId};
 pub use notifier::Notifier;
 pub use position::{Place, Position, Version};
+pub(crate) use read::follow_on;
 pub use read::{
     Direction, ListStreams, Load, Loaded, Mark, PAGE_BYTES, PAGE_EVENTS, PAGE_SCAN, Page, Read, StreamInfo,
 };

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use tokio::sync::Notify;
 
+use super::error::StoreError;
 use super::event::StoredEvent;
 use super::filter::{Clause, Filter};
 use super::name::{StreamId, category_of};
@@ -17,6 +18,8 @@ use super::read::Mark;
 const RING_EVENTS: usize = 4_096;
 /// The payload and metadata bytes that the ring holds at most.
 const RING_BYTES: usize = 4 << 20;
+/// The events of others that are read for watchers; beyond that they read pages.
+const FOREIGN_EVENTS: u32 = 2_048;
 /// Payloads of up to so many bytes are copied into the ring.
 const COPIED_BYTES: usize = 16 << 10;
 
@@ -128,6 +131,37 @@ impl Notifier {
             self.head.store(head.get(), Ordering::Release);
             state.wake_everybody();
         }
+    }
+
+    /// Tells that others have committed, if they have: the log was seen to reach to `head`. Returns whether that was news.
+    ///
+    /// For engines whose log several processes share. Whoever comes upon a foreign commit calls this: the poller that looks
+    /// for them, and the writer before it tells of its own commits, which come after them in the log. `read` reads the
+    /// events after a position, at most as many as it is told, within the same transaction that saw `head`, and returns
+    /// [`None`] where they are too large to be held. It is called only if somebody watches and there are not many.
+    ///
+    /// # Errors
+    ///
+    /// Whatever `read` returns, but for [`StoreError::Corrupt`]: watchers that read the damaged event report it.
+    pub fn publish_foreign(
+        &self,
+        head: Position,
+        read: impl FnOnce(Position, u32) -> Result<Option<Vec<StoredEvent>>, StoreError>,
+    ) -> Result<bool, StoreError> {
+        let known = self.head();
+        if head <= known {
+            return Ok(false);
+        }
+        if !self.is_watched() || head.get() - known.get() > u64::from(FOREIGN_EVENTS) {
+            self.advance(head);
+            return Ok(true);
+        }
+        match read(known, FOREIGN_EVENTS) {
+            Ok(Some(events)) => self.publish(known, events, head),
+            Ok(None) | Err(StoreError::Corrupt { .. }) => self.advance(head),
+            Err(error) => return Err(error),
+        }
+        Ok(true)
     }
 
     /// Tells that the log cannot be looked at. Everybody is woken and reads one page, whose error ends the watch; where it

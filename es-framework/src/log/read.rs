@@ -1,7 +1,9 @@
 //! What an engine is asked to read, one page at a time.
 
+use super::error::StoreError;
 use super::event::StoredEvent;
 use super::filter::Filter;
+use super::head::{StreamHead, StreamState};
 use super::name::{ProjectionName, StreamId};
 use super::position::{Position, Version};
 use super::snapshot::Snapshot;
@@ -80,8 +82,83 @@ pub struct Page {
     pub end: bool,
     /// The stream's version, or the position of the log's head, when this page was read.
     pub head: u64,
+    /// For a stream: where it ended and began when this page was read; its version is [`Self::head`]. [`None`] for `@all`.
+    pub stream: Option<StreamHead>,
     /// For `@all`, forward: the last event at or below [`Self::scanned`], whether it passed the filter or not.
     pub mark: Option<Mark>,
+}
+
+impl Page {
+    /// Begins a page of `@all`, whose newest event is at `head`.
+    pub fn of_all(head: Position) -> Self {
+        Self { head: head.get(), ..Self::default() }
+    }
+
+    /// Begins a page of a stream with this head.
+    pub fn of_stream(head: StreamHead) -> Self {
+        Self { head: head.version.get(), stream: Some(head), ..Self::default() }
+    }
+
+    /// Fills a page with what `read` asks for: `events` are those between its bounds, all of them, in the order of the read.
+    ///
+    /// For engines that have their events at hand. It takes no more of them than it looks at; [`Self::mark`] is left to the
+    /// engine.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Corrupt`] if the first event of the page does not fit its checksum. Before a later one that does not the page
+    /// ends.
+    pub fn fill<'e>(
+        mut self,
+        read: &Read,
+        events: impl IntoIterator<Item = &'e StoredEvent>,
+    ) -> Result<Self, StoreError> {
+        let forward = read.direction == Direction::Forward;
+        let low = read.after.min(self.head);
+        let high = read.before.map_or(self.head, |before| before.saturating_sub(1).min(self.head)).max(low);
+        if read.events == 0 {
+            // Asked for the head only.
+            self.end = low == high;
+            self.scanned = if forward { read.after } else { high + 1 };
+            return Ok(self);
+        }
+        self.end = true;
+        self.scanned = if forward { high.max(read.after) } else { low + 1 };
+        let mut bytes = 0;
+        let mut last = None;
+        for (looked_at, event) in events.into_iter().enumerate() {
+            let wanted = read.filter.matches(&event.header());
+            let damaged = wanted && event.computed_checksum() != event.checksum;
+            bytes += if wanted { event.bytes() } else { 0 };
+            let full = !self.events.is_empty() && (self.events.len() >= read.events || bytes > read.bytes);
+            if let Some(last) = last
+                && (looked_at == PAGE_SCAN || wanted && full || damaged)
+            {
+                (self.end, self.scanned) = (false, last);
+                break;
+            }
+            if damaged {
+                let reason = "the checksum does not fit".to_owned();
+                return Err(StoreError::Corrupt { position: Some(event.position), reason });
+            }
+            if wanted {
+                self.events.push(event.clone());
+            }
+            last = Some(if read.stream.is_all() { event.position.get() } else { event.version.get() });
+        }
+        Ok(self)
+    }
+}
+
+/// Refuses events of a stream that do not follow on `after`, one on the other: a state folded from them would be wrong.
+pub(crate) fn follow_on(mut after: Version, events: &[StoredEvent]) -> Result<(), StoreError> {
+    for StoredEvent { stream, version, .. } in events {
+        if *version != after.next() {
+            return Err(StoreError::Gap { stream: stream.clone(), after, next: *version });
+        }
+        after = *version;
+    }
+    Ok(())
 }
 
 /// A position and the checksum of the event there, by which a consumer recognises its log.
@@ -123,6 +200,23 @@ pub struct Loaded {
     /// The first page of the events after the snapshot (or of all events), forward; more pages follow unless it says
     /// [`Page::end`].
     pub page: Page,
+}
+
+impl Loaded {
+    /// Refuses to bring a state as of `version` up to date if events after it were removed.
+    pub(crate) fn reaches_back_to(&self, stream: &StreamId, version: Version) -> Result<(), StoreError> {
+        match self.head() {
+            Some(head) if !head.reaches_back_to(version) => {
+                Err(StoreError::Gap { stream: stream.clone(), after: version, next: head.floor.next() })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The head of the stream when it was loaded; [`None`] for `@all`, and for a load of the snapshot only.
+    pub fn head(&self) -> Option<StreamHead> {
+        self.page.stream
+    }
 }
 
 /// A page of the list of streams.
@@ -171,7 +265,7 @@ impl ListStreams {
     }
 }
 
-/// A stream and its version.
+/// A stream and its head.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StreamInfo {
@@ -179,11 +273,21 @@ pub struct StreamInfo {
     pub stream: StreamId,
     /// Its version.
     pub version: Version,
+    /// Its events at and below this version were removed; see [`StreamHead::floor`].
+    pub floor: Version,
+    /// Whether it can be written.
+    pub state: StreamState,
 }
 
 impl StreamInfo {
-    /// Puts an answer together.
-    pub fn new(stream: StreamId, version: Version) -> Self {
-        Self { stream, version }
+    /// Creates the entry of a stream with this head.
+    pub fn new(stream: StreamId, head: impl Into<StreamHead>) -> Self {
+        let StreamHead { version, floor, state } = head.into();
+        Self { stream, version, floor, state }
+    }
+
+    /// Its head.
+    pub fn head(&self) -> StreamHead {
+        StreamHead { version: self.version, floor: self.floor, state: self.state }
     }
 }

@@ -2,9 +2,10 @@
 
 use bytes::Bytes;
 
-use super::append::{Append, Appended, ExpectedVersion, Fingerprint};
+use super::append::{Append, Appended, Fingerprint};
 use super::error::{AppendError, InvalidAppend, SnapshotError, StoreError};
 use super::event::IntoCandidates;
+use super::expected_version::ExpectedVersion;
 use super::name::{InvalidName, ProjectionName, StreamId};
 use super::position::{Place, Position, Version};
 use super::read::{Direction, Load, Read};

@@ -2,6 +2,7 @@
 
 mod commands;
 mod engines;
+mod judged;
 mod processes;
 mod sends;
 #[cfg(feature = "bincode")]

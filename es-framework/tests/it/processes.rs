@@ -11,10 +11,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use es_conformance::{Durable, Fixture, Setup, Shared};
+use es_framework::engine::{Load, Loaded, Notifier, Page, Read};
 use es_framework::{
     Append, AppendError, Appended, Cell, CellError, CellKey, Clock, CommandKey, CommandRecord, Engine, Limits,
-    ListStreams, Load, Loaded, MemoryStore, Notifier, Page, Position, Read, Snapshot, SnapshotError, Store, StoreError,
-    StoreId, StreamId, StreamInfo, Timestamp,
+    ListStreams, MemoryStore, Position, Snapshot, SnapshotError, Store, StoreError, StoreId, StreamId, StreamInfo,
+    Timestamp,
 };
 
 /// How a process makes what it finds in the log known to its watchers.

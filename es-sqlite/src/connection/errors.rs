@@ -67,33 +67,9 @@ pub(crate) fn internal(what: impl Into<String>) -> StoreError {
     StoreError::Internal { source: Box::new(Said(what.into())) }
 }
 
-/// The same error for another caller: when a commit fails, everybody who waited for it is told.
-pub(crate) fn repeat(error: &StoreError) -> StoreError {
-    match error {
-        StoreError::Closed => StoreError::Closed,
-        StoreError::Busy { waited } => StoreError::Busy { waited: *waited },
-        StoreError::DiskFull { source } => StoreError::DiskFull { source: Said::boxed(source) },
-        StoreError::ReadOnly => StoreError::ReadOnly,
-        StoreError::Io { source } => StoreError::Io { source: Said::boxed(source) },
-        StoreError::Missing { path } => StoreError::Missing { path: path.clone() },
-        StoreError::NotAStore { path, reason } => StoreError::NotAStore { path: path.clone(), reason: reason.clone() },
-        StoreError::NewerFormat { found, known } => StoreError::NewerFormat { found: *found, known: *known },
-        StoreError::FormatChanged { opened, found } => StoreError::FormatChanged { opened: *opened, found: *found },
-        StoreError::WriteRequires { feature } => StoreError::WriteRequires { feature: feature.clone() },
-        StoreError::Corrupt { position, reason } => damaged(*position, reason.clone()),
-        other => StoreError::Internal { source: Said::boxed(other) },
-    }
-}
-
 /// An error of which only the words are left.
 #[derive(Debug)]
 struct Said(String);
-
-impl Said {
-    fn boxed(error: &impl fmt::Display) -> es_framework::BoxError {
-        Box::new(Self(error.to_string()))
-    }
-}
 
 impl fmt::Display for Said {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -102,34 +78,3 @@ impl fmt::Display for Said {
 }
 
 impl std::error::Error for Said {}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-
-    #[test]
-    fn everybody_is_told_the_same_error() {
-        let path = Path::new("store.db");
-        let source = || Said::boxed(&"why");
-        let errors = [
-            StoreError::Closed,
-            StoreError::Busy { waited: Duration::from_secs(1) },
-            StoreError::DiskFull { source: source() },
-            StoreError::ReadOnly,
-            StoreError::Io { source: source() },
-            missing(path),
-            not_a_store(path, "it is a folder"),
-            StoreError::NewerFormat { found: 2, known: 1 },
-            StoreError::WriteRequires { feature: "merged-index".to_owned() },
-            StoreError::FormatChanged { opened: 1, found: 2 },
-            damaged(Some(Position::new(3)), "its checksum does not fit"),
-        ];
-        for error in errors {
-            let told = repeat(&error);
-            assert_eq!(std::mem::discriminant(&told), std::mem::discriminant(&error), "{told:?}");
-            assert_eq!(told.to_string(), error.to_string());
-        }
-    }
-}

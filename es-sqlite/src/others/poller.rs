@@ -4,7 +4,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use es_framework::{Notifier, StoreError, StoreId};
+use es_framework::engine::Notifier;
+use es_framework::{StoreError, StoreId};
 use tokio_rusqlite::rusqlite::Connection;
 
 use crate::connection::busy;
@@ -14,8 +15,6 @@ use crate::read::pool;
 use crate::tables::interned::Names;
 use crate::tables::log;
 
-/// The events that are handed to watchers; beyond that they read pages.
-const EVENTS: u32 = 2_048;
 /// How long the poller sleeps at most while nobody watches; it is woken by the first read of a watcher.
 const IDLE: Duration = Duration::from_secs(1);
 /// How long the poller sleeps at most after a failure.
@@ -168,22 +167,8 @@ impl<'a> Poller<'a> {
             return Ok(false);
         }
         let found = pool::in_transaction(connection, |connection| {
-            let after = notifier.head();
             let (head, _) = log::head(connection)?;
-            if head <= after {
-                return Ok(false);
-            }
-            if head.get() - after.get() > u64::from(EVENTS) {
-                notifier.advance(head);
-                return Ok(true);
-            }
-            match log::events_after(connection, names, *store, after, EVENTS) {
-                Ok(Some(events)) => notifier.publish(after, events, head),
-                // Watchers that read it will say so.
-                Ok(None) | Err(StoreError::Corrupt { .. }) => notifier.advance(head),
-                Err(error) => return Err(error),
-            }
-            Ok(true)
+            notifier.publish_foreign(head, |after, count| log::events_after(connection, names, *store, after, count))
         })?;
         *seen = Some(data_version);
         Ok(found)

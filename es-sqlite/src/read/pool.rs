@@ -243,7 +243,7 @@ impl Shared {
         drop(state);
         self.opened.notify_waiters();
         for job in jobs.into_iter().flatten() {
-            job(Err(errors::repeat(error)));
+            job(Err(error.repeated()));
         }
     }
 

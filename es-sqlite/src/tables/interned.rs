@@ -2,19 +2,19 @@
 
 use std::sync::Arc;
 
+use es_framework::engine::BoundedMap;
 use es_framework::{EventType, Position, StoreError, StreamId};
 use tokio_rusqlite::rusqlite::{Connection, OptionalExtension};
 
 use crate::connection::errors;
-use crate::tables::bounded::Bounded;
 use crate::tables::row_sum::RowSum;
 
 /// The names that a connection has met. A number never comes to stand for something else, so what was committed stays
 /// true.
 #[derive(Debug)]
 pub(crate) struct Names {
-    streams: Bounded<i64, StreamId>,
-    types: Bounded<i64, Arc<EventType>>,
+    streams: BoundedMap<i64, StreamId>,
+    types: BoundedMap<i64, Arc<EventType>>,
     /// Neighbours in the log are often of one stream and of one type.
     last_stream: Option<(i64, StreamId)>,
     last_type: Option<(i64, Arc<EventType>)>,
@@ -22,7 +22,7 @@ pub(crate) struct Names {
 
 impl Default for Names {
     fn default() -> Self {
-        Self { streams: Bounded::new(16_384), types: Bounded::new(4_096), last_stream: None, last_type: None }
+        Self { streams: BoundedMap::new(16_384), types: BoundedMap::new(4_096), last_stream: None, last_type: None }
     }
 }
 

@@ -1,6 +1,5 @@
 //! The tables: their schema, and one file for each.
 
-pub(crate) mod bounded;
 pub(crate) mod cells;
 pub(crate) mod commands;
 pub(crate) mod interned;

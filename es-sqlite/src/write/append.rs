@@ -2,10 +2,12 @@
 
 use std::sync::{Arc, LazyLock};
 
+use es_framework::engine::{
+    Facts, KnownEvent, Plan, PlannedStream, Questions, Verdict, checksum, judge, judge_as_unknown,
+};
 use es_framework::{
-    Append, AppendError, Appended, CommandKey, CommandRecord, EventId, EventIdKind, EventType, KeyedCommand,
-    KnownEvent, LogView, Metadata, Plan, PlannedStream, Position, StoreError, StoredEvent, StreamId, StreamWrite,
-    Timestamp, Verdict, Version, checksum, judge, judge_as_unknown,
+    Append, AppendError, Appended, EventId, EventIdKind, EventType, KeyedCommand, Metadata, Position, StoreError,
+    StoredEvent, StreamId, StreamWrite, Timestamp,
 };
 use tokio_rusqlite::rusqlite::Connection;
 use tokio_rusqlite::rusqlite::types::Value;
@@ -16,7 +18,7 @@ use crate::tables::interned::{self, stream_sum};
 use crate::tables::log;
 use crate::tables::rows::{self, COLUMNS, Header, REMOVED};
 use crate::write::insert_buffer::{InsertError, Row};
-use crate::write::writer::{Head, Memory};
+use crate::write::memory::{Head, Memory};
 
 /// After an id was found to be known, so many appends with ids are looked up before they are written.
 const CAREFUL: u32 = 1_000;
@@ -39,12 +41,8 @@ pub(crate) fn append(append: &Append, tx: &mut Transaction<'_>) -> Result<Append
         }
         Verdict::Write(plan) => plan,
     };
-    let (head, last_time) = tx.head()?;
-    let now = tx.memory.clock.now();
-    let time = now.max(last_time);
-    let last = tx.insert(append, &plan, head, time)?;
-    let mut appended = plan.appended(append, last, time);
-    appended.clock_behind = last_time.since(now);
+    let appended = plan.appended(append, tx.memory.clock.now());
+    tx.insert(append, &plan, &appended)?;
     tx.remember(append.command.as_ref(), &appended)?;
     Ok(appended)
 }
@@ -64,14 +62,44 @@ impl<'w> Transaction<'w> {
     /// Most ids are new, and the index over ids says so when the events are written: to look each of them up before takes
     /// a third of the time of a bulk load. Once an id was known, the next appends are looked up, for retries come in rows.
     fn judge(&mut self, append: &Append) -> Result<Verdict, AppendError> {
-        if append.has_ids() {
+        let questions = Questions::of(append);
+        let mut facts = self.facts(questions)?;
+        if append.has_ids() && facts.command.is_none() {
             if self.memory.careful > 0 || self.memory.look_up {
                 self.memory.careful = self.memory.careful.saturating_sub(1);
-            } else if let Some(plan) = judge_as_unknown(append, self)? {
+            } else if let Some(plan) = judge_as_unknown(append, &facts) {
                 return Ok(Verdict::Write(plan));
             }
+            self.look_up_ids(questions, &mut facts)?;
         }
-        judge(append, self)
+        judge(append, &facts)
+    }
+
+    /// What the log says, but for the ids.
+    fn facts(&mut self, questions: Questions<'_>) -> Result<Facts, StoreError> {
+        let (head, time) = self.head()?;
+        let mut facts = Facts::new(head, time);
+        if let Some(key) = questions.command() {
+            facts.command = commands::find(self.connection, key)?;
+            if facts.command.is_some() {
+                return Ok(facts);
+            }
+        }
+        for question in questions.streams() {
+            facts.push(self.head_of(question.stream)?.stream);
+        }
+        Ok(facts)
+    }
+
+    fn look_up_ids(&mut self, questions: Questions<'_>, facts: &mut Facts) -> Result<(), StoreError> {
+        for (question, facts) in questions.streams().zip(facts.streams_mut()) {
+            if facts.head.exists() {
+                for id in question.ids() {
+                    facts.known.extend(self.event(question.stream, id)?);
+                }
+            }
+        }
+        Ok(())
     }
 
     fn inserted(&mut self, inserted: Result<(), InsertError>) -> Result<(), StoreError> {
@@ -89,36 +117,31 @@ impl<'w> Transaction<'w> {
         command.map_or(Ok(()), |command| commands::insert(self.connection, command, appended))
     }
 
-    fn stream_head(&mut self, stream: &StreamId) -> Result<Head, StoreError> {
+    fn head_of(&mut self, stream: &StreamId) -> Result<Head, StoreError> {
         if let Some(head) = self.memory.heads.get(stream) {
             return Ok(*head);
         }
         let head = match log::stream_number(self.connection, stream)? {
-            Some(number) => Head { number, version: log::version(self.written()?, number)? },
+            Some(number) => Head { number, stream: log::version(self.written()?, number)?.into() },
             None => Head::default(),
         };
         self.memory.heads.insert(stream.clone(), head);
         Ok(head)
     }
 
-    /// Inserts the events of a plan after `head` and answers the last position.
-    fn insert(
-        &mut self,
-        append: &Append,
-        plan: &Plan,
-        head: Position,
-        time: Timestamp,
-    ) -> Result<Position, StoreError> {
-        let mut last = head;
+    /// Inserts the events of a plan, which go after the log's head.
+    fn insert(&mut self, append: &Append, plan: &Plan, appended: &Appended) -> Result<(), StoreError> {
+        if plan.event_count() == 0 {
+            return Ok(());
+        }
+        let (mut last, _) = self.head()?;
         for (write, planned) in append.streams.iter().zip(plan.streams()) {
             if planned.count > 0 {
-                last = self.insert_stream(write, planned, last, time)?;
+                last = self.insert_stream(write, planned, last, appended.time)?;
             }
         }
-        if last > head {
-            self.memory.head = Some((last, time));
-        }
-        Ok(last)
+        self.memory.head = Some((last, appended.time));
+        Ok(())
     }
 
     fn insert_stream(
@@ -172,15 +195,17 @@ impl<'w> Transaction<'w> {
         if let Some(head) = self.memory.heads.get(&write.stream)
             && head.number != 0
         {
-            head.version = version;
+            head.stream.version = version;
             return Ok(head.number);
         }
         // It is new, or was forgotten since it was judged.
-        let number = match self.stream_head(&write.stream)?.number {
-            0 => self.add_stream(&write.stream)?,
-            number => number,
-        };
-        self.memory.heads.insert(write.stream.clone(), Head { number, version });
+        let mut head = self.head_of(&write.stream)?;
+        if head.number == 0 {
+            head.number = self.add_stream(&write.stream)?;
+        }
+        head.stream.version = version;
+        let number = head.number;
+        self.memory.heads.insert(write.stream.clone(), head);
         Ok(number)
     }
 
@@ -226,9 +251,7 @@ impl<'w> Transaction<'w> {
         self.memory.last_type = Some((Arc::clone(event_type), number));
         Ok(number)
     }
-}
 
-impl LogView for Transaction<'_> {
     fn head(&mut self) -> Result<(Position, Timestamp), StoreError> {
         if let Some(head) = self.memory.head {
             return Ok(head);
@@ -238,34 +261,28 @@ impl LogView for Transaction<'_> {
         Ok(head)
     }
 
-    fn version(&mut self, stream: &StreamId) -> Result<Version, StoreError> {
-        Ok(self.stream_head(stream)?.version)
-    }
-
+    /// The event of a stream that has this id.
     fn event(&mut self, stream: &StreamId, id: &EventId) -> Result<Option<KnownEvent>, StoreError> {
-        let Head { number, .. } = self.stream_head(stream)?;
-        let id = match id.kind() {
+        let Head { number, .. } = self.head_of(stream)?;
+        let stored_id = match id.kind() {
             EventIdKind::Uuid(bytes) => Value::Blob(bytes.to_vec()),
             EventIdKind::Text(text) => Value::Text(text.to_owned()),
             _ => return Ok(None),
         };
         let mut statement = self.written()?.prepare_cached(&KNOWN).map_err(errors::store)?;
-        let mut rows = statement.query((number, id)).map_err(errors::store)?;
+        let mut rows = statement.query((number, stored_id)).map_err(errors::store)?;
         let Some(row) = rows.next().map_err(errors::store)? else { return Ok(None) };
         let header = Header::of(row)?;
         let Header { position, version, time, .. } = header;
+        let id = id.clone();
         if header.event_type == REMOVED {
             header.verify_removed(row)?;
-            return Ok(Some(KnownEvent { version, position, time, content: None }));
+            return Ok(Some(KnownEvent { id, version, position, time, content: None }));
         }
         let content = header.content(row)?;
         let mut buffer = rows::buffer(1, content.bytes());
         let event = header.event(content, self.connection, &mut self.memory.names, self.memory.store, &mut buffer)?;
-        Ok(Some(KnownEvent { version, position, time, content: Some((event.event_type, event.payload)) }))
-    }
-
-    fn command(&mut self, key: &CommandKey) -> Result<Option<CommandRecord>, StoreError> {
-        commands::find(self.connection, key)
+        Ok(Some(KnownEvent { id, version, position, time, content: Some((event.event_type, event.payload)) }))
     }
 }
 

@@ -2,30 +2,25 @@
 
 use std::fs;
 use std::sync::Arc;
-use std::sync::mpsc::Receiver;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use es_framework::{
-    Clock, EventType, Notifier, Position, StoreError, StoreId, StoredEvent, StreamId, Timestamp, Version,
-};
+use es_framework::engine::{self, Committer, GroupError, Inbox, Next, Notifier, Place, Queued};
+use es_framework::{Clock, Position, StoreError, StoreId, Version};
 use tokio_rusqlite::rusqlite::Connection;
 
 use crate::connection::busy;
 use crate::connection::errors;
 use crate::connection::worker::{roll_back, unpanicked};
-use crate::tables::bounded::Bounded;
-use crate::tables::interned::Names;
 use crate::tables::log;
 use crate::tables::meta;
 use crate::tables::schema;
 use crate::write::append::Transaction;
-use crate::write::inbox::Inbox;
-use crate::write::insert_buffer::Pending;
-use crate::write::queue::{Job, Write};
+use crate::write::memory::Memory;
 
-/// The events of other processes that are handed to watchers; beyond that they read pages.
-const FOREIGN_EVENTS: u32 = 2_048;
+/// Up to so many events of other processes are looked through for the streams they are of; beyond that all heads are
+/// forgotten.
+const LEARNT_EVENTS: u64 = 2_048;
 /// How long another process counts as writing after its last commit, and the gap left to it between two groups.
 const CONTENDED: Duration = Duration::from_millis(50);
 const GAP: Duration = Duration::from_micros(700);
@@ -35,50 +30,18 @@ const WAL_LOOK: u32 = 64;
 const WAL_BYTES: u64 = 64 << 20;
 const WAL_PATIENCE: Duration = Duration::from_millis(200);
 
-/// Where a stream ends.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Head {
-    /// The stream's number; 0 if it has none yet.
-    pub(crate) number: i64,
-    pub(crate) version: Version,
+/// A write that shares its transaction with others.
+pub(crate) trait Write: Send {
+    /// Does it, perhaps for a second time after the first transaction was rolled back. An error means that the
+    /// transaction cannot be committed.
+    fn run(&mut self, tx: &mut Transaction<'_>) -> Result<(), StoreError>;
+
+    /// Tells the caller what became of it, once the transaction has ended.
+    fn answer(self: Box<Self>, ended: Result<(), StoreError>);
 }
 
-/// What the writer knows without asking the database. All of it is the state inside the running transaction: it is
-/// forgotten when one is rolled back.
-#[derive(Debug)]
-pub(crate) struct Memory {
-    pub(crate) store: StoreId,
-    pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) head: Option<(Position, Timestamp)>,
-    pub(crate) heads: Bounded<StreamId, Head>,
-    pub(crate) last_stream: Option<i64>,
-    pub(crate) types: Bounded<Arc<EventType>, i64>,
-    pub(crate) last_type: Option<(Arc<EventType>, i64)>,
-    pub(crate) names: Names,
-    /// Whether anybody watches, so that events written are kept for the notifier.
-    pub(crate) watched: bool,
-    pub(crate) written: Vec<StoredEvent>,
-    pub(crate) pending: Pending,
-    /// How many appends with ids are looked up before they are written.
-    pub(crate) careful: u32,
-    /// Whether an id was found to be known only when it was written.
-    pub(crate) collided: bool,
-    /// Whether all ids are looked up, because one of the group was known.
-    pub(crate) look_up: bool,
-}
-
-impl Memory {
-    fn forget(&mut self) {
-        self.head = None;
-        self.heads.clear();
-        self.last_stream = None;
-        self.types.clear();
-        self.last_type = None;
-        self.names.clear();
-        self.written.clear();
-        self.pending.clear();
-    }
-}
+/// Something that is done alone, between two groups of writes. It gives its place back before it answers.
+pub(crate) type Alone = dyn FnOnce(&mut Connection, &mut Writer, Place) + Send;
 
 /// The writer's own state, beside its connection.
 #[derive(Debug)]
@@ -106,22 +69,7 @@ impl Writer {
         timeout: Duration,
         shared: bool,
     ) -> Self {
-        let memory = Memory {
-            store,
-            clock,
-            head: None,
-            heads: Bounded::new(65_536),
-            last_stream: None,
-            types: Bounded::new(4_096),
-            last_type: None,
-            names: Names::default(),
-            watched: false,
-            written: Vec::new(),
-            pending: Pending::default(),
-            careful: 0,
-            collided: false,
-            look_up: false,
-        };
+        let memory = Memory::new(store, clock);
         Self {
             memory,
             notifier,
@@ -136,108 +84,43 @@ impl Writer {
         }
     }
 
-    /// Works until it is told to stop or nobody is left who could ask for anything.
-    pub(crate) fn work(&mut self, connection: &mut Connection, jobs: &Receiver<Job>) {
-        let mut inbox = Inbox::new(jobs);
-        while let Some(job) = inbox.next() {
-            match job {
-                Job::Stop => return,
-                Job::Alone { queued, run } => {
+    /// Works until the queue is closed and nothing is left.
+    pub(crate) fn work(&mut self, connection: &mut Connection, inbox: &mut Inbox<Box<dyn Write>, Box<Alone>>) {
+        while let Some(next) = inbox.next() {
+            match next {
+                Next::Alone(Queued { item: run, since, place, .. }) => {
                     self.leave_a_gap();
-                    busy::allow_since(queued, self.timeout);
-                    if let Err(panic) = unpanicked(connection, |connection| run(connection, self)) {
+                    busy::allow_since(since, self.timeout);
+                    if let Err(panic) = unpanicked(connection, |connection| run(connection, self, place)) {
                         tracing::error!(panic, "a job of the writer panicked");
                         self.forget();
                     }
                     self.last_commit = Some(Instant::now());
                 }
-                Job::Write(first) => {
-                    inbox.open(first.bytes());
-                    self.commit_together(connection, &mut inbox, vec![first]);
-                }
-            }
-        }
-    }
-
-    /// Writes a group in one transaction, and takes into it what comes meanwhile. If one of it cannot be written each is
-    /// tried alone, so that only that one fails.
-    fn commit_together(&mut self, connection: &mut Connection, inbox: &mut Inbox<'_>, mut group: Vec<Box<dyn Write>>) {
-        while !group.is_empty() {
-            let mut ended = self.attempt(connection, inbox, &mut group);
-            inbox.shut();
-            if matches!(ended, Err(Failure::Write(_))) && std::mem::take(&mut self.memory.collided) {
-                // An id of the group is known, as the index has told: now each of its ids is looked up first.
-                self.memory.look_up = true;
-                ended = self.attempt(connection, inbox, &mut group);
-                self.memory.look_up = false;
-                self.memory.collided = false;
-            }
-            match ended {
-                Ok(()) => {
-                    self.publish();
-                    inbox.answering(group.len());
-                    answer(group, || Ok(()));
+                Next::Write(first) => {
+                    let patience = self.timeout;
+                    inbox.commit_together(first, patience, &mut OnConnection { writer: self, connection });
                     self.bound_wal(connection);
-                    return;
-                }
-                Err(Failure::Write(_)) if group.len() > 1 => {
-                    for write in group {
-                        self.commit_together(connection, inbox, vec![write]);
-                    }
-                    return;
-                }
-                Err(Failure::Group(StoreError::Busy { .. })) => {
-                    // Who came later may wait for longer.
-                    let overdue;
-                    (overdue, group) =
-                        group.into_iter().partition::<Vec<_>, _>(|write| write.queued().elapsed() >= self.timeout);
-                    for write in overdue {
-                        let waited = write.queued().elapsed();
-                        answer(vec![write], || Err(StoreError::Busy { waited }));
-                    }
-                }
-                Err(Failure::Write(error) | Failure::Group(error)) => {
-                    answer(group, || Err(errors::repeat(&error)));
-                    return;
                 }
             }
         }
     }
 
-    fn attempt(
-        &mut self,
-        connection: &mut Connection,
-        inbox: &mut Inbox<'_>,
-        group: &mut Vec<Box<dyn Write>>,
-    ) -> Result<(), Failure> {
-        let done = unpanicked(connection, |connection| self.commit(connection, inbox, group));
-        done.unwrap_or_else(|panic| {
-            self.forget();
-            Err(Failure::Write(errors::internal(panic)))
-        })
-    }
-
-    fn commit(
-        &mut self,
-        connection: &Connection,
-        inbox: &mut Inbox<'_>,
-        group: &mut Vec<Box<dyn Write>>,
-    ) -> Result<(), Failure> {
+    fn commit(&mut self, connection: &Connection, group: &mut Group<'_>) -> Result<(), GroupError> {
         self.leave_a_gap();
-        let oldest = group.iter().map(|write| write.queued()).min().unwrap_or_else(Instant::now);
-        busy::allow_since(oldest, self.timeout);
+        busy::allow_since(group.since(), self.timeout);
         let begun = connection.prepare_cached("BEGIN IMMEDIATE").and_then(|mut begin| begin.execute([]));
-        begun.map_err(|error| Failure::Group(errors::store(error)))?;
-        let written = self.catch_up(connection).map_err(Failure::Group).and_then(|()| {
+        begun.map_err(|error| GroupError::Group(errors::store(error)))?;
+        let written = self.catch_up(connection).map_err(GroupError::Group).and_then(|()| {
             self.memory.watched = self.notifier.is_watched();
             self.memory.written.clear();
             let mut tx = Transaction::new(connection, &mut self.memory);
-            let run = run_all(&mut tx, inbox, group);
-            run.and_then(|()| tx.written().map(drop)).map_err(Failure::Write)
+            let run = group.run(|write| write.run(&mut tx));
+            run.and_then(|()| tx.written().map(drop)).map_err(GroupError::Write)
         });
         let committed = written.and_then(|()| {
             let committed = connection.prepare_cached("COMMIT").and_then(|mut commit| commit.execute([]));
-            committed.map(|_| ()).map_err(|error| Failure::Group(errors::store(error)))
+            committed.map(|_| ()).map_err(|error| GroupError::Group(errors::store(error)))
         });
         if committed.is_err() {
             roll_back(connection);
@@ -290,17 +173,15 @@ impl Writer {
         self.memory.head = Some((head, time));
         self.memory.last_stream = None;
         let count = head.get().saturating_sub(before.get());
-        if count > u64::from(FOREIGN_EVENTS) {
+        if count > LEARNT_EVENTS {
             self.memory.heads.clear();
         } else if count > 0 {
             self.learn_heads(connection, before)?;
         }
-        // Some of it the poller may have told already.
-        let told = before.max(self.notifier.head());
-        if head > told {
-            self.publish_foreign(connection, told, head)?;
-        }
-        Ok(())
+        // Events of other processes come before ours in the log, so watchers hear of them first.
+        let Memory { names, store, .. } = &mut self.memory;
+        let read = |after, count| log::events_after(connection, names, *store, after, count);
+        self.notifier.publish_foreign(head, read).map(drop)
     }
 
     fn learn_heads(&mut self, connection: &Connection, after: Position) -> Result<(), StoreError> {
@@ -311,25 +192,10 @@ impl Writer {
             if let Some(known) = self.memory.heads.get(name) {
                 let number = row.get(1).map_err(errors::store)?;
                 let version: i64 = row.get(2).map_err(errors::store)?;
-                *known = Head { number, version: Version::new(version.unsigned_abs()) };
+                let version = Version::new(version.unsigned_abs());
+                known.number = number;
+                known.stream.version = version;
             }
-        }
-        Ok(())
-    }
-
-    /// Events of other processes come before ours in the log, so watchers hear of them first.
-    fn publish_foreign(&mut self, connection: &Connection, after: Position, head: Position) -> Result<(), StoreError> {
-        let count = head.get().saturating_sub(after.get());
-        if !self.notifier.is_watched() || count > u64::from(FOREIGN_EVENTS) {
-            self.notifier.advance(head);
-            return Ok(());
-        }
-        let Memory { names, store, .. } = &mut self.memory;
-        match log::events_after(connection, names, *store, after, FOREIGN_EVENTS) {
-            Ok(Some(events)) => self.notifier.publish(after, events, head),
-            // Too much to be held, or damaged: watchers read pages, and those who read it will say so.
-            Ok(None) | Err(StoreError::Corrupt { .. }) => self.notifier.advance(head),
-            Err(error) => return Err(error),
         }
         Ok(())
     }
@@ -409,40 +275,45 @@ fn empty_wal(connection: &Connection) -> tokio_rusqlite::rusqlite::Result<bool> 
 const HEADS_AFTER: &str = "SELECT s.name, s.id, max(e.version)
      FROM es_event e NOT INDEXED JOIN es_stream s ON s.id = e.stream WHERE e.position > ?1 GROUP BY e.stream";
 
-/// Why a group was rolled back.
-enum Failure {
-    /// One of its writes could not be done.
-    Write(StoreError),
-    /// The transaction could not be begun or committed.
-    Group(StoreError),
+/// A group of writes.
+type Group<'i> = engine::Group<'i, Box<dyn Write>, Box<Alone>>;
+
+/// A writer and the connection it writes on.
+struct OnConnection<'w> {
+    writer: &'w mut Writer,
+    connection: &'w mut Connection,
 }
 
-/// Runs the writes of a group, and those that join it meanwhile: while callers who were just answered come back, the
-/// first of them are being written. At 512 callers that takes an eighth off the time from one commit to the next.
-fn run_all(tx: &mut Transaction<'_>, inbox: &mut Inbox<'_>, group: &mut Vec<Box<dyn Write>>) -> Result<(), StoreError> {
-    for write in group.iter_mut() {
-        write.run(tx)?;
+impl OnConnection<'_> {
+    fn attempt(&mut self, group: &mut Group<'_>) -> Result<(), GroupError> {
+        let Self { writer, connection } = self;
+        let done = unpanicked(connection, |connection| writer.commit(connection, group));
+        done.unwrap_or_else(|panic| {
+            writer.forget();
+            Err(GroupError::Write(errors::internal(panic)))
+        })
     }
-    while let Some(write) = inbox.more(group.len()) {
-        // In the group before it runs: if it panics, it is one of those that are tried alone.
-        group.push(write);
-        if let Some(write) = group.last_mut() {
-            write.run(tx)?;
+}
+
+impl Committer<Box<dyn Write>, Box<Alone>> for OnConnection<'_> {
+    fn commit(&mut self, group: &mut Group<'_>) -> Result<(), GroupError> {
+        let mut ended = self.attempt(group);
+        if matches!(ended, Err(GroupError::Write(_))) && std::mem::take(&mut self.writer.memory.collided) {
+            // An id of the group is known, as the index has told: now each of its ids is looked up first.
+            self.writer.memory.look_up = true;
+            ended = self.attempt(group);
+            self.writer.memory.look_up = false;
+            self.writer.memory.collided = false;
         }
+        ended
     }
-    Ok(())
-}
 
-/// Answers a group. The places are given back first: who is answered may ask again at once.
-fn answer(mut group: Vec<Box<dyn Write>>, ended: impl Fn() -> Result<(), StoreError>) {
-    let places = group.iter_mut().filter_map(|write| write.leave());
-    // All at once, for each release takes the lock that callers who wait for a place take.
-    drop(places.reduce(|mut all, place| {
-        all.merge(place);
-        all
-    }));
-    for write in group {
-        write.answer(ended());
+    fn committed(&mut self) {
+        self.writer.publish();
+    }
+
+    fn answer(&mut self, write: Box<dyn Write>, ended: Result<(), StoreError>) {
+        write.answer(ended);
     }
 }
 

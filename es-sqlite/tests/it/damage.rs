@@ -159,13 +159,14 @@ async fn a_removed_event_is_passed_over_and_its_retry_recognised() {
     for n in ["a", "b", "c"] {
         stream.write(with_id(n, n), ExpectedVersion::Any).await.unwrap();
     }
-    let mark_before = store.engine().read(es_framework::Read::new(es_framework::StreamId::all())).await.unwrap().mark;
+    let mark_before =
+        store.engine().read(es_framework::engine::Read::new(es_framework::StreamId::all())).await.unwrap().mark;
     let plain = sql(&path);
     remove(&plain, 1).and_then(|()| remove(&plain, 3)).unwrap();
     for reader in [stream.read(), store.all().read(), stream.read().filter(Filter::new().stream_like("s%"))] {
         assert_eq!(texts(&reader.collect().await.unwrap()), ["b"]);
     }
-    let page = store.engine().read(es_framework::Read::new(es_framework::StreamId::all())).await.unwrap();
+    let page = store.engine().read(es_framework::engine::Read::new(es_framework::StreamId::all())).await.unwrap();
     assert_eq!((page.scanned, page.head, page.end), (3, 3, true));
     assert_eq!(page.mark, mark_before, "a checkpoint still recognises its log");
     assert_eq!(stream.version().await.unwrap(), 3);

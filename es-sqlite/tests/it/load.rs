@@ -234,3 +234,81 @@ async fn paused_reads_of_a_store_in_memory_keep_no_place_from_writes() {
     };
     tokio::time::timeout(Duration::from_secs(60), all).await.expect("nobody waits for a place that a reader keeps");
 }
+
+/// A service that keeps a list of writes, polls each once when it comes in and goes back to them much later: the room of the
+/// queue was given to the first that waited, and rested in a future that nobody polled, so every other writer of the store
+/// waited for good.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a9_writes_that_are_kept_unpolled_keep_no_room_from_others() {
+    let (_folder, path) = folder();
+    for in_memory in [false, true] {
+        let builder = SqliteStore::builder().queue(4_096, 1 << 20);
+        let store = if in_memory { builder.in_memory().await.unwrap() } else { builder.open(&path).await.unwrap() };
+        // Ten of the kept ones fill the queue several times over, as ten of 15 MiB do with the default bounds.
+        let mut kept: Vec<_> = (0..10)
+            .map(|n| {
+                let stream = store.stream(id(&format!("kept-{n}")));
+                Box::pin(async move { stream.write(event("x".repeat(240 << 10)), ExpectedVersion::NoStream).await })
+            })
+            .collect();
+        for write in &mut kept {
+            assert!(write.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        }
+        // So are snapshots and cells, and what waits for a turn alone.
+        let name = es_framework::CellKey::new("kept").unwrap();
+        let mut cell = Box::pin(store.set_cell(&name, 0, Some(vec![0; 900 << 10].into())));
+        assert!(cell.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        let mut alone = Box::pin(store.transact(|_| Ok::<_, std::convert::Infallible>(())));
+        assert!(alone.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        let others = (0..4).map(|writer| {
+            let store = store.clone();
+            tokio::spawn(async move {
+                for n in 0..250 {
+                    write(&store, &format!("other-{writer}"), &n.to_string()).await;
+                }
+            })
+        });
+        let others: Vec<_> = others.collect();
+        let all_of_them = async {
+            for other in others {
+                other.await.unwrap();
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), all_of_them).await.expect("others get on");
+        for write in kept {
+            assert_eq!(write.await.unwrap().version(), 1);
+        }
+        cell.await.unwrap();
+        alone.await.unwrap();
+        assert_eq!(all(&store).await.len(), 1_010);
+        store.close().await.unwrap();
+    }
+}
+
+/// Whoever waits for room and gives up leaves nothing in the store and nothing in the queue.
+#[tokio::test]
+async fn a10_a_write_that_gives_up_waiting_for_room_never_was_and_frees_all_it_had() {
+    let (_folder, path) = folder();
+    let store = SqliteStore::builder().queue(8, 64 << 10).open(&path).await.unwrap();
+    let (hold, held) = std::sync::mpsc::channel::<()>();
+    let mut holding = Box::pin(store.transact(move |_| held.recv()));
+    assert!(holding.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    let append = |n: u32| Append::to(id(&format!("s-{n}")), ExpectedVersion::NoStream, event("x".repeat(40 << 10)));
+    let mut writes: Vec<_> = (0..10).map(|n| Box::pin(store.append(append(n)))).collect();
+    for write in &mut writes {
+        assert!(write.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    }
+    let small = || Append::to(id("small"), ExpectedVersion::Any, event("x")).fail_when_full();
+    assert!(matches!(store.append(small()).await, Err(AppendError::Overloaded)), "nobody passes those who wait");
+    let mut last = writes.pop().unwrap();
+    // The first is in the queue and runs to its end; the others wait for room.
+    drop(writes);
+    assert!(last.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    hold.send(()).unwrap();
+    holding.await.unwrap();
+    last.await.unwrap();
+    store.append(small()).await.unwrap();
+    let written: Vec<_> = all(&store).await.iter().map(|event| event.stream.to_string()).collect();
+    assert_eq!(written, ["s-0", "s-9", "small"]);
+    store.close().await.unwrap();
+}

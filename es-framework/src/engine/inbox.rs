@@ -1,11 +1,13 @@
-//! What the writer takes out of the queue, and how long it waits for more.
+//! The receiving end of a writer's queue, and how long it waits for more.
 
 use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::write::queue::{Job, Write};
+use super::room::{Job, Queued, Room};
 
 /// The writes of one group at most, and their bytes, so that other processes get their turn.
 const GROUP_WRITES: usize = 4_096;
@@ -15,15 +17,26 @@ const SPIN: Duration = Duration::from_micros(20);
 /// How long the writer waits at most for those it has just answered.
 const GATHER: Duration = Duration::from_micros(200);
 
-/// The writer's end of the queue.
+/// What the writer does next.
+#[derive(Debug)]
+pub enum Next<W, A> {
+    /// A write: the first of a group, see [`Inbox::commit_together`].
+    Write(Queued<W>),
+    /// Something to be done alone.
+    Alone(Queued<A>),
+}
+
+/// The receiving end of a writer's queue. It blocks its thread, so the writer has one of its own.
 ///
 /// Callers who were just answered come back with their next write a moment later. Without waiting for them the writer
-/// would serve them in two halves by turns, with twice the flushes; so it waits, an eighth of what the last group took,
-/// until as many have come as can come. A caller who stays alone is never waited for.
-pub(crate) struct Inbox<'j> {
-    jobs: &'j Receiver<Job>,
+/// would serve them in two halves by turns, with twice the flushes; so it waits, an eighth of what the last group took
+/// and 200 µs at most, until as many have come as can come. A caller who stays alone is never waited for. Dropping it closes the queue.
+pub struct Inbox<W: Send + 'static, A: Send + 'static> {
+    room: Arc<Room<W, A>>,
+    jobs: Receiver<Job<W, A>>,
     /// Taken out of the queue, in order.
-    waiting: VecDeque<Job>,
+    waiting: VecDeque<Job<W, A>>,
+    stopped: bool,
     /// How many may come into the group: those who were answered last, and those who waited already then.
     expected: usize,
     /// Whether the group may grow, and its bytes.
@@ -36,11 +49,13 @@ pub(crate) struct Inbox<'j> {
     until: Option<Instant>,
 }
 
-impl<'j> Inbox<'j> {
-    pub(crate) fn new(jobs: &'j Receiver<Job>) -> Self {
+impl<W: Send + 'static, A: Send + 'static> Inbox<W, A> {
+    pub(super) fn new(room: Arc<Room<W, A>>, jobs: Receiver<Job<W, A>>) -> Self {
         Self {
+            room,
             jobs,
             waiting: VecDeque::new(),
+            stopped: false,
             expected: 0,
             is_open: false,
             bytes: 0,
@@ -50,25 +65,39 @@ impl<'j> Inbox<'j> {
         }
     }
 
-    /// The next job; [`None`] when nobody is left who could ask for anything.
-    pub(crate) fn next(&mut self) -> Option<Job> {
+    /// Waits for the next thing to do; [`None`] when the queue was closed and nothing is left.
+    #[expect(clippy::should_implement_trait, reason = "it blocks, and nobody wants the adapters of an iterator")]
+    pub fn next(&mut self) -> Option<Next<W, A>> {
         let mut until = None;
-        loop {
+        while !self.stopped {
             match self.take() {
-                Ok(job) => return Some(job),
-                Err(TryRecvError::Disconnected) => return None,
+                Ok(job) => return self.said(job),
+                Err(TryRecvError::Disconnected) => break,
                 Err(TryRecvError::Empty) => {
                     if Instant::now() >= *until.get_or_insert_with(|| Instant::now() + SPIN) {
-                        return self.jobs.recv().ok();
+                        let job = self.jobs.recv().ok()?;
+                        return self.said(job);
                     }
                     std::hint::spin_loop();
                 }
             }
         }
+        None
+    }
+
+    fn said(&mut self, job: Job<W, A>) -> Option<Next<W, A>> {
+        match job {
+            Job::Write(write) => Some(Next::Write(write)),
+            Job::Alone(alone) => Some(Next::Alone(alone)),
+            Job::Stop => {
+                self.stopped = true;
+                None
+            }
+        }
     }
 
     /// Begins a group with a write of so many bytes.
-    pub(crate) fn open(&mut self, bytes: usize) {
+    pub(super) fn open(&mut self, bytes: usize) {
         self.is_open = true;
         self.bytes = bytes;
         self.begun = Instant::now();
@@ -76,20 +105,20 @@ impl<'j> Inbox<'j> {
     }
 
     /// Lets nothing more into the group.
-    pub(crate) fn shut(&mut self) {
+    pub(super) fn shut(&mut self) {
         self.is_open = false;
     }
 
     /// The next write for the group, which has `group` of them.
-    pub(crate) fn more(&mut self, group: usize) -> Option<Box<dyn Write>> {
+    pub(super) fn more(&mut self, group: usize) -> Option<Queued<W>> {
         while self.is_open && group < GROUP_WRITES && self.bytes < GROUP_BYTES {
             match self.take() {
                 Ok(Job::Write(write)) => {
-                    self.bytes += write.bytes();
+                    self.bytes += write.bytes;
                     return Some(write);
                 }
                 Ok(other) => {
-                    self.waiting.push_front(other);
+                    self.put_back(other);
                     break;
                 }
                 Err(TryRecvError::Disconnected) => break,
@@ -108,90 +137,77 @@ impl<'j> Inbox<'j> {
     }
 
     /// Notes that so many callers are about to be answered.
-    pub(crate) fn answering(&mut self, callers: usize) {
+    pub(super) fn answering(&mut self, callers: usize) {
         // Who has come by now is not among them, so these are all who can come.
         self.waiting.extend(self.jobs.try_iter());
         self.expected = callers + self.waiting.iter().filter(|job| matches!(job, Job::Write(_))).count();
         self.took = self.begun.elapsed();
     }
 
-    fn take(&mut self) -> Result<Job, TryRecvError> {
+    pub(super) fn take(&mut self) -> Result<Job<W, A>, TryRecvError> {
         self.waiting.pop_front().map_or_else(|| self.jobs.try_recv(), Ok)
+    }
+
+    pub(super) fn put_back(&mut self, job: Job<W, A>) {
+        self.waiting.push_front(job);
+    }
+}
+
+impl<W: Send + 'static, A: Send + 'static> Drop for Inbox<W, A> {
+    fn drop(&mut self) {
+        // Before what was accepted is dropped: else each would let in another one from the line.
+        self.room.close();
+    }
+}
+
+impl<W: Send + 'static, A: Send + 'static> fmt::Debug for Inbox<W, A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inbox").field("room", &self.room).finish_non_exhaustive()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc;
-
-    use es_framework::StoreError;
-    use tokio::sync::OwnedSemaphorePermit;
-
     use super::*;
-    use crate::write::append::Transaction;
+    use crate::log::WhenFull;
 
-    /// A write that is told from others by its bytes.
-    struct OfBytes(usize);
-
-    impl Write for OfBytes {
-        fn run(&mut self, _: &mut Transaction<'_>) -> Result<(), StoreError> {
-            Ok(())
-        }
-        fn answer(self: Box<Self>, _: Result<(), StoreError>) {}
-        fn leave(&mut self) -> Option<OwnedSemaphorePermit> {
-            None
-        }
-        fn bytes(&self) -> usize {
-            self.0
-        }
-        fn queued(&self) -> Instant {
-            Instant::now()
-        }
-    }
-
-    fn write(bytes: usize) -> Job {
-        Job::Write(Box::new(OfBytes(bytes)))
-    }
-
-    fn alone() -> Job {
-        Job::Alone { queued: Instant::now(), run: Box::new(|_, _| ()) }
+    /// Writes are told from each other by their bytes.
+    fn queue() -> (super::super::queue::Queue<(), ()>, Inbox<(), ()>) {
+        super::super::queue::Queue::new(100, 1 << 20)
     }
 
     #[test]
     fn writes_join_in_order_until_something_is_to_be_done_alone() {
-        let (sender, jobs) = mpsc::channel();
-        let mut inbox = Inbox::new(&jobs);
-        for job in [write(1), write(2), alone(), write(3)] {
-            sender.send(job).unwrap();
-        }
+        let (queue, mut inbox) = queue();
+        let write = |bytes| queue.write((), bytes, WhenFull::Wait).unwrap();
+        let tickets = (write(1), write(2), queue.alone(()).unwrap(), write(3));
         // Taken out while the group before is answered; the order stays.
         inbox.answering(0);
         assert_eq!(inbox.expected, 3, "writes only");
-        assert!(matches!(inbox.next(), Some(Job::Write(write)) if write.bytes() == 1));
+        assert!(matches!(inbox.next(), Some(Next::Write(write)) if write.bytes == 1));
         inbox.open(1);
-        assert_eq!(inbox.more(1).unwrap().bytes(), 2);
+        assert_eq!(inbox.more(1).unwrap().bytes, 2);
         assert!(inbox.more(2).is_none() && inbox.more(2).is_none(), "the group is shut");
-        assert!(matches!(inbox.next(), Some(Job::Alone { .. })));
-        assert!(matches!(inbox.next(), Some(Job::Write(write)) if write.bytes() == 3));
+        assert!(matches!(inbox.next(), Some(Next::Alone(_))));
+        assert!(matches!(inbox.next(), Some(Next::Write(write)) if write.bytes == 3));
+        drop(tickets);
     }
 
     #[test]
     fn a_group_ends_at_its_bounds() {
-        let (sender, jobs) = mpsc::channel();
-        let mut inbox = Inbox::new(&jobs);
-        sender.send(write(1)).unwrap();
+        let (queue, mut inbox) = queue();
+        drop(queue.write((), 1, WhenFull::Wait).unwrap());
         inbox.open(GROUP_BYTES);
         assert!(inbox.more(1).is_none(), "in bytes");
         inbox.open(0);
         assert!(inbox.more(GROUP_WRITES).is_none(), "in number");
         inbox.open(0);
-        assert_eq!(inbox.more(1).unwrap().bytes(), 1);
+        assert_eq!(inbox.more(1).unwrap().bytes, 1);
     }
 
     #[test]
     fn only_those_who_can_come_are_waited_for() {
-        let (_sender, jobs) = mpsc::channel();
-        let mut inbox = Inbox::new(&jobs);
+        let (_queue, mut inbox) = queue();
         inbox.took = Duration::from_secs(1);
         inbox.expected = 1;
         inbox.open(0);

@@ -6,22 +6,27 @@ use std::hash::Hash;
 
 use foldhash::fast::RandomState;
 
-/// A map of two generations: when the young one is full it becomes the old one, and what is not asked for until the
-/// next time is forgotten. Costs no bookkeeping per use, and holds at most twice its limit. The standard library's hasher
-/// showed in the profile of an append, this one hardly does.
+/// A map of two generations, for caches: when the young generation is full it becomes the old one, and what is not asked
+/// for until it is full again is forgotten.
+///
+/// It costs no bookkeeping per use, and holds at most twice its limit. The hasher is a fast one, for keys that an attacker
+/// does not choose or whose collisions only cost time: the standard library's showed in the profile of an append, this one
+/// hardly does.
 #[derive(Debug)]
-pub(crate) struct Bounded<K, V> {
+pub struct BoundedMap<K, V> {
     young: HashMap<K, V, RandomState>,
     old: HashMap<K, V, RandomState>,
     limit: usize,
 }
 
-impl<K: Eq + Hash, V> Bounded<K, V> {
-    pub(crate) fn new(limit: usize) -> Self {
+impl<K: Eq + Hash, V> BoundedMap<K, V> {
+    /// Creates an empty map of between `limit` and twice `limit` entries.
+    pub fn new(limit: usize) -> Self {
         Self { young: HashMap::default(), old: HashMap::default(), limit }
     }
 
-    pub(crate) fn get<Q: Eq + Hash + ?Sized>(&mut self, key: &Q) -> Option<&mut V>
+    /// The value of a key, which is now young again.
+    pub fn get<Q: Eq + Hash + ?Sized>(&mut self, key: &Q) -> Option<&mut V>
     where
         K: Borrow<Q>,
     {
@@ -33,14 +38,16 @@ impl<K: Eq + Hash, V> Bounded<K, V> {
         self.young.get_mut(key)
     }
 
-    pub(crate) fn insert(&mut self, key: K, value: V) {
+    /// Sets the value of a key.
+    pub fn insert(&mut self, key: K, value: V) {
         if self.young.len() >= self.limit && !self.young.contains_key(&key) {
             self.old = std::mem::take(&mut self.young);
         }
         self.young.insert(key, value);
     }
 
-    pub(crate) fn clear(&mut self) {
+    /// Forgets everything.
+    pub fn clear(&mut self) {
         self.young.clear();
         self.old.clear();
     }
@@ -52,7 +59,7 @@ mod tests {
 
     #[test]
     fn what_is_used_stays_and_the_rest_is_forgotten() {
-        let mut map = Bounded::new(2);
+        let mut map = BoundedMap::new(2);
         for key in 0..10 {
             map.insert(key, key);
             assert_eq!(map.get(&0), Some(&mut 0));

@@ -1,0 +1,235 @@
+//! The room of a queue, who is in it, and who waits before it.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use crate::log::WhenFull;
+
+/// Something that was accepted and waits for the writer.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Queued<T> {
+    /// What it is.
+    pub item: T,
+    /// What it counts against the bounds of the queue and of a group.
+    pub bytes: usize,
+    /// Since when it waits.
+    pub since: Instant,
+    /// What it takes of the queue.
+    pub place: Place,
+}
+
+/// A part of a queue's room; dropping it gives it back, and lets those in who wait for it.
+#[derive(Default)]
+pub struct Place {
+    taken: Option<(Arc<dyn Leave>, usize)>,
+}
+
+/// See [`Place`].
+trait Leave: Send + Sync {
+    fn leave(self: Arc<Self>, units: usize);
+}
+
+impl Place {
+    /// Puts the places of one queue together, to be given back at once.
+    pub(super) fn merge(&mut self, mut other: Self) {
+        match (&mut self.taken, other.taken.take()) {
+            (Some((_, units)), Some((_, more))) => *units += more,
+            (_, None) => {}
+            (taken @ None, more) => *taken = more,
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Some((room, units)) = self.taken.take() {
+            room.leave(units);
+        }
+    }
+}
+
+impl fmt::Debug for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Place").field(&self.taken.as_ref().map_or(0, |(_, units)| *units)).finish()
+    }
+}
+
+/// One thing for the writer to do.
+pub(super) enum Job<W, A> {
+    /// To be committed together with others.
+    Write(Queued<W>),
+    /// To be done alone, between two groups.
+    Alone(Queued<A>),
+    /// To end after everything that was accepted.
+    Stop,
+}
+
+impl<W, A> Job<W, A> {
+    fn place(&mut self) -> Option<&mut Place> {
+        match self {
+            Self::Write(queued) => Some(&mut queued.place),
+            Self::Alone(queued) => Some(&mut queued.place),
+            Self::Stop => None,
+        }
+    }
+}
+
+/// Why something was not queued.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Refused {
+    /// The queue was closed.
+    Closed,
+    /// The queue is full, and the caller did not want to wait.
+    Full,
+}
+
+/// How much a queue holds, and the line before it.
+///
+/// Whoever finds the queue full leaves the job itself in the line, and not a wish to be woken: when there is room, the one who
+/// gave it back puts the next job into the queue. So no room is ever set aside for a caller, who might not be polled for
+/// long, and nobody needs to be polled to get on.
+pub(super) struct Room<W, A> {
+    /// One unit a byte. What is small takes as many as if it had its share of the bytes, so that this bounds the number
+    /// too.
+    share: usize,
+    all: usize,
+    sender: Sender<Job<W, A>>,
+    /// Set under the lock.
+    closed: AtomicBool,
+    state: Mutex<State<W, A>>,
+}
+
+struct State<W, A> {
+    /// The units that nobody has.
+    left: usize,
+    /// Those who wait, numbered and in order, each with the units it needs.
+    line: VecDeque<(u64, usize, Job<W, A>)>,
+    next: u64,
+}
+
+impl<W: Send + 'static, A: Send + 'static> Room<W, A> {
+    pub(super) fn new(places: usize, bytes: usize) -> (Arc<Self>, Receiver<Job<W, A>>) {
+        let (sender, jobs) = mpsc::channel();
+        let places = places.max(1);
+        let share = bytes.div_ceil(places).max(1);
+        let all = share.saturating_mul(places);
+        let state = State { left: all, line: VecDeque::new(), next: 0 };
+        let closed = AtomicBool::new(false);
+        (Arc::new(Self { share, all, sender, closed, state: Mutex::new(state) }), jobs)
+    }
+
+    /// Puts a job into the queue, or at the end of the line; returns its number there.
+    pub(super) fn enter(
+        self: &Arc<Self>,
+        job: Job<W, A>,
+        bytes: usize,
+        when_full: WhenFull,
+    ) -> Result<Option<u64>, Refused> {
+        // What is larger than the queue has it to itself.
+        let units = bytes.clamp(self.share, self.all);
+        let mut state = self.lock();
+        if self.is_closed() {
+            return Err(Refused::Closed);
+        }
+        if state.line.is_empty() && units <= state.left {
+            state.left -= units;
+            drop(state);
+            self.put(units, job);
+            return Ok(None);
+        }
+        if when_full == WhenFull::Fail {
+            return Err(Refused::Full);
+        }
+        let number = state.next;
+        state.next += 1;
+        state.line.push_back((number, units, job));
+        Ok(Some(number))
+    }
+
+    /// Puts a job into the queue past its bounds.
+    pub(super) fn enter_past(&self, job: Job<W, A>) -> Result<(), Refused> {
+        if self.is_closed() {
+            return Err(Refused::Closed);
+        }
+        self.sender.send(job).map_err(|_| Refused::Closed)
+    }
+
+    /// Takes a job out of the line, if it is still there.
+    pub(super) fn give_up(self: &Arc<Self>, number: u64) {
+        let mut state = self.lock();
+        let place = state.line.binary_search_by_key(&number, |(number, _, _)| *number).ok();
+        let given_up = place.and_then(|place| state.line.remove(place));
+        drop(state);
+        // Those behind it may need less.
+        if given_up.is_some() {
+            Arc::clone(self).leave(0);
+        }
+        // Dropped after the lock is free: it may hold the last handle on this very queue.
+    }
+
+    /// Refuses what comes from now on and what waits in the line, and ends the writer after what was accepted.
+    pub(super) fn close(&self) {
+        let mut state = self.lock();
+        self.closed.store(true, Ordering::Release);
+        let refused = std::mem::take(&mut state.line);
+        drop(state);
+        // Nobody receives any more if the writer has ended.
+        drop(self.sender.send(Job::Stop));
+        drop(refused);
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    fn put(self: &Arc<Self>, units: usize, mut job: Job<W, A>) {
+        if let Some(place) = job.place() {
+            let room: Arc<dyn Leave> = Arc::<Self>::clone(self);
+            place.taken = Some((room, units));
+        }
+        // Whoever waits for the answer learns that the writer has ended from the answer that is dropped.
+        drop(self.sender.send(job));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State<W, A>> {
+        // Nothing panics half-way through a change, so a poisoned state is whole.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<W: Send + 'static, A: Send + 'static> Leave for Room<W, A> {
+    fn leave(self: Arc<Self>, units: usize) {
+        let mut state = self.lock();
+        state.left += units;
+        let mut admitted = Vec::new();
+        while let Some((_, units, _)) = state.line.front()
+            && *units <= state.left
+            && let Some((_, units, job)) = state.line.pop_front()
+        {
+            state.left -= units;
+            admitted.push((units, job));
+        }
+        drop(state);
+        for (units, job) in admitted {
+            self.put(units, job);
+        }
+    }
+}
+
+impl<W, A> fmt::Debug for Room<W, A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        f.debug_struct("Room")
+            .field("all", &self.all)
+            .field("left", &state.left)
+            .field("waiting", &state.line.len())
+            .field("closed", &self.closed)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,73 @@
+//! What the writer knows without asking the database.
+
+use std::sync::Arc;
+
+use es_framework::engine::BoundedMap;
+use es_framework::{Clock, EventType, Position, StoreId, StoredEvent, StreamHead, StreamId, Timestamp};
+
+use crate::tables::interned::Names;
+use crate::write::insert_buffer::Pending;
+
+/// Where a stream ends.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Head {
+    /// The stream's number; 0 if it has none yet.
+    pub(crate) number: i64,
+    pub(crate) stream: StreamHead,
+}
+
+/// What the writer knows without asking the database. All of it is the state inside the running transaction: it is
+/// forgotten when one is rolled back.
+#[derive(Debug)]
+pub(crate) struct Memory {
+    pub(crate) store: StoreId,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) head: Option<(Position, Timestamp)>,
+    pub(crate) heads: BoundedMap<StreamId, Head>,
+    pub(crate) last_stream: Option<i64>,
+    pub(crate) types: BoundedMap<Arc<EventType>, i64>,
+    pub(crate) last_type: Option<(Arc<EventType>, i64)>,
+    pub(crate) names: Names,
+    /// Whether anybody watches, so that events written are kept for the notifier.
+    pub(crate) watched: bool,
+    pub(crate) written: Vec<StoredEvent>,
+    pub(crate) pending: Pending,
+    /// How many appends with ids are looked up before they are written.
+    pub(crate) careful: u32,
+    /// Whether an id was found to be known only when it was written.
+    pub(crate) collided: bool,
+    /// Whether all ids are looked up, because one of the group was known.
+    pub(crate) look_up: bool,
+}
+
+impl Memory {
+    pub(crate) fn new(store: StoreId, clock: Arc<dyn Clock>) -> Self {
+        Self {
+            store,
+            clock,
+            head: None,
+            heads: BoundedMap::new(65_536),
+            last_stream: None,
+            types: BoundedMap::new(4_096),
+            last_type: None,
+            names: Names::default(),
+            watched: false,
+            written: Vec::new(),
+            pending: Pending::default(),
+            careful: 0,
+            collided: false,
+            look_up: false,
+        }
+    }
+
+    pub(crate) fn forget(&mut self) {
+        self.head = None;
+        self.heads.clear();
+        self.last_stream = None;
+        self.types.clear();
+        self.last_type = None;
+        self.names.clear();
+        self.written.clear();
+        self.pending.clear();
+    }
+}
