@@ -53,6 +53,8 @@ impl SqliteFile {
             connection.busy_handler(Some(busy::handler)).map_err(errors::store)?;
             open::write_ahead(&connection)?;
             open::set_up(&connection, durability, 16 << 20)?;
+            // Opens the `-wal` file, else it is not removed in the end, which a connection for queries cannot do.
+            connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(())).map_err(errors::store)?;
             Ok(connection)
         };
         Ok(Self { worker: Worker::start(timeout, open).await? })

@@ -11,6 +11,7 @@ mod damage;
 mod files;
 mod load;
 mod processes;
+mod read_model_constraints;
 mod read_model_rules;
 mod read_model_statements;
 mod read_models;
