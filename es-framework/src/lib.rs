@@ -103,6 +103,7 @@
 
 mod domain;
 mod log;
+mod panics;
 mod projection;
 
 // The ground floor: the log.

@@ -2,6 +2,7 @@
 
 mod engines;
 mod processes;
+mod projections;
 mod sends;
 
 /// The memory engine, handed over as a value.

@@ -10,6 +10,7 @@ mod conformance;
 mod damage;
 mod files;
 mod load;
+mod passing_over;
 mod processes;
 mod read_model_constraints;
 mod read_model_rules;
