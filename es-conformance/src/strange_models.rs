@@ -139,7 +139,7 @@ pub async fn h3_the_event_that_keeps_a_batch_from_being_committed_is_found(fixtu
         assert!(matches!(error, RunError::Model(ModelError::Refused { position, .. }) if position == at), "{error:?}");
         assert_eq!((model.rows().len(), model.checkpoint()), (before, p(before as u64)));
         // By halves, and then each row that begins with the event: what comes after it could have made it whole.
-        let rows = 1_000 - before;
+        let rows = 1_000 - before as u64;
         assert!(model.transactions() <= 2 + 2 + 10 + 1 + rows, "{} to find it", model.transactions());
     }
 }
