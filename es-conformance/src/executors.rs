@@ -101,7 +101,8 @@ pub async fn h5_waiting_needs_no_runtime_and_no_timer(fixture: &impl Fixture) {
     elsewhere(async move { waiting.wait_for(first, PATIENCE).await }).await.expect("it gets there");
 
     let (begun, waiting, patience) = (Instant::now(), running.clone(), Duration::from_millis(30));
-    let late = elsewhere(async move { waiting.wait_for(p(1_000), patience).await }).await.expect_err("no such position");
+    let late =
+        elsewhere(async move { waiting.wait_for(p(1_000), patience).await }).await.expect_err("no such position");
     assert!(matches!(late, WaitError::TimedOut { reached, .. } if reached == first), "{late:?}");
     assert!(begun.elapsed() >= patience, "not before its time");
 

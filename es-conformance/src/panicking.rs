@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use es_framework::{
-    Bincode, BoxError, CandidateEvent, DecodeError, Event, EventType, ExpectedVersion, ModelError, Position, Projection,
-    Projector, Recorded, RunError, Running, RunningState, SnapshotPolicy, Snapshots, StateModel, StateTx, Store,
-    WaitError,
+    Bincode, BoxError, CandidateEvent, DecodeError, Event, EventType, ExpectedVersion, ModelError, Position,
+    Projection, Projector, Recorded, RunError, Running, RunningState, SnapshotPolicy, Snapshots, StateModel, StateTx,
+    Store, WaitError,
 };
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
 use es_framework::{
-    Bincode, Event, ExpectedVersion, Position, Projection, Projector, Recorded, RunError, SnapshotPolicy, Snapshots, StateModel,
-    StateTx, Store,
+    Bincode, Event, ExpectedVersion, Position, Projection, Projector, Recorded, RunError, SnapshotPolicy, Snapshots,
+    StateModel, StateTx, Store,
 };
 
 use crate::bank::AccountEvent;
@@ -143,10 +143,13 @@ pub async fn h3_a_state_that_was_not_touched_is_not_folded_again(fixture: &impl 
 /// back.
 pub async fn h3_a_batch_is_taken_back_whenever_the_state_was_saved(fixture: &impl Fixture) {
     let never: SnapshotPolicy<Sums> = SnapshotPolicy::When(|_, _| false);
-    for policy in [never, SnapshotPolicy::Every(NonZeroU64::MIN), SnapshotPolicy::Every(NonZeroU64::MIN.saturating_add(999))] {
+    for policy in
+        [never, SnapshotPolicy::Every(NonZeroU64::MIN), SnapshotPolicy::Every(NonZeroU64::MIN.saturating_add(999))]
+    {
         let store = fixture.open().await;
         let model = StateModel::saved_by(&store, Snapshots::new::<Bincode>(policy, 1));
-        let running = Projection::new(&store, Sum::new(Refuses::HalfWay), model.clone()).start().await.expect("it starts");
+        let running =
+            Projection::new(&store, Sum::new(Refuses::HalfWay), model.clone()).start().await.expect("it starts");
         let mut last = Position::ZERO;
         for _ in 0..4 {
             last = deposit(&store, vec![1; 4_500]).await;

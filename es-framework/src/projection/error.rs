@@ -1,6 +1,7 @@
 //! What can go wrong while a projection runs.
 
 use std::any::Any;
+use std::fmt;
 use std::sync::Arc;
 
 use crate::domain::DecodeError;
@@ -15,7 +16,9 @@ pub enum RunError {
     #[error(transparent)]
     Name(#[from] InvalidName),
     /// [`Projection::start`](super::Projection::start) was called where no tokio runtime is current. Nothing was begun.
-    #[error("no tokio runtime is current, and a projection that is started runs in a task of one; `catch_up` needs none")]
+    #[error(
+        "no tokio runtime is current, and a projection that is started runs in a task of one; `catch_up` needs none"
+    )]
     NoRuntime,
     /// The log is not the one the checkpoint was taken in: another store, a restored backup, or a lost tail. Rebuild the
     /// read model from the beginning, or bring back the right log.
@@ -68,11 +71,10 @@ impl RunError {
 }
 
 /// A transaction of a read model that was rolled back.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug)]
 #[non_exhaustive]
 pub enum ModelError {
     /// The checkpoint was moved by somebody else, who runs the same projection.
-    #[error("projection {name} was taken over: its checkpoint is at {found}, expected {expected}")]
     TakenOver {
         /// The projection.
         name: ProjectionName,
@@ -82,53 +84,86 @@ pub enum ModelError {
         found: Position,
     },
     /// The projector refused an event.
-    #[error("the projector refused the event at position {position}")]
     Refused {
         /// The position of the event.
         position: Position,
         /// What the projector said.
         source: BoxError,
     },
-    /// The model's engine refused what the projector wrote when the transaction was committed, for example because of a
-    /// deferred foreign key of the projector's own tables.
-    #[error("what the projector wrote{} could not be committed", at(*position))]
-    CommitRefused {
-        /// The position of the event, once the runner has found it out: events before it can be committed, together with
-        /// this one they cannot. A model returns [`None`].
-        position: Option<Position>,
-        /// What the engine said.
-        source: BoxError,
-    },
     /// The projector could not make the model ready.
-    #[error("the projector could not make its model ready")]
     Prepare {
         /// What the projector said.
         source: BoxError,
     },
     /// Code that a user wrote panicked: the projector, or what saves a state.
-    #[error("the projector panicked{}: {message}", at(*position))]
     Panicked {
         /// The position of the event the projector was given, if it was given one.
         position: Option<Position>,
         /// The message of the panic.
         message: String,
     },
+    /// The model's engine did not allow what it was asked for.
+    NotAllowed {
+        /// What is not allowed, and what to do instead.
+        source: BoxError,
+    },
+    /// What was done in the transaction cannot be committed, for example because of a deferred foreign key of the
+    /// projector's own tables. A model returns it; a projection finds the event and fails with [`Self::Refused`].
+    CommitRefused {
+        /// What the model's engine said.
+        source: BoxError,
+    },
     /// The model could not be read or written.
-    #[error("the read model failed")]
     Failed {
         /// What its engine said.
         source: BoxError,
     },
 }
 
-fn at(position: Option<Position>) -> String {
-    position.map(|position| format!(" at the event at position {position}")).unwrap_or_default()
+impl fmt::Display for ModelError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TakenOver { name, expected, found } => {
+                write!(f, "projection {name} was taken over: its checkpoint is at {found}, expected {expected}")
+            }
+            Self::Refused { position, .. } => write!(f, "the projector refused the event at position {position}"),
+            Self::Prepare { .. } => f.write_str("the projector could not make its model ready"),
+            Self::Panicked { position: Some(position), message } => {
+                write!(f, "the projector panicked at the event at position {position}: {message}")
+            }
+            Self::Panicked { position: None, message } => write!(f, "the projector panicked: {message}"),
+            Self::NotAllowed { source } => write!(f, "{source}"),
+            Self::CommitRefused { source } => write!(f, "what the projector wrote cannot be committed: {source}"),
+            Self::Failed { source } => write!(f, "the read model failed: {source}"),
+        }
+    }
+}
+
+/// A cause that the message says already is left out of the chain: there its own cause follows.
+impl std::error::Error for ModelError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::TakenOver { .. } | Self::Panicked { .. } => None,
+            Self::Refused { source, .. } | Self::Prepare { source } => Some(&**source),
+            Self::NotAllowed { source } | Self::CommitRefused { source } | Self::Failed { source } => source.source(),
+        }
+    }
 }
 
 impl ModelError {
     /// Wraps what a model's own engine said.
     pub fn failed(source: impl Into<BoxError>) -> Self {
         Self::Failed { source: source.into() }
+    }
+
+    /// Wraps why a model's own engine did not allow something.
+    pub fn not_allowed(source: impl Into<BoxError>) -> Self {
+        Self::NotAllowed { source: source.into() }
+    }
+
+    /// Wraps why a transaction could not be committed because of what was done in it.
+    pub fn commit_refused(source: impl Into<BoxError>) -> Self {
+        Self::CommitRefused { source: source.into() }
     }
 
     /// The error for a panic, from what `catch_unwind` caught.
@@ -140,7 +175,9 @@ impl ModelError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::TakenOver { .. } => ErrorKind::Conflict,
-            Self::Refused { .. } | Self::CommitRefused { .. } | Self::Prepare { .. } => ErrorKind::Caller,
+            Self::Refused { .. } | Self::Prepare { .. } | Self::NotAllowed { .. } | Self::CommitRefused { .. } => {
+                ErrorKind::Caller
+            }
             Self::Panicked { .. } => ErrorKind::Internal,
             Self::Failed { source } => {
                 let store = source.downcast_ref::<StoreError>().map(StoreError::kind);

@@ -46,7 +46,10 @@ impl<E> Drop for Events<E> {
         for event in self.list.drain(..) {
             let position = event.position();
             if let Err(message) = panics::catch(|| drop(event)) {
-                drop(self.panicked.set(format!("the event at position {position} panicked as it was dropped: {message}")));
+                drop(
+                    self.panicked
+                        .set(format!("the event at position {position} panicked as it was dropped: {message}")),
+                );
             }
         }
     }

@@ -135,8 +135,7 @@ pub trait ReadModel: Debug + Clone + Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// The error of `body`, [`ModelError::Panicked`], [`ModelError::CommitRefused`] without a position, or that the model
-    /// itself failed.
+    /// The error of `body`, [`ModelError::Panicked`], [`ModelError::CommitRefused`], or that the model itself failed.
     ///
     /// # Cancel safety
     ///

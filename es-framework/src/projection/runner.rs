@@ -14,7 +14,7 @@ use super::projection::Projection;
 use super::projector::Projector;
 use super::status::{Reporter, RunningState, Status};
 use crate::domain::Event;
-use crate::log::{Filter, Position, ProjectionName, Read, Store, StreamId};
+use crate::log::{BoxError, Filter, Position, ProjectionName, Read, Store, StreamId};
 use crate::panics;
 
 /// How long a checkpoint may stay behind what was looked at, while the log goes on without an event for the projector.
@@ -57,7 +57,11 @@ impl<P: Projector> Run<P> {
                 P::Model::checkpoint(tx, &name)
             })
         }
-        .await?;
+        .await
+        .map_err(|error| match error {
+            ModelError::CommitRefused { source } => ModelError::Prepare { source },
+            error => error,
+        })?;
         if let Some(checkpoint) = &checkpoint {
             check_log(&store, &name, checkpoint).await?;
         }
@@ -131,11 +135,7 @@ impl<P: Projector> Run<P> {
 
     /// Writes what is not written, lets go of everything that users gave, and returns the position reached with the first
     /// error of all.
-    async fn end(
-        mut self,
-        feed: Feed<P::Event>,
-        outcome: Result<(), RunError>,
-    ) -> (Position, Result<(), RunError>) {
+    async fn end(mut self, feed: Feed<P::Event>, outcome: Result<(), RunError>) -> (Position, Result<(), RunError>) {
         let settled = panics::catch_async(async {
             let written = self.write_checkpoint().await;
             first(written, self.model.settle(&self.name).await.map_err(RunError::from))
@@ -213,32 +213,68 @@ impl<P: Projector> Run<P> {
             // It was committed all the same.
             return Err(error);
         }
-        if matches!(error, RunError::Model(ModelError::CommitRefused { position: None, .. })) {
-            return Err(self.narrow_down(events, error).await);
+        let good = match error {
+            RunError::Model(ModelError::CommitRefused { source }) => {
+                return Err(self.narrow_down(events, events.len(), source).await);
+            }
+            _ => culprit.map_or(0, |at| events.iter().take_while(|event| event.position() < at).count()),
+        };
+        match self.step_before(events, 0..good).await {
+            Ok(()) => Err(error),
+            // One of those before is the first that cannot be dealt with.
+            Err(RunError::Model(ModelError::CommitRefused { source })) => {
+                Err(self.narrow_down(events, good, source).await)
+            }
+            Err(another) => Err(another),
         }
-        let good = culprit.map_or(0, |at| events.iter().take_while(|event| event.position() < at).count());
-        self.step_before(events, 0..good).await?;
-        Err(error)
     }
 
-    /// Finds the event without which a transaction could be committed that was refused with it, and commits those before.
-    async fn narrow_down(&mut self, events: &Arc<Events<P::Event>>, refused: RunError) -> RunError {
-        let (mut good, mut bad, mut refused) = (0, events.len(), refused);
-        while bad - good > 1 {
-            let middle = good.midpoint(bad);
-            match self.step_before(events, good..middle).await {
-                Ok(()) => good = middle,
-                Err(RunError::Model(ModelError::CommitRefused { position: None, source })) => {
-                    (bad, refused) = (middle, ModelError::CommitRefused { position: None, source }.into());
+    /// Commits the longest row of the first `all` events that can be committed, which all of them cannot, and blames the
+    /// event after it.
+    ///
+    /// If a row cannot be committed, a longer one may be: for that a foreign key is deferred. So where halves have led to one
+    /// event that cannot be committed alone, the rows that begin with it are tried up to the end.
+    async fn narrow_down(&mut self, events: &Arc<Events<P::Event>>, all: usize, source: BoxError) -> RunError {
+        let (mut good, mut source) = (0, source);
+        loop {
+            let mut bad = all;
+            while bad - good > 1 {
+                let middle = good.midpoint(bad);
+                match self.try_before(events, good..middle).await {
+                    Ok(None) => good = middle,
+                    Ok(Some(refused)) => (bad, source) = (middle, refused),
+                    Err(another) => return another,
                 }
-                Err(another) => return another,
+            }
+            let mut longer = None;
+            for end in bad + 1..all {
+                match self.try_before(events, good..end).await {
+                    Ok(None) => {
+                        longer = Some(end);
+                        break;
+                    }
+                    Ok(Some(_)) => {}
+                    Err(another) => return another,
+                }
+            }
+            match (longer, events.get(good)) {
+                (Some(end), _) => good = end,
+                (None, Some(event)) => return ModelError::Refused { position: event.position(), source }.into(),
+                (None, None) => return ModelError::CommitRefused { source }.into(),
             }
         }
-        match (refused, events.get(good)) {
-            (RunError::Model(ModelError::CommitRefused { source, .. }), Some(event)) => {
-                ModelError::CommitRefused { position: Some(event.position()), source }.into()
-            }
-            (refused, _) => refused,
+    }
+
+    /// Like [`Self::step_before`]; returns why the transaction could not be committed.
+    async fn try_before(
+        &mut self,
+        events: &Arc<Events<P::Event>>,
+        range: Range<usize>,
+    ) -> Result<Option<BoxError>, RunError> {
+        match self.step_before(events, range).await {
+            Ok(()) => Ok(None),
+            Err(RunError::Model(ModelError::CommitRefused { source })) => Ok(Some(source)),
+            Err(another) => Err(another),
         }
     }
 
@@ -317,9 +353,8 @@ impl<P: Projector> Run<P> {
     /// Believes the model.
     async fn find_checkpoint(&mut self) -> Result<Option<Checkpoint>, RunError> {
         let name = self.name.clone();
-        let found = self.model.transact(move |tx: &mut <P::Model as ReadModel>::Tx<'_>| {
-            P::Model::checkpoint(tx, &name)
-        });
+        let found =
+            self.model.transact(move |tx: &mut <P::Model as ReadModel>::Tx<'_>| P::Model::checkpoint(tx, &name));
         let found = found.await?;
         if found != self.checkpoint {
             (self.checkpoint, self.seen, self.unwritten) = (found, found, None);

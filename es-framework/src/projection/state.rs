@@ -227,7 +227,9 @@ impl<S> Inner<S> {
             }
             Err(error @ ModelError::Panicked { .. }) => Err(error),
             Err(error) => {
-                drop(panics::catch(|| warn!(%name, error = &error as &dyn std::error::Error, "state cannot be encoded")));
+                drop(panics::catch(
+                    || warn!(%name, error = &error as &dyn std::error::Error, "state cannot be encoded"),
+                ));
                 Ok((None, None))
             }
         }
