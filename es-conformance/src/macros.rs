@@ -268,6 +268,33 @@ macro_rules! conformance {
                 h7_unwanted_events_move_the_checkpoint
                 h2_a_runner_notices_that_it_was_taken_over
             }
+            panicking {
+                h3_a_panic_while_decoding_stops_right_before_the_event
+                h3_a_panic_while_saving_a_state_is_a_failure
+                h3_a_panic_while_reading_a_snapshot_folds_from_the_beginning
+                h3_whatever_panics_is_a_failure
+                h3_a_panic_at_either_end_is_a_failure
+                h3_a_reader_that_panics_harms_nobody
+            }
+            state_models {
+                h3_readers_never_see_the_past
+                h3_a_state_that_was_not_touched_is_not_folded_again
+                h3_a_batch_is_taken_back_whenever_the_state_was_saved
+            }
+            strange_models {
+                h3_the_event_that_keeps_a_batch_from_being_committed_is_found
+                h3_a_model_that_forgets_is_brought_back
+                h1_what_was_committed_although_it_failed_takes_effect_once
+                h7_what_nobody_wants_costs_no_transaction
+                h7_a_failure_writes_what_was_passed_over
+            }
+            executors {
+                h2_a_start_without_a_runtime_is_refused
+                h2_catching_up_needs_no_runtime
+                h5_waiting_needs_no_runtime_and_no_timer
+                h3_a_projection_whose_runtime_ended_has_failed
+                h6_however_often_it_is_stopped_the_same_is_returned
+            }
         }
     };
 }

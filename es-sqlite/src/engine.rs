@@ -20,7 +20,7 @@ use crate::connection::busy;
 use crate::connection::errors;
 use crate::connection::open::{self, Purpose};
 use crate::connection::worker::{Worker, aside, block_on};
-use crate::model::transact::{TransactError, by_read_model, protect_log, transact};
+use crate::model::transact::{TransactError, transact};
 use crate::others::poller::{self, Alarm};
 use crate::read::page;
 use crate::read::pool::{self, Pool, Turn};
@@ -48,6 +48,9 @@ pub(crate) struct SqliteEngine {
     queue: Option<Queue>,
     /// Where reads go; none if the store is in memory, whose one connection is the writer's.
     readers: Option<Pool>,
+    /// Where queries of read models go, on connections that cannot write whatever they are asked for, and that the store
+    /// itself does not read by; none if the store is in memory.
+    queries: Option<Pool>,
     alarm: Arc<Alarm>,
     /// What is to be closed, in its order; taken by whoever closes the store.
     workers: Mutex<Workers>,
@@ -61,7 +64,15 @@ struct Workers {
 
 impl Workers {
     /// Closes all connections, the writer's last.
-    async fn close(&mut self, readers: Option<&Pool>, settings: &Settings) -> Result<(), StoreError> {
+    async fn close(
+        &mut self,
+        readers: Option<&Pool>,
+        queries: Option<&Pool>,
+        settings: &Settings,
+    ) -> Result<(), StoreError> {
+        if let Some(queries) = queries {
+            queries.close().await?;
+        }
         if let Some(readers) = readers {
             readers.close().await?;
         }
@@ -119,8 +130,9 @@ impl SqliteEngine {
             let (alarm, notifier, interval) = (Arc::clone(&alarm), Arc::clone(&notifier), settings.poll_interval);
             poller.occupy(move |connection| poller::work(connection, &alarm, &notifier, id, interval));
         }
+        let queries = Some(Pool::new(path.clone(), Purpose::ReadOnly, &settings));
         let readers = Some(Pool::new(path, side, &settings));
-        Ok(Arc::new(Self { id, settings, notifier, queue, readers, alarm, workers: Mutex::new(workers) }))
+        Ok(Arc::new(Self { id, settings, notifier, queue, readers, queries, alarm, workers: Mutex::new(workers) }))
     }
 
     pub(crate) async fn open_in_memory(builder: Builder) -> Result<Arc<Self>, StoreError> {
@@ -131,7 +143,8 @@ impl SqliteEngine {
         let notifier = Arc::new(Notifier::new(head));
         let queue = Some(write_on(&worker, &settings, id, &notifier, false));
         let workers = Mutex::new(Workers { poller: None, writer: Some(worker) });
-        Ok(Arc::new(Self { id, settings, notifier, queue, readers: None, alarm: Arc::default(), workers }))
+        let (readers, queries) = (None, None);
+        Ok(Arc::new(Self { id, settings, notifier, queue, readers, queries, alarm: Arc::default(), workers }))
     }
 
     /// Runs `body` in a write transaction of its own on the store's connection.
@@ -142,7 +155,6 @@ impl SqliteEngine {
         F: FnOnce(&Connection) -> Result<T, E> + Send + 'static,
     {
         let done = self.writing()?.alone(move |connection, writer| {
-            let body = move |connection: &Connection| by_read_model(|| body(connection));
             let done = transact(connection, |connection| writer.catch_up(connection), body);
             if done.is_err() {
                 writer.forget();
@@ -152,13 +164,13 @@ impl SqliteEngine {
         done.await?
     }
 
-    /// Runs `look` on a connection that reads.
+    /// Runs a query of a read model.
     pub(crate) async fn look<T, F>(&self, look: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
         F: FnOnce(&Connection) -> T + Send + 'static,
     {
-        self.reading(Turn::Now, move |connection, _| Ok(look(connection))).await
+        self.reading_by(self.queries.as_ref(), Turn::Now, move |connection, _| Ok(look(connection))).await
     }
 
     fn writing(&self) -> Result<&Queue, StoreError> {
@@ -171,10 +183,19 @@ impl SqliteEngine {
         turn: Turn,
         job: impl FnOnce(&Connection, &mut Names) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
+        self.reading_by(self.readers.as_ref(), turn, job).await
+    }
+
+    async fn reading_by<T: Send + 'static>(
+        &self,
+        pool: Option<&Pool>,
+        turn: Turn,
+        job: impl FnOnce(&Connection, &mut Names) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
         if self.queue.as_ref().is_some_and(Queue::is_closed) {
             return Err(StoreError::Closed);
         }
-        if let Some(pool) = &self.readers {
+        if let Some(pool) = pool {
             self.alarm.watched(&self.notifier);
             return pool.read(turn, job).await;
         }
@@ -192,7 +213,8 @@ impl Drop for SqliteEngine {
         }
         self.alarm.stop();
         self.notifier.close();
-        let (readers, mut workers) = (self.readers.take(), std::mem::take(self.workers.get_mut()));
+        let (readers, queries) = (self.readers.take(), self.queries.take());
+        let mut workers = std::mem::take(self.workers.get_mut());
         if readers.is_none() || workers.poller.is_none() && workers.writer.is_none() {
             return;
         }
@@ -200,7 +222,7 @@ impl Drop for SqliteEngine {
         let settings = self.settings.clone();
         let thread = thread::Builder::new().name("es-sqlite-drop".to_owned());
         let told = thread.spawn(move || {
-            if let Err(error) = block_on(workers.close(readers.as_ref(), &settings)) {
+            if let Err(error) = block_on(workers.close(readers.as_ref(), queries.as_ref(), &settings)) {
                 tracing::warn!(%error, "a store that was dropped could not be closed cleanly");
             }
         });
@@ -227,10 +249,7 @@ async fn facts(worker: &Worker, write: bool) -> Result<(StoreId, Position), Stor
 fn write_on(worker: &Worker, settings: &Settings, id: StoreId, notifier: &Arc<Notifier>, shared: bool) -> Queue {
     let (queue, mut inbox) = Queue::new(settings.queue_appends, settings.queue_bytes);
     let mut writer = Writer::new(id, Arc::clone(&settings.clock), Arc::clone(notifier), settings.write_timeout, shared);
-    worker.occupy(move |connection| match protect_log(connection) {
-        Ok(()) => writer.work(connection, &mut inbox),
-        Err(error) => tracing::error!(%error, "the log cannot be protected from read models"),
-    });
+    worker.occupy(move |connection| writer.work(connection, &mut inbox));
     queue
 }
 
@@ -325,6 +344,7 @@ impl Engine for SqliteEngine {
         self.notifier.close();
         self.alarm.stop();
         // Held to the end: a second call answers when the first is through, and goes on where one was dropped.
-        self.workers.lock().await.close(self.readers.as_ref(), &self.settings).await
+        let (readers, queries) = (self.readers.as_ref(), self.queries.as_ref());
+        self.workers.lock().await.close(readers, queries, &self.settings).await
     }
 }

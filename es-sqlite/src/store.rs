@@ -74,7 +74,7 @@ impl SqliteStore {
         SqliteModel::in_log(self.clone())
     }
 
-    /// Runs `look` on a connection that reads.
+    /// Runs a query of a read model.
     pub(crate) async fn look<T, F>(&self, look: F) -> Result<T, StoreError>
     where
         T: Send + 'static,

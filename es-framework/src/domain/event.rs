@@ -8,6 +8,7 @@ use super::codec::CodecError;
 use crate::log::{
     CandidateEvent, EventId, EventType, Mark, Metadata, Position, StoredEvent, StreamId, Timestamp, Version,
 };
+use crate::panics;
 
 /// An event as a Rust type; derive it with [`#[derive(Event)]`](derive@crate::Event).
 ///
@@ -94,6 +95,23 @@ pub enum DecodeError {
         /// What the codec said.
         source: CodecError,
     },
+    /// The code that decodes it panicked: a `Deserialize`, a `From` of an older version, or an [`Event::decode`] of its
+    /// own.
+    #[error(
+        "decoding event {name:?} of schema version {schema_version} in {stream} at position {position} panicked: {message}"
+    )]
+    Panicked {
+        /// The stream.
+        stream: StreamId,
+        /// Where the event stands.
+        position: Position,
+        /// Its stored name.
+        name: String,
+        /// Its schema version.
+        schema_version: u32,
+        /// The message of the panic.
+        message: String,
+    },
 }
 
 impl DecodeError {
@@ -118,12 +136,30 @@ impl DecodeError {
         }
     }
 
+    /// The error for code that panicked while it decoded, with the message of the panic.
+    pub fn panicked(stored: &StoredEvent, message: impl Into<String>) -> Self {
+        Self::Panicked {
+            stream: stored.stream.clone(),
+            position: stored.position,
+            name: stored.name().to_owned(),
+            schema_version: stored.event_type.schema_version(),
+            message: message.into(),
+        }
+    }
+
     /// Where the event stands.
     pub fn position(&self) -> Position {
         match self {
-            Self::Unknown { position, .. } | Self::Payload { position, .. } => *position,
+            Self::Unknown { position, .. } | Self::Payload { position, .. } | Self::Panicked { position, .. } => {
+                *position
+            }
         }
     }
+}
+
+/// Decodes a stored event as [`Event::decode`] does; a panic is an error that names the event.
+pub(crate) fn decode<E: Event>(stored: &StoredEvent) -> Result<E, DecodeError> {
+    panics::catch(|| E::decode(stored)).unwrap_or_else(|message| Err(DecodeError::panicked(stored, message)))
 }
 
 /// Everything about an event but its content: identity, version and position live here and nowhere else.
@@ -194,9 +230,10 @@ impl<E: Event> Recorded<E> {
     ///
     /// # Errors
     ///
-    /// [`DecodeError`] if the name or version is unknown, or the payload is not such a value.
+    /// [`DecodeError`] if the name or version is unknown, the payload is not such a value, or the code that decodes it
+    /// panicked.
     pub fn decode(stored: StoredEvent) -> Result<Self, DecodeError> {
-        Ok(Self { event: E::decode(&stored)?, stored })
+        Ok(Self { event: decode(&stored)?, stored })
     }
 }
 
@@ -250,6 +287,11 @@ impl<E> Recorded<E> {
     /// Its position and checksum, by which a checkpoint names it.
     pub(crate) fn mark(&self) -> Mark {
         Mark { position: self.stored.position, checksum: self.stored.checksum }
+    }
+
+    /// The bytes of its payload and metadata.
+    pub(crate) fn bytes(&self) -> usize {
+        self.stored.bytes()
     }
 
     /// The event alone.

@@ -1,13 +1,21 @@
 //! Projections: read models folded from `@all`.
 
+mod error;
+mod feed;
 mod model;
+mod projection;
 mod projector;
 mod runner;
 mod running;
 mod state;
+mod status;
+mod timer;
+mod undo;
 
-pub use model::{Checkpoint, ModelError, ReadModel, Step};
+pub use error::{ModelError, RunError, WaitError};
+pub use model::{Batch, Checkpoint, ReadModel, Step};
+pub use projection::Projection;
 pub use projector::Projector;
-pub use runner::{Projection, RunError};
-pub use running::{Running, RunningState, Status, WaitError};
+pub use running::Running;
 pub use state::{StateModel, StateTx};
+pub use status::{RunningState, Status};

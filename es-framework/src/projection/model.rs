@@ -1,10 +1,11 @@
 //! Where projections keep what they build.
 
-use std::any::Any;
-use std::fmt::Debug;
+use std::fmt::{self, Debug};
 use std::future::Future;
+use std::sync::Arc;
 
-use crate::log::{BoxError, ErrorKind, Mark, Position, ProjectionName, SnapshotError, StoreError, StoreId};
+use super::error::ModelError;
+use crate::log::{Mark, Position, ProjectionName, StoreId};
 
 /// How far a projection has come, and in which log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,7 +20,7 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Puts a checkpoint together.
+    /// Creates a checkpoint.
     pub fn new(store: StoreId, mark: Mark) -> Self {
         Self { store, position: mark.position, checksum: mark.checksum }
     }
@@ -38,7 +39,7 @@ pub struct Step {
 }
 
 impl Step {
-    /// Puts a step together.
+    /// Creates a step.
     pub fn new(from: Option<Checkpoint>, to: Checkpoint, events: u64) -> Self {
         Self { from, to, events }
     }
@@ -58,23 +59,83 @@ impl Step {
     }
 }
 
+/// What the runner asks a model to do in one transaction: to check the checkpoint, change the model by some events, and
+/// move the checkpoint. Cheap to clone; can be run again on a model whose checkpoint is where it was.
+pub struct Batch<M: ReadModel> {
+    run: Arc<Run<M>>,
+    events: u64,
+    bytes: usize,
+}
+
+type Run<M> = dyn for<'t> Fn(&mut <M as ReadModel>::Tx<'t>) -> Result<(), ModelError> + Send + Sync;
+
+impl<M: ReadModel> Batch<M> {
+    /// Creates a batch of so many events, whose payloads and metadata have so many bytes.
+    pub fn new<F>(events: u64, bytes: usize, run: F) -> Self
+    where
+        F: for<'t> Fn(&mut M::Tx<'t>) -> Result<(), ModelError> + Send + Sync + 'static,
+    {
+        Self { run: Arc::new(run), events, bytes }
+    }
+
+    /// Does what is to be done, inside a transaction.
+    ///
+    /// # Errors
+    ///
+    /// The [`ModelError`] because of which the transaction is to be rolled back. A projector's panic is one too.
+    pub fn run(&self, tx: &mut M::Tx<'_>) -> Result<(), ModelError> {
+        (self.run)(tx)
+    }
+
+    /// The number of events.
+    pub fn events(&self) -> u64 {
+        self.events
+    }
+
+    /// The bytes of their payloads and metadata, which stay in memory for as long as the batch is kept.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+impl<M: ReadModel> Clone for Batch<M> {
+    fn clone(&self) -> Self {
+        Self { run: Arc::clone(&self.run), events: self.events, bytes: self.bytes }
+    }
+}
+
+impl<M: ReadModel> Debug for Batch<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Batch").field("events", &self.events).field("bytes", &self.bytes).finish_non_exhaustive()
+    }
+}
+
 /// Where a projector keeps what it builds, with transactions that hold the checkpoint too; written once per engine.
 pub trait ReadModel: Debug + Clone + Send + Sync + 'static {
     /// A transaction, as the projector sees it.
     type Tx<'t>;
 
-    /// Makes ready what belongs to the model itself, before anything else is asked of it.
+    /// Makes ready what belongs to the model itself, before anything else is asked of it. Called again by the runner if,
+    /// after a transaction that failed, the checkpoint is behind where it was: then the model loads what it has saved, and
+    /// is given the events since.
     ///
     /// # Errors
     ///
     /// [`ModelError`] if the model cannot be used.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future has made the model ready or changed nothing; the call can be made again.
     fn start(&self, name: &ProjectionName) -> impl Future<Output = Result<(), ModelError>> + Send;
 
-    /// Runs `body` in a transaction: commits if it answers `Ok`, rolls back if it answers `Err` or panics.
+    /// Runs `body` in a transaction: commits if it returns `Ok`, rolls back if it returns `Err` or panics.
+    ///
+    /// After an error the runner asks for the checkpoint, and believes it: a transaction that was committed although its
+    /// call failed is not run again.
     ///
     /// # Errors
     ///
-    /// What `body` answers, [`ModelError::Panicked`], or that the model itself failed.
+    /// The error of `body`, [`ModelError::Panicked`], [`ModelError::CommitRefused`], or that the model itself failed.
     ///
     /// # Cancel safety
     ///
@@ -83,6 +144,21 @@ pub trait ReadModel: Debug + Clone + Send + Sync + 'static {
     where
         T: Send + 'static,
         F: for<'t> FnOnce(&mut Self::Tx<'t>) -> Result<T, ModelError> + Send + 'static;
+
+    /// Runs a batch of events in a transaction, as [`Self::transact`] does with [`Batch::run`], which it calls by default.
+    ///
+    /// A model that cannot roll back may keep the batches since it was saved, and run them again after a failure.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::transact`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As for [`Self::transact`].
+    fn transact_batch(&self, batch: Batch<Self>) -> impl Future<Output = Result<(), ModelError>> + Send {
+        self.transact(move |tx: &mut Self::Tx<'_>| batch.run(tx))
+    }
 
     /// The checkpoint of this name, as the transaction sees it.
     ///
@@ -98,86 +174,14 @@ pub trait ReadModel: Debug + Clone + Send + Sync + 'static {
     /// [`ModelError`] if it cannot be written.
     fn advance(tx: &mut Self::Tx<'_>, name: &ProjectionName, step: &Step) -> Result<(), ModelError>;
 
-    /// Writes down what is not yet durable; called when a projection stops.
+    /// Makes durable what is not, and lets go of what was kept for the run; called when a projection stops.
     ///
     /// # Errors
     ///
     /// [`ModelError`] if it cannot be written.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future has written all of it or nothing.
     fn settle(&self, name: &ProjectionName) -> impl Future<Output = Result<(), ModelError>> + Send;
-}
-
-/// A transaction of a read model that was rolled back.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ModelError {
-    /// The checkpoint was moved by somebody else, who runs the same projection.
-    #[error("projection {name} was taken over: its checkpoint is at {found}, expected {expected}")]
-    TakenOver {
-        /// The projection.
-        name: ProjectionName,
-        /// The position this runner left it at.
-        expected: Position,
-        /// The position it was found at.
-        found: Position,
-    },
-    /// The projector refused an event.
-    #[error("the projector refused the event at position {position}")]
-    Refused {
-        /// The position of the event.
-        position: Position,
-        /// What the projector said.
-        source: BoxError,
-    },
-    /// The projector could not make the model ready.
-    #[error("the projector could not make its model ready")]
-    Prepare {
-        /// What the projector said.
-        source: BoxError,
-    },
-    /// The projector panicked.
-    #[error("the projector panicked{}: {message}", at(*position))]
-    Panicked {
-        /// The position of the event it was given, if it was given one.
-        position: Option<Position>,
-        /// The message of the panic.
-        message: String,
-    },
-    /// The model could not be read or written.
-    #[error("the read model failed")]
-    Failed {
-        /// What its engine said.
-        source: BoxError,
-    },
-}
-
-fn at(position: Option<Position>) -> String {
-    position.map(|position| format!(" at the event at position {position}")).unwrap_or_default()
-}
-
-impl ModelError {
-    /// Wraps what a model's own engine said.
-    pub fn failed(source: impl Into<BoxError>) -> Self {
-        Self::Failed { source: source.into() }
-    }
-
-    /// The error for a panic, from what `catch_unwind` caught.
-    pub fn panicked(panic: &(dyn Any + Send)) -> Self {
-        let text = panic.downcast_ref::<&str>().copied().map(str::to_owned);
-        let message = text.or_else(|| panic.downcast_ref::<String>().cloned());
-        Self::Panicked { position: None, message: message.unwrap_or_else(|| "not a text".to_owned()) }
-    }
-
-    /// What a caller can do about it.
-    pub fn kind(&self) -> ErrorKind {
-        match self {
-            Self::TakenOver { .. } => ErrorKind::Conflict,
-            Self::Refused { .. } | Self::Prepare { .. } => ErrorKind::Caller,
-            Self::Panicked { .. } => ErrorKind::Internal,
-            Self::Failed { source } => {
-                let store = source.downcast_ref::<StoreError>().map(StoreError::kind);
-                let snapshot = || source.downcast_ref::<SnapshotError>().map(SnapshotError::kind);
-                store.or_else(snapshot).unwrap_or(ErrorKind::Internal)
-            }
-        }
-    }
 }

@@ -1,189 +1,365 @@
 //! The one runner of all projections.
 
-use std::pin::pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::ops::Range;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
-use tracing::{Instrument, debug, warn};
+use tracing::{debug, warn};
 
-use super::model::{Checkpoint, ModelError, ReadModel, Step};
+use super::error::{ModelError, RunError};
+use super::feed::{Decoded, Events, Feed, PanickedDrop};
+use super::model::{Batch, Checkpoint, ReadModel, Step};
+use super::projection::Projection;
 use super::projector::Projector;
-use super::running::{Progress, Running, RunningState};
-use crate::domain::{DecodeError, Event, Recorded};
-use crate::log::{
-    ErrorKind, Filter, InvalidName, Mark, Position, ProjectionName, Read, Store, StoreError, StreamId, Stretch, Watch,
-};
+use super::status::{Reporter, RunningState, Status};
+use crate::domain::Event;
+use crate::log::{BoxError, Filter, Position, ProjectionName, Read, Store, StreamId};
+use crate::panics;
 
-/// A projector, the log it reads and the model it writes, ready to run.
-///
-/// ```
-/// # use es_framework::*;
-/// # use serde::{Deserialize, Serialize};
-/// # #[derive(Debug, Clone, Event)] enum AccountEvent { #[es(name = "deposited")] Deposited { cents: u64 } }
-/// #[derive(Debug, Default, Serialize, Deserialize)]
-/// struct Total {
-///     cents: u64,
-/// }
-///
-/// struct Totals;
-///
-/// impl Projector for Totals {
-///     type Event = AccountEvent;
-///     type Model = StateModel<Total>;
-///     type Error = std::convert::Infallible;
-///     const NAME: &'static str = "totals";
-///
-///     fn project(&self, event: &Recorded<AccountEvent>, total: &mut StateTx<'_, Total>) -> Result<(), Self::Error> {
-///         let AccountEvent::Deposited { cents } = event.event();
-///         total.cents += cents;
-///         Ok(())
-///     }
-/// }
-///
-/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// # let store = Store::from(MemoryStore::new());
-/// # let deposited = AccountEvent::Deposited { cents: 500 }.encode()?;
-/// # let position = store.open_stream("account-alice")?.write(deposited, ExpectedVersion::Any).await?.position;
-/// let model = StateModel::new(&store);
-/// let totals = Projection::new(&store, Totals, model.clone()).start().await?;
-/// totals.wait_for(position, std::time::Duration::from_secs(5)).await?;
-/// assert_eq!(model.read(|total| total.cents), 500);
-/// totals.stop().await?;
-/// # Ok(()) }
-/// ```
-#[derive(Debug)]
-#[must_use = "a projection does nothing until it is started"]
-pub struct Projection<P: Projector> {
+/// How long a checkpoint may stay behind what was looked at, while the log goes on without an event for the projector.
+const UNWRITTEN: Duration = Duration::from_secs(5);
+
+/// A projection that has begun.
+pub(super) struct Run<P: Projector> {
     store: Store,
-    projector: P,
+    name: ProjectionName,
+    projector: Arc<P>,
     model: P::Model,
-    name: String,
-    filter: Filter,
+    wanted: Filter,
+    status: watch::Sender<Status>,
+    /// Where the model is.
+    checkpoint: Option<Checkpoint>,
+    /// How far the log was looked at: at the checkpoint, or ahead of it by events that the projector does not want.
+    seen: Option<Checkpoint>,
+    /// Since when it is ahead.
+    unwritten: Option<Instant>,
+    panicked: PanickedDrop,
 }
 
-/// A projection that stopped because it could not go on. Its checkpoint is where it was after the last whole batch.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum RunError {
-    /// The projector's name is no valid projection name.
-    #[error(transparent)]
-    Name(#[from] InvalidName),
-    /// The log is not the one the checkpoint was taken in: another store, a restored backup, or a lost tail. Rebuild the
-    /// read model from the beginning, or bring back the right log.
-    #[error("projection {name} is at position {position}, but the log was rewound: {reason}")]
-    LogRewound {
-        /// The projection.
-        name: ProjectionName,
-        /// The position of its checkpoint.
-        position: Position,
-        /// How that was noticed.
-        reason: String,
-    },
-    /// An event could not be decoded; the projection stands right before it.
-    #[error(transparent)]
-    Decode(#[from] DecodeError),
-    /// The read model rolled back: the projector refused, it panicked, or somebody else took over.
-    #[error(transparent)]
-    Model(#[from] ModelError),
-    /// The log could not be read.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
-impl RunError {
-    /// What a caller can do about it.
-    pub fn kind(&self) -> ErrorKind {
-        match self {
-            Self::Name(_) => ErrorKind::Caller,
-            Self::LogRewound { .. } | Self::Decode(_) => ErrorKind::Data,
-            Self::Model(error) => error.kind(),
-            Self::Store(error) => error.kind(),
-        }
-    }
-}
-
-impl<P: Projector> Projection<P> {
-    /// Puts a projection together.
-    pub fn new(store: impl Into<Store>, projector: P, model: P::Model) -> Self {
-        Self { store: store.into(), projector, model, name: P::NAME.to_owned(), filter: Filter::new() }
-    }
-
-    /// Keeps the checkpoint under another name than [`Projector::NAME`], for example to build a new version of the read
-    /// model beside the old one.
-    pub fn named(mut self, name: impl Into<String>) -> Self {
-        self.name = name.into();
-        self
-    }
-
-    /// Gives the projector only events that pass the filter, for example those of one category. Others still move the
-    /// checkpoint.
-    pub fn filter(mut self, filter: Filter) -> Self {
-        self.filter = self.filter.and_all(filter);
-        self
-    }
-
-    /// Makes the model ready, finds the checkpoint and runs in a task of its own: first what is in the log, then whatever
-    /// is written, until it is stopped or fails.
-    ///
-    /// # Errors
-    ///
-    /// [`RunError`] if it cannot begin. What happens later is said by the handle.
-    pub async fn start(self) -> Result<Running, RunError> {
-        let (run, feed, checkpoint) = self.begin().await?;
-        let position = position_of(checkpoint.as_ref());
-        let (progress, seen) = watch::channel(Progress::new(position));
-        let (stop, stopping) = watch::channel(false);
-        let span = tracing::info_span!("projection", name = run.name.as_str());
-        let name = run.name.clone();
-        tokio::spawn(run.run_until_stopped(feed, checkpoint, progress, stopping).instrument(span));
-        Ok(Running::new(name, seen, stop))
-    }
-
-    /// Deals with everything that is in the log now, and answers the position reached.
-    ///
-    /// # Errors
-    ///
-    /// [`RunError`] if it cannot go on.
-    ///
-    /// # Cancel safety
-    ///
-    /// A dropped future leaves the checkpoint where the last whole batch ended.
-    pub async fn catch_up(self) -> Result<Position, RunError> {
-        let (mut run, mut feed, mut checkpoint) = self.begin().await?;
-        let head = run.store.engine().read(Read { events: 0, ..Read::new(StreamId::all()) }).await?.head;
-        let mut seen = checkpoint.map_or(0, |at| at.position.get());
-        while seen < head {
-            let Some(batch) = feed.next().await else { break };
-            let batch = batch?;
-            seen = batch.upto;
-            feed.meanwhile(run.deal_with(batch, &mut checkpoint)).await?;
-        }
-        run.model.settle(&run.name).await?;
-        Ok(position_of(checkpoint.as_ref()))
-    }
-
-    async fn begin(self) -> Result<(Run<P>, Feed<P::Event>, Option<Checkpoint>), RunError> {
-        let Self { store, projector, model, name, filter } = self;
+impl<P: Projector> Run<P> {
+    /// Makes the model ready and finds the checkpoint.
+    pub(super) async fn begin(
+        projection: Projection<P>,
+    ) -> Result<(Self, Feed<P::Event>, watch::Receiver<Status>), RunError> {
+        let Projection { store, projector, model, name, filter } = projection;
         let name = ProjectionName::new(name)?;
         let wanted = filter.types(P::Event::names());
         let projector = Arc::new(projector);
         model.start(&name).await?;
         let checkpoint = {
             let (projector, name) = (Arc::clone(&projector), name.clone());
-            model.transact(move |tx| {
-                projector.prepare(tx).map_err(|error| ModelError::Prepare { source: error.into() })?;
+            model.transact(move |tx: &mut <P::Model as ReadModel>::Tx<'_>| {
+                let prepared = panics::catch(|| {
+                    projector.prepare(tx).map_err(|error| ModelError::Prepare { source: error.into() })
+                });
+                prepared.map_err(|message| ModelError::Panicked { position: None, message })??;
                 P::Model::checkpoint(tx, &name)
             })
         }
-        .await?;
+        .await
+        .map_err(|error| match error {
+            ModelError::CommitRefused { source } => ModelError::Prepare { source },
+            error => error,
+        })?;
         if let Some(checkpoint) = &checkpoint {
             check_log(&store, &name, checkpoint).await?;
         }
-        let after = checkpoint.map_or(Position::ZERO, |at| at.position);
+        let after = position_of(checkpoint.as_ref());
         let watch = store.all().watch().after(after).filter(wanted.clone()).await?;
         debug!(name = name.as_str(), after = after.get(), "projection begins");
-        Ok((Run { store, name, projector, model, wanted }, Feed::new(watch), checkpoint))
+        let panicked = Arc::new(OnceLock::new());
+        let feed = Feed::new(watch, Arc::clone(&panicked));
+        let (status, told) = watch::channel(Status::new(after));
+        let (seen, unwritten) = (checkpoint, None);
+        let run = Self { store, name, projector, model, wanted, status, checkpoint, seen, unwritten, panicked };
+        Ok((run, feed, told))
+    }
+
+    pub(super) fn name(&self) -> &ProjectionName {
+        &self.name
+    }
+
+    pub(super) fn status(&self) -> &watch::Sender<Status> {
+        &self.status
+    }
+
+    /// Runs until it is stopped or fails, and tells how it ended.
+    pub(super) async fn until_stopped(
+        mut self,
+        mut feed: Feed<P::Event>,
+        reporter: Reporter,
+        mut stopping: watch::Receiver<bool>,
+    ) {
+        let outcome = panics::catch_async(async {
+            loop {
+                let next = tokio::select! {
+                    biased;
+                    // A handle that was dropped stops the projection too.
+                    _ = stopping.wait_for(|stop| *stop) => return Ok::<(), RunError>(()),
+                    next = feed.next() => next,
+                };
+                let Some(next) = next else { return Ok(()) };
+                let next = next?;
+                let state = if next.caught_up { RunningState::Live } else { RunningState::CatchingUp };
+                feed.meanwhile(self.deal_with(next)).await?;
+                self.tell(state);
+            }
+        });
+        let outcome = outcome.await.unwrap_or_else(|message| Err(RunError::panicked(message)));
+        let status = self.status.clone();
+        let (position, outcome) = self.end(feed, outcome).await;
+        reporter.ended(position, outcome);
+        let error = status.borrow().error.clone();
+        if let Some(error) = error {
+            log(&error, "projection stopped");
+        }
+    }
+
+    /// Deals with what is in the log now.
+    pub(super) async fn to_head(mut self, mut feed: Feed<P::Event>) -> (Position, Result<(), RunError>) {
+        let outcome = panics::catch_async(async {
+            let head = self.store.engine().read(Read { events: 0, ..Read::new(StreamId::all()) }).await?.head;
+            let mut seen = position_of(self.seen.as_ref()).get();
+            while seen < head {
+                let Some(next) = feed.next().await else { break };
+                let next = next?;
+                seen = next.upto;
+                feed.meanwhile(self.deal_with(next)).await?;
+            }
+            Ok::<(), RunError>(())
+        });
+        let outcome = outcome.await.unwrap_or_else(|message| Err(RunError::panicked(message)));
+        self.end(feed, outcome).await
+    }
+
+    /// Writes what is not written, lets go of everything that users gave, and returns the position reached with the first
+    /// error of all.
+    async fn end(mut self, feed: Feed<P::Event>, outcome: Result<(), RunError>) -> (Position, Result<(), RunError>) {
+        let settled = panics::catch_async(async {
+            let written = self.write_checkpoint().await;
+            first(written, self.model.settle(&self.name).await.map_err(RunError::from))
+        });
+        let settled = settled.await.unwrap_or_else(|message| Err(RunError::panicked(message)));
+        let position = position_of(self.checkpoint.as_ref());
+        let panicked = Arc::clone(&self.panicked);
+        let dropped = [panics::catch(|| drop(feed)), panics::catch(|| drop(self))];
+        let dropped = dropped.into_iter().collect::<Result<(), _>>().map_err(RunError::panicked);
+        let outcome = first(first(first(outcome, settled), no_panic(&panicked)), dropped);
+        (position, outcome)
+    }
+
+    fn tell(&self, state: RunningState) {
+        let position = position_of(self.seen.as_ref());
+        self.status.send_modify(|status| (status.position, status.state) = (position, state));
+    }
+
+    /// Changes the model by the events of a stretch. If one of them cannot be dealt with, those before it are all the same,
+    /// so that the checkpoint stands right before it.
+    async fn deal_with(&mut self, decoded: Decoded<P::Event>) -> Result<(), RunError> {
+        let Decoded { events, unreadable, mark, .. } = decoded;
+        let mark = if unreadable.is_none() { mark } else { events.last().map(|last| last.mark()) };
+        if let Some(mark) = mark.filter(|mark| mark.position > position_of(self.seen.as_ref())) {
+            let to = Checkpoint::new(self.store.id(), mark);
+            if events.is_empty() {
+                self.pass_over(to).await?;
+            } else {
+                self.apply(&Arc::new(events), to).await?;
+            }
+        }
+        match unreadable {
+            Some(error) => Err(error.into()),
+            None => no_panic(&self.panicked),
+        }
+    }
+
+    /// Takes note that there is nothing for the projector up to here. See [`Projection`] on when that is written.
+    async fn pass_over(&mut self, to: Checkpoint) -> Result<(), RunError> {
+        self.seen = Some(to);
+        let since = *self.unwritten.get_or_insert_with(Instant::now);
+        if since.elapsed() < UNWRITTEN { Ok(()) } else { self.write_checkpoint().await }
+    }
+
+    /// Moves the model's checkpoint to where the log was looked at.
+    async fn write_checkpoint(&mut self) -> Result<(), RunError> {
+        match self.seen {
+            Some(to) if self.seen != self.checkpoint => {
+                let none = Arc::new(Events::none());
+                self.step(&none, 0..0, to).await
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Changes the model by these events, in one transaction if that can be.
+    async fn apply(&mut self, events: &Arc<Events<P::Event>>, to: Checkpoint) -> Result<(), RunError> {
+        let Err(error) = self.step(events, 0..events.len(), to).await else { return Ok(()) };
+        let culprit = match &error {
+            RunError::Model(ModelError::TakenOver { .. }) => {
+                // Nothing more is tried.
+                self.seen = self.checkpoint;
+                return Err(error);
+            }
+            RunError::Model(
+                ModelError::Refused { position, .. } | ModelError::Panicked { position: Some(position), .. },
+            ) => Some(*position),
+            _ => None,
+        };
+        if let Err(another) = self.recover(to).await {
+            log(&another, "the model of a projection could not be brought back after an error");
+            return Err(error);
+        }
+        if self.checkpoint == Some(to) {
+            // It was committed all the same.
+            return Err(error);
+        }
+        let good = match error {
+            RunError::Model(ModelError::CommitRefused { source }) => {
+                return Err(self.narrow_down(events, events.len(), source).await);
+            }
+            _ => culprit.map_or(0, |at| events.iter().take_while(|event| event.position() < at).count()),
+        };
+        match self.step_before(events, 0..good).await {
+            Ok(()) => Err(error),
+            // One of those before is the first that cannot be dealt with.
+            Err(RunError::Model(ModelError::CommitRefused { source })) => {
+                Err(self.narrow_down(events, good, source).await)
+            }
+            Err(another) => Err(another),
+        }
+    }
+
+    /// Commits the longest row of the first `all` events that can be committed, which all of them cannot, and blames the
+    /// event after it.
+    ///
+    /// If a row cannot be committed, a longer one may be: for that a foreign key is deferred. So where halves have led to one
+    /// event that cannot be committed alone, the rows that begin with it are tried up to the end.
+    async fn narrow_down(&mut self, events: &Arc<Events<P::Event>>, all: usize, source: BoxError) -> RunError {
+        let (mut good, mut source) = (0, source);
+        loop {
+            let mut bad = all;
+            while bad - good > 1 {
+                let middle = good.midpoint(bad);
+                match self.try_before(events, good..middle).await {
+                    Ok(None) => good = middle,
+                    Ok(Some(refused)) => (bad, source) = (middle, refused),
+                    Err(another) => return another,
+                }
+            }
+            let mut longer = None;
+            for end in bad + 1..all {
+                match self.try_before(events, good..end).await {
+                    Ok(None) => {
+                        longer = Some(end);
+                        break;
+                    }
+                    Ok(Some(_)) => {}
+                    Err(another) => return another,
+                }
+            }
+            match (longer, events.get(good)) {
+                (Some(end), _) => good = end,
+                (None, Some(event)) => return ModelError::Refused { position: event.position(), source }.into(),
+                (None, None) => return ModelError::CommitRefused { source }.into(),
+            }
+        }
+    }
+
+    /// Like [`Self::step_before`]; returns why the transaction could not be committed.
+    async fn try_before(
+        &mut self,
+        events: &Arc<Events<P::Event>>,
+        range: Range<usize>,
+    ) -> Result<Option<BoxError>, RunError> {
+        match self.step_before(events, range).await {
+            Ok(()) => Ok(None),
+            Err(RunError::Model(ModelError::CommitRefused { source })) => Ok(Some(source)),
+            Err(another) => Err(another),
+        }
+    }
+
+    /// One transaction of some of the events, with the checkpoint at the last of them.
+    async fn step_before(&mut self, events: &Arc<Events<P::Event>>, range: Range<usize>) -> Result<(), RunError> {
+        let Some(last) = events.get(range.clone()).and_then(<[_]>::last) else { return Ok(()) };
+        let to = Checkpoint::new(self.store.id(), last.mark());
+        self.step(events, range, to).await
+    }
+
+    /// One transaction: some of the events, and the checkpoint.
+    async fn step(
+        &mut self,
+        events: &Arc<Events<P::Event>>,
+        range: Range<usize>,
+        to: Checkpoint,
+    ) -> Result<(), RunError> {
+        let (projector, name, events) = (Arc::clone(&self.projector), self.name.clone(), Arc::clone(events));
+        let (count, bytes) = (range.len() as u64, events.bytes(range.clone()));
+        let step = Step::new(self.checkpoint, to, count);
+        let body = move |tx: &mut <P::Model as ReadModel>::Tx<'_>| {
+            step.check(&name, P::Model::checkpoint(tx, &name)?.as_ref())?;
+            let mut at = None;
+            let projected = panics::catch(|| {
+                for event in events.get(range.clone()).unwrap_or_default() {
+                    at = Some(event.position());
+                    projector
+                        .project(event, tx)
+                        .map_err(|error| ModelError::Refused { position: event.position(), source: error.into() })?;
+                }
+                Ok(())
+            });
+            projected.map_err(|message| ModelError::Panicked { position: at, message })??;
+            P::Model::advance(tx, &name, &step)
+        };
+        self.model.transact_batch(Batch::new(count, bytes, body)).await?;
+        self.checkpoint = Some(to);
+        if position_of(self.seen.as_ref()) <= to.position {
+            (self.seen, self.unwritten) = (self.checkpoint, None);
+        }
+        Ok(())
+    }
+
+    /// Finds out where the model is after a transaction failed that would have led to `to`. A model that forgot more than
+    /// that transaction is given the events since what it has saved.
+    async fn recover(&mut self, to: Checkpoint) -> Result<(), RunError> {
+        let upto = self.checkpoint;
+        let found = self.find_checkpoint().await?;
+        if found == upto || found == Some(to) {
+            return Ok(());
+        }
+        if position_of(found.as_ref()) >= position_of(upto.as_ref()) {
+            return Step::new(upto, to, 0).check(&self.name, found.as_ref()).map_err(RunError::from);
+        }
+        self.tell(RunningState::CatchingUp);
+        self.model.start(&self.name).await?;
+        self.find_checkpoint().await?;
+        let Some(upto) = upto else { return Ok(()) };
+        let wanted = self.wanted.clone().before(upto.position.next());
+        let mut watch = self.store.all().watch().after(position_of(self.checkpoint.as_ref())).filter(wanted).await?;
+        while position_of(self.checkpoint.as_ref()) < upto.position {
+            let Some(stretch) = watch.next_stretch().await else { break };
+            let Decoded { events, unreadable, mark, .. } = Decoded::<P::Event>::of(stretch?, &self.panicked);
+            let Some(mark) = mark else { continue };
+            let to = if mark.position < upto.position { Checkpoint::new(self.store.id(), mark) } else { upto };
+            if let Some(error) = unreadable {
+                return Err(error.into());
+            }
+            let all = 0..events.len();
+            self.step(&Arc::new(events), all, to).await?;
+            self.tell(RunningState::CatchingUp);
+        }
+        Ok(())
+    }
+
+    /// Believes the model.
+    async fn find_checkpoint(&mut self) -> Result<Option<Checkpoint>, RunError> {
+        let name = self.name.clone();
+        let found =
+            self.model.transact(move |tx: &mut <P::Model as ReadModel>::Tx<'_>| P::Model::checkpoint(tx, &name));
+        let found = found.await?;
+        if found != self.checkpoint {
+            (self.checkpoint, self.seen, self.unwritten) = (found, found, None);
+        }
+        Ok(found)
     }
 }
 
@@ -208,226 +384,29 @@ async fn check_log(store: &Store, name: &ProjectionName, checkpoint: &Checkpoint
     }
 }
 
-/// A projection that has begun.
-struct Run<P: Projector> {
-    store: Store,
-    name: ProjectionName,
-    projector: Arc<P>,
-    model: P::Model,
-    wanted: Filter,
-}
-
-impl<P: Projector> Run<P> {
-    async fn run_until_stopped(
-        mut self,
-        mut feed: Feed<P::Event>,
-        mut checkpoint: Option<Checkpoint>,
-        progress: watch::Sender<Progress>,
-        mut stopping: watch::Receiver<bool>,
-    ) {
-        let outcome = self.until_stopped(&mut feed, &mut checkpoint, &progress, &mut stopping).await;
-        let outcome = match (outcome, self.model.settle(&self.name).await) {
-            (Ok(()), Err(error)) => Err(error.into()),
-            (outcome, _) => outcome,
-        };
-        progress.send_modify(|progress| {
-            progress.position = position_of(checkpoint.as_ref());
-            match outcome {
-                Ok(()) => progress.state = RunningState::Stopped,
-                Err(error) => {
-                    warn!(error = &error as &dyn std::error::Error, "projection stopped");
-                    progress.fail(error);
-                }
-            }
-        });
-    }
-
-    async fn until_stopped(
-        &mut self,
-        feed: &mut Feed<P::Event>,
-        checkpoint: &mut Option<Checkpoint>,
-        progress: &watch::Sender<Progress>,
-        stopping: &mut watch::Receiver<bool>,
-    ) -> Result<(), RunError> {
-        loop {
-            let batch = tokio::select! {
-                biased;
-                // A handle that was dropped stops the projection too.
-                _ = stopping.wait_for(|stop| *stop) => return Ok(()),
-                batch = feed.next() => batch,
-            };
-            let Some(batch) = batch else { return Ok(()) };
-            let batch = batch?;
-            let state = if batch.caught_up { RunningState::Live } else { RunningState::CatchingUp };
-            feed.meanwhile(self.deal_with(batch, checkpoint)).await?;
-            let position = position_of(checkpoint.as_ref());
-            progress.send_modify(|progress| progress.reached(position, state));
-        }
-    }
-
-    /// Changes the model by a batch of events and moves the checkpoint, in one transaction. If an event of the batch cannot
-    /// be dealt with, those before it are all the same, so that the checkpoint stands right before it.
-    async fn deal_with(&mut self, batch: Batch<P::Event>, checkpoint: &mut Option<Checkpoint>) -> Result<(), RunError> {
-        let Batch { events, unreadable, mark, .. } = batch;
-        let Some(mark) = mark.filter(|mark| mark.position > position_of(checkpoint.as_ref())) else { return Ok(()) };
-        let to = Checkpoint::new(self.store.id(), mark);
-        let events = Arc::new(events);
-        let Err(error) = (match unreadable {
-            None => self.step(&events, events.len(), checkpoint, to).await,
-            Some(error) => Err(RunError::Decode(error)),
-        }) else {
-            return Ok(());
-        };
-        let failed_at = match &error {
-            RunError::Decode(error) => error.position(),
-            RunError::Model(
-                ModelError::Refused { position, .. } | ModelError::Panicked { position: Some(position), .. },
-            ) => *position,
-            RunError::Model(ModelError::TakenOver { .. }) => return Err(error),
-            _ => Position::ZERO,
-        };
-        self.recover(*checkpoint).await?;
-        let before = events.iter().take_while(|event| event.position() < failed_at).count();
-        if let Some(last) = before.checked_sub(1).and_then(|last| events.get(last)) {
-            self.step(&events, before, checkpoint, Checkpoint::new(self.store.id(), last.mark())).await?;
-        }
-        Err(error)
-    }
-
-    /// One transaction: the first `count` of the events, and the checkpoint.
-    async fn step(
-        &mut self,
-        events: &Arc<Vec<Recorded<P::Event>>>,
-        count: usize,
-        checkpoint: &mut Option<Checkpoint>,
-        to: Checkpoint,
-    ) -> Result<(), RunError> {
-        let (projector, name, events) = (Arc::clone(&self.projector), self.name.clone(), Arc::clone(events));
-        let step = Step::new(*checkpoint, to, count as u64);
-        // What a panic interrupted can only be told from outside.
-        let at = Arc::new(AtomicU64::new(0));
-        let reached = Arc::clone(&at);
-        let body = move |tx: &mut <P::Model as ReadModel>::Tx<'_>| {
-            step.check(&name, P::Model::checkpoint(tx, &name)?.as_ref())?;
-            for event in events.iter().take(count) {
-                reached.store(event.position().get(), Ordering::Relaxed);
-                projector
-                    .project(event, tx)
-                    .map_err(|error| ModelError::Refused { position: event.position(), source: error.into() })?;
-            }
-            P::Model::advance(tx, &name, &step)
-        };
-        self.model.transact(body).await.map_err(|error| match error {
-            ModelError::Panicked { message, position: None } => {
-                let position = Some(Position::new(at.load(Ordering::Relaxed))).filter(|at| *at > Position::ZERO);
-                ModelError::Panicked { message, position }
-            }
-            error => error,
-        })?;
-        *checkpoint = Some(to);
-        Ok(())
-    }
-
-    /// Brings a model that forgot more than the failed batch back to the checkpoint.
-    async fn recover(&mut self, upto: Option<Checkpoint>) -> Result<(), RunError> {
-        self.model.start(&self.name).await?;
-        let name = self.name.clone();
-        let mut checkpoint = self.model.transact(move |tx| P::Model::checkpoint(tx, &name)).await?;
-        let Some(upto) = upto.filter(|upto| position_of(checkpoint.as_ref()) < upto.position) else { return Ok(()) };
-        let wanted = self.wanted.clone().before(upto.position.next());
-        let mut watch = self.store.all().watch().after(position_of(checkpoint.as_ref())).filter(wanted).await?;
-        while position_of(checkpoint.as_ref()) < upto.position {
-            let Some(stretch) = watch.next_stretch().await else { break };
-            let Batch { events, unreadable, mark, .. } = Batch::<P::Event>::of(stretch?);
-            let Some(mark) = mark else { continue };
-            let to = if mark.position < upto.position { Checkpoint::new(self.store.id(), mark) } else { upto };
-            if let Some(error) = unreadable {
-                return Err(error.into());
-            }
-            self.step(&Arc::new(events), usize::MAX, &mut checkpoint, to).await?;
-        }
-        Ok(())
-    }
-}
-
 fn position_of(checkpoint: Option<&Checkpoint>) -> Position {
     checkpoint.map_or(Position::ZERO, |at| at.position)
 }
 
-/// A stretch of the log, decoded.
-struct Batch<E> {
-    /// The events up to the first that cannot be decoded.
-    events: Vec<Recorded<E>>,
-    /// Why that one cannot.
-    unreadable: Option<DecodeError>,
-    /// The place up to which everything was looked at.
-    upto: u64,
-    /// The last event at or below `upto`.
-    mark: Option<Mark>,
-    /// Whether the log held nothing more.
-    caught_up: bool,
+fn no_panic(panicked: &PanickedDrop) -> Result<(), RunError> {
+    panicked.get().map_or(Ok(()), |message| Err(RunError::panicked(message.clone())))
 }
 
-impl<E: Event> Batch<E> {
-    fn of(stretch: Stretch) -> Self {
-        let Stretch { events: stored, upto, mark, caught_up } = stretch;
-        let mut events = Vec::with_capacity(stored.len());
-        let mut unreadable = None;
-        for event in stored {
-            match Recorded::decode(event) {
-                Ok(event) => events.push(event),
-                Err(error) => {
-                    unreadable = Some(error);
-                    break;
-                }
-            }
+/// The first error of two; the second goes to the log.
+fn first(one: Result<(), RunError>, other: Result<(), RunError>) -> Result<(), RunError> {
+    match (one, other) {
+        (Err(one), Err(other)) => {
+            log(&other, "after a projection had failed");
+            Err(one)
         }
-        Self { events, unreadable, upto, mark, caught_up }
+        (Ok(()), other) => other,
+        (one, Ok(())) => one,
     }
 }
 
-/// Where the batches come from, in order.
-struct Feed<E> {
-    watch: Watch,
-    /// What came next while the batch before it was dealt with.
-    ahead: Option<Result<Batch<E>, StoreError>>,
-    /// Whether there was nothing after the batch that was answered last.
-    caught_up: bool,
-}
-
-impl<E: Event> Feed<E> {
-    fn new(watch: Watch) -> Self {
-        Self { watch, ahead: None, caught_up: false }
-    }
-
-    /// The next batch, when there is one; [`None`] after an error was said. Nothing is lost when the future is dropped.
-    async fn next(&mut self) -> Option<Result<Batch<E>, StoreError>> {
-        let next = match self.ahead.take() {
-            Some(ahead) => Some(ahead),
-            None => self.watch.next_stretch().await.map(|stretch| stretch.map(Batch::of)),
-        };
-        if let Some(Ok(batch)) = &next {
-            self.caught_up = batch.caught_up;
-        }
-        next
-    }
-
-    /// Deals with the batch that was answered last, to its end, and takes and decodes the next one meanwhile, but no more
-    /// than that one. So the log's reader, the decoding and the model's transaction are busy at the same time: of the 8,800
-    /// instructions that an event costs until it is a row in a table, they have 4,300, 800 and 3,700.
-    ///
-    /// Not once it has caught up: the next batch would be the first event that is written, and a transaction its own,
-    /// while all that is written during a transaction can share the next.
-    async fn meanwhile<T>(&mut self, dealing: impl Future<Output = T>) -> T {
-        let mut dealing = pin!(dealing);
-        if !self.caught_up {
-            tokio::select! {
-                // This first, so that it is under way while the next batch is decoded.
-                biased;
-                done = &mut dealing => return done,
-                next = self.next() => self.ahead = next,
-            }
-        }
-        dealing.await
+/// Logs an error, whose text may be a user's code.
+fn log(error: &RunError, what: &'static str) {
+    if panics::catch(|| warn!(error = error as &dyn std::error::Error, "{what}")).is_err() {
+        warn!("{what}; the text of the error panicked");
     }
 }

@@ -1,114 +1,31 @@
 //! The handle on a running projection.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-use super::runner::RunError;
-use crate::log::{ErrorKind, Position, ProjectionName};
+use super::error::{RunError, WaitError};
+use super::status::Status;
+use super::timer::Timer;
+use crate::log::{Position, ProjectionName};
 
 /// A projection that runs in a task of its own; cheap to clone. Dropping the last handle stops it after the batch it is at.
+///
+/// The handle can be used from any thread and any executor, also after the runtime of the projection was shut down: then
+/// the projection has failed with [`RunError::TaskEnded`].
 #[derive(Debug, Clone)]
 #[must_use = "dropping the handle stops the projection"]
 pub struct Running {
     name: ProjectionName,
-    seen: watch::Receiver<Progress>,
+    seen: watch::Receiver<Status>,
     stop: Arc<watch::Sender<bool>>,
-}
-
-/// What a running projection is at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum RunningState {
-    /// It reads what is in the log already.
-    CatchingUp,
-    /// It has dealt with the whole log and waits for more.
-    Live,
-    /// It was stopped.
-    Stopped,
-    /// It could not go on.
-    Failed,
-}
-
-/// How far a projection has come.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct Status {
-    /// What it is at.
-    pub state: RunningState,
-    /// The position it has reached; its checkpoint.
-    pub position: Position,
-    /// Why it could not go on.
-    pub error: Option<Arc<RunError>>,
-}
-
-pub(super) type Progress = Status;
-
-impl Status {
-    pub(super) fn new(position: Position) -> Self {
-        Self { state: RunningState::CatchingUp, position, error: None }
-    }
-
-    pub(super) fn reached(&mut self, position: Position, state: RunningState) {
-        self.position = position;
-        self.state = state;
-    }
-
-    pub(super) fn fail(&mut self, error: RunError) {
-        self.state = RunningState::Failed;
-        self.error = Some(Arc::new(error));
-    }
-}
-
-/// A position that a projection did not reach.
-#[derive(Debug, Clone, thiserror::Error)]
-#[non_exhaustive]
-pub enum WaitError {
-    /// The time was up.
-    #[error("projection {name} reached position {reached} in time, not {wanted}")]
-    TimedOut {
-        /// The projection.
-        name: ProjectionName,
-        /// The position that was waited for.
-        wanted: Position,
-        /// The position it has reached.
-        reached: Position,
-    },
-    /// The projection was stopped before.
-    #[error("projection {name} was stopped at position {reached}")]
-    Stopped {
-        /// The projection.
-        name: ProjectionName,
-        /// The position it has reached.
-        reached: Position,
-    },
-    /// The projection failed before.
-    #[error("projection {name} failed at position {reached}")]
-    Failed {
-        /// The projection.
-        name: ProjectionName,
-        /// The position it has reached.
-        reached: Position,
-        /// Why it could not go on.
-        source: Arc<RunError>,
-    },
-}
-
-impl WaitError {
-    /// What a caller can do about it.
-    pub fn kind(&self) -> ErrorKind {
-        match self {
-            Self::TimedOut { .. } => ErrorKind::Retry,
-            Self::Stopped { .. } => ErrorKind::Closed,
-            Self::Failed { source, .. } => source.kind(),
-        }
-    }
+    timer: Timer,
 }
 
 impl Running {
-    pub(super) fn new(name: ProjectionName, seen: watch::Receiver<Progress>, stop: watch::Sender<bool>) -> Self {
-        Self { name, seen, stop: Arc::new(stop) }
+    pub(super) fn new(name: ProjectionName, seen: watch::Receiver<Status>, stop: watch::Sender<bool>) -> Self {
+        Self { name, seen, stop: Arc::new(stop), timer: Timer::default() }
     }
 
     /// The projection's name.
@@ -116,7 +33,7 @@ impl Running {
         &self.name
     }
 
-    /// How far it has come.
+    /// How far it has come, and why it ended if it failed.
     pub fn status(&self) -> Status {
         self.seen.borrow().clone()
     }
@@ -129,6 +46,9 @@ impl Running {
     /// Waits until the projection has reached a position, for example that of a command's receipt: then its read model
     /// shows what the command did.
     ///
+    /// `timeout` is real time, also where the time of a tokio runtime is paused, and needs neither a runtime nor its timer;
+    /// a thread of the handle's own measures it while somebody waits.
+    ///
     /// # Errors
     ///
     /// [`WaitError`] if it has not after `timeout`, or never will because it stopped.
@@ -138,42 +58,52 @@ impl Running {
     /// Dropping the future has no effect.
     pub async fn wait_for(&self, position: Position, timeout: Duration) -> Result<(), WaitError> {
         let mut seen = self.seen.clone();
-        let over = |status: &Status| {
-            status.position >= position || matches!(status.state, RunningState::Stopped | RunningState::Failed)
-        };
-        // What is answered holds a lock. To ask for the status with it in hand would wait for ever, if the projection
+        // What is returned holds a lock. To ask for the status with it in hand would wait for ever, if the projection
         // wants to tell its next position just then.
-        let waited = tokio::time::timeout(timeout, seen.wait_for(over)).await.map(drop);
+        let in_time = tokio::select! {
+            biased;
+            over = seen.wait_for(|status| status.position >= position || status.is_over()) => { drop(over); true }
+            () = self.timer.at(Instant::now().checked_add(timeout)) => false,
+        };
         let status = self.status();
         let (name, reached) = (self.name.clone(), status.position);
-        match (reached >= position, status.error, waited) {
+        match (reached >= position, status.error, in_time) {
             (true, ..) => Ok(()),
             (false, Some(source), _) => Err(WaitError::Failed { name, reached, source }),
-            (false, None, Ok(())) => Err(WaitError::Stopped { name, reached }),
-            (false, None, Err(_)) => Err(WaitError::TimedOut { name, wanted: position, reached }),
+            (false, None, true) => Err(WaitError::Stopped { name, reached }),
+            (false, None, false) => Err(WaitError::TimedOut { name, wanted: position, reached }),
         }
     }
 
-    /// Stops the projection: the batch it is at is finished or rolled back, and the checkpoint equals what was applied.
-    /// Answers the position reached.
+    /// Stops the projection and returns the position reached: the batch it is at is finished or rolled back, and the
+    /// checkpoint equals what was applied. It waits for that batch as long as it takes. Stopping twice returns the same
+    /// twice.
     ///
     /// # Errors
     ///
     /// The [`RunError`] that it failed with, now or before.
+    ///
+    /// # Cancel safety
+    ///
+    /// The projection stops also if the future is dropped after its first poll, and [`Self::finished`] waits for that.
     pub async fn stop(&self) -> Result<Position, Arc<RunError>> {
         self.stop.send_replace(true);
         self.finished().await
     }
 
-    /// Waits until the projection stops by itself, which it does when it fails or the store is closed.
+    /// Waits until the projection has ended, and returns the position reached: it was stopped, it failed, or the store was
+    /// closed.
     ///
     /// # Errors
     ///
     /// The [`RunError`] that it failed with.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future has no effect.
     pub async fn finished(&self) -> Result<Position, Arc<RunError>> {
-        let over = |status: &Status| matches!(status.state, RunningState::Stopped | RunningState::Failed);
-        // The task says how it ended; it goes without a word only when its runtime does.
-        drop(self.seen.clone().wait_for(over).await);
+        // The task tells how it ended, whatever ends it.
+        drop(self.seen.clone().wait_for(Status::is_over).await);
         let status = self.status();
         match status.error {
             Some(error) => Err(error),
@@ -193,18 +123,18 @@ mod tests {
     /// The two met on a lock once: whoever waited held it while asking for more, and the projection was between.
     #[test]
     fn waiting_and_moving_on_do_not_wait_for_each_other() {
-        let (progress, seen) = watch::channel(Progress::new(Position::new(1)));
+        let (status, seen) = watch::channel(Status::new(Position::new(1)));
         let running = Running::new(ProjectionName::new("busy").unwrap(), seen, watch::channel(false).0);
         let (done, waited) = mpsc::channel();
         let stopped = Arc::new(AtomicBool::new(false));
         let stop = Arc::clone(&stopped);
         thread::spawn(move || {
             while !stop.load(Ordering::Relaxed) {
-                progress.send_modify(|progress| progress.reached(Position::new(2), RunningState::Live));
+                status.send_modify(|status| status.position = Position::new(2));
             }
         });
         thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
             runtime.block_on(async {
                 for _ in 0..20_000 {
                     running.wait_for(Position::new(1), Duration::from_secs(5)).await.unwrap();

@@ -4,18 +4,29 @@ use std::fmt;
 #[cfg(feature = "bincode")]
 use std::num::NonZeroU64;
 use std::ops::{Deref, DerefMut};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use bytes::Bytes;
+use tokio::runtime::Handle;
 use tracing::{debug, warn};
 
-use super::model::{Checkpoint, ModelError, ReadModel, Step};
+use super::error::ModelError;
+use super::model::{Batch, Checkpoint, ReadModel, Step};
+use super::undo::Undo;
 use crate::domain::{Progress, Snapshots};
 use crate::log::{Fingerprint, Load, Mark, Position, ProjectionName, Snapshot, Store, StreamId, Version};
+use crate::panics;
 
 /// A read model that is one Rust value, kept in memory and saved as a snapshot of `@all` under the projection's name.
 ///
 /// A restart goes on from the snapshot and folds what came after it. One model belongs to one projection.
+///
+/// [`StateModel::read`] shows whole batches only, also while a projection fails: a batch that failed half-way is taken back
+/// before anybody can see it, by folding the newest events again, from the state as it was encoded last. For this no more
+/// than 16,384 events and 16 MiB of them are kept in memory, and a state is encoded when as many events were folded as it has
+/// bytes (every 1,000 if it is smaller), whatever the policy of snapshots. Only a state that cannot be saved, and a
+/// projector that folds the same events otherwise than before, show the state of the last snapshot after such a failure;
+/// [`Running::position`](super::Running::position) goes back with it.
 pub struct StateModel<S> {
     inner: Arc<Inner<S>>,
 }
@@ -40,6 +51,8 @@ struct Held<S> {
     saving: bool,
     /// Whether the transaction that runs has got hold of the state.
     touched: bool,
+    /// What a batch that fails is taken back by; [`None`] where the state cannot be saved.
+    undo: Option<Undo<S>>,
 }
 
 impl<S: Default> Default for Held<S> {
@@ -52,6 +65,21 @@ impl<S: Default> Default for Held<S> {
             events: 0,
             saving: false,
             touched: false,
+            undo: Some(Undo::to(None)),
+        }
+    }
+}
+
+impl<S> Held<S> {
+    fn position(&self) -> Position {
+        self.checkpoint.map_or(Position::ZERO, |at| at.position)
+    }
+
+    /// Replaces the state. The old one may panic as it is dropped, and is of no use any more.
+    fn put(&mut self, state: S) {
+        let old = std::mem::replace(&mut self.state, state);
+        if let Err(message) = panics::catch(|| drop(old)) {
+            warn!(message, "a state panicked as it was dropped");
         }
     }
 }
@@ -89,7 +117,7 @@ where
     /// How many events are folded between two snapshots, by default.
     pub const SAVE_EVERY: NonZeroU64 = NonZeroU64::MIN.saturating_add(9_999);
 
-    /// Makes a model that is saved with bincode every [`Self::SAVE_EVERY`] events and when its projection stops.
+    /// Creates a model that is saved with bincode every [`Self::SAVE_EVERY`] events and when its projection stops.
     pub fn new(store: impl Into<Store>) -> Self {
         use crate::domain::{Bincode, SnapshotPolicy};
         Self::saved_by(store, Snapshots::new::<Bincode>(SnapshotPolicy::Every(Self::SAVE_EVERY), 1))
@@ -97,7 +125,7 @@ where
 }
 
 impl<S: Default + Send + 'static> StateModel<S> {
-    /// Makes a model that is saved by these rules, and when its projection stops. The progress that a policy sees counts
+    /// Creates a model that is saved by these rules, and when its projection stops. The progress that a policy sees counts
     /// the events folded; its version is the position.
     pub fn saved_by(store: impl Into<Store>, snapshots: Snapshots<S>) -> Self {
         let fingerprint = snapshots.fingerprint();
@@ -105,95 +133,230 @@ impl<S: Default + Send + 'static> StateModel<S> {
         Self { inner: Arc::new(inner) }
     }
 
-    /// Looks at the state. Batches wait while `look` runs, so be quick; a batch is seen whole or not at all.
+    /// Looks at the state. Batches wait while `look` runs, so be quick; a batch is seen whole or not at all. A panic of
+    /// `look` is the caller's, and harms neither the model nor its projection.
     pub fn read<T>(&self, look: impl FnOnce(&S) -> T) -> T {
         look(&self.inner.lock().state)
     }
 
-    /// Takes the state of the snapshot, or the default.
-    async fn reload(&self, name: &ProjectionName) -> Result<(), ModelError> {
-        let inner = &self.inner;
-        let load = Load { events: 0, ..Load::new(StreamId::all(), Some(name.clone())) };
-        let loaded = inner.store.engine().load(load).await.map_err(ModelError::failed)?;
-        let held = loaded.snapshot.and_then(|snapshot| inner.restore(&snapshot)).unwrap_or_default();
-        *inner.lock() = Held { name: Some(name.clone()), ..held };
-        Ok(())
+    async fn in_transaction<T, F>(&self, batch: Option<Batch<Self>>, body: F) -> Result<T, ModelError>
+    where
+        F: for<'t> FnOnce(&mut StateTx<'t, S>) -> Result<T, ModelError>,
+    {
+        let (done, snapshot, released) = {
+            let mut held = self.inner.lock();
+            let (from, events) = (held.checkpoint, held.events);
+            held.touched = false;
+            let done = panics::catch(|| body(&mut StateTx { held: &mut held }))
+                .unwrap_or_else(|message| Err(ModelError::Panicked { position: None, message }));
+            if done.is_err() {
+                if !held.touched || self.inner.take_back(&mut held) {
+                    (held.checkpoint, held.events) = (from, events);
+                }
+                (done, None, None)
+            } else {
+                if held.touched {
+                    match (batch, &mut held.undo) {
+                        (Some(batch), Some(undo)) => undo.keep(from, batch),
+                        // It cannot be run again.
+                        (None, undo) => *undo = None,
+                        (Some(_), None) => {}
+                    }
+                }
+                // Only after events were folded: to look at the checkpoint is not to be judged by a policy.
+                let due = if held.events == events { Ok((None, None)) } else { self.inner.due(&mut held) };
+                match due {
+                    Ok((snapshot, released)) => (done, snapshot, released),
+                    // The runner finds the checkpoint moved: the batch is in the state, and the projection fails.
+                    Err(error) => (Err(error), None, None),
+                }
+            }
+        };
+        drop(released);
+        if let Some(snapshot) = snapshot {
+            let saving = Saving(Arc::clone(&self.inner));
+            let save = async move {
+                // The state in memory is right all the same, and is saved with the next snapshot.
+                if let Err(error) = saving.0.save(snapshot).await {
+                    warn!(error = &error as &dyn std::error::Error, "state cannot be saved");
+                }
+            };
+            // Beside the next batches: a flush of the log for every ten thousand events would take longer than they do.
+            match Handle::try_current() {
+                Ok(runtime) => drop(runtime.spawn(save)),
+                Err(_) => save.await,
+            }
+        }
+        done
     }
 }
 
-impl<S: Default> Inner<S> {
+/// Says that a snapshot is no longer being saved, also if the task that saved it is gone.
+struct Saving<S>(Arc<Inner<S>>);
+
+impl<S> Drop for Saving<S> {
+    fn drop(&mut self) {
+        self.0.lock().saving = false;
+    }
+}
+
+impl<S> Inner<S> {
     fn lock(&self) -> MutexGuard<'_, Held<S>> {
-        // A state that a panic left half-changed is taken back before anybody can see it.
+        // A panic under the lock is a reader's, who changes nothing; those of projectors are caught.
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A snapshot of the state, if the policy asks for one and none is being saved.
-    fn due(&self, held: &mut Held<S>) -> Option<Snapshot> {
-        let position = held.checkpoint.map_or(Position::ZERO, |at| at.position);
-        let progress = Progress::new(Version::new(position.get()), held.events);
-        if held.saving || held.events == 0 || !self.snapshots.is_due(&held.state, progress) {
-            return None;
-        }
-        let name = held.name.clone()?;
-        match self.snapshot(held, &name) {
-            Ok(snapshot) => {
-                (held.saving, held.events) = (snapshot.is_some(), 0);
-                snapshot
+    /// A snapshot of the state, if the policy asks for one and none is being saved; and what it makes unnecessary, to be
+    /// dropped without the lock.
+    fn due(&self, held: &mut Held<S>) -> Result<(Option<Snapshot>, Option<Undo<S>>), ModelError> {
+        let progress = Progress::new(Version::new(held.position().get()), held.events);
+        let due = panics::catch(|| !held.saving && held.events > 0 && self.snapshots.is_due(&held.state, progress));
+        if !due.map_err(panicked)? {
+            let full = held.undo.as_ref().is_some_and(Undo::is_full);
+            let released = if full { held.undo.take() } else { None };
+            if full {
+                held.undo = self.encode(held).ok().map(|state| Undo::to(Some(state.into())));
             }
+            return Ok((None, released));
+        }
+        let Some(name) = held.name.clone() else { return Ok((None, None)) };
+        held.events = 0;
+        match self.snapshot(held, &name) {
+            Ok((snapshot, released)) => {
+                held.saving = snapshot.is_some();
+                Ok((snapshot, released))
+            }
+            Err(error @ ModelError::Panicked { .. }) => Err(error),
             Err(error) => {
-                warn!(%name, error = &error as &dyn std::error::Error, "state cannot be encoded");
-                None
+                drop(panics::catch(
+                    || warn!(%name, error = &error as &dyn std::error::Error, "state cannot be encoded"),
+                ));
+                Ok((None, None))
             }
         }
     }
 
-    /// A snapshot of the state, if it has moved on since the last one.
-    fn snapshot(&self, held: &Held<S>, name: &ProjectionName) -> Result<Option<Snapshot>, ModelError> {
-        let Some(checkpoint) = held.checkpoint.filter(|at| at.position > held.saved) else { return Ok(None) };
-        let state = self.snapshots.encode(&held.state).map_err(ModelError::failed)?;
-        let mut bytes = Vec::with_capacity(4 + state.len());
+    /// A snapshot of the state, if it has moved on since the last one, and what it makes unnecessary.
+    fn snapshot(
+        &self,
+        held: &mut Held<S>,
+        name: &ProjectionName,
+    ) -> Result<(Option<Snapshot>, Option<Undo<S>>), ModelError> {
+        let Some(checkpoint) = held.checkpoint.filter(|at| at.position > held.saved) else { return Ok((None, None)) };
+        let state = self.encode(held)?;
+        let mut bytes = Vec::with_capacity(CHECKSUM + state.len());
         bytes.extend(checkpoint.checksum.to_le_bytes());
         bytes.extend(state);
+        let bytes = Bytes::from(bytes);
+        let released = held.undo.replace(Undo::to(Some(bytes.slice(CHECKSUM..))));
         let at = checkpoint.position.get();
-        Ok(Some(Snapshot::new(StreamId::all(), name.clone(), at, self.fingerprint, bytes)))
+        Ok((Some(Snapshot::new(StreamId::all(), name.clone(), at, self.fingerprint, bytes)), released))
+    }
+
+    fn encode(&self, held: &Held<S>) -> Result<Vec<u8>, ModelError> {
+        panics::catch(|| self.snapshots.encode(&held.state)).map_err(panicked)?.map_err(ModelError::failed)
     }
 
     async fn save(&self, snapshot: Snapshot) -> Result<(), ModelError> {
         let position = Position::new(snapshot.at);
-        let saved = self.store.engine().save_snapshot(snapshot).await.map_err(ModelError::failed);
+        self.store.engine().save_snapshot(snapshot).await.map_err(ModelError::failed)?;
         let mut held = self.lock();
-        held.saving = false;
-        if saved.is_ok() {
-            held.saved = held.saved.max(position);
-        }
-        saved
+        held.saved = held.saved.max(position);
+        Ok(())
     }
 
-    fn restore(&self, snapshot: &Snapshot) -> Option<Held<S>> {
+    /// The state and the checkpoint of a snapshot, and the bytes of the state.
+    fn restore(&self, snapshot: &Snapshot) -> Option<(S, Checkpoint, Bytes)> {
+        let name = &snapshot.name;
         if snapshot.fingerprint != self.fingerprint {
-            debug!(name = %snapshot.name, "snapshot is of another shape or version: folding from the beginning");
+            debug!(%name, "snapshot is of another shape or version: folding from the beginning");
             return None;
         }
-        let (checksum, state) = snapshot.state.split_first_chunk()?;
-        let state = match self.snapshots.decode(state) {
-            Ok(state) => state,
-            Err(error) => {
-                warn!(name = %snapshot.name, %error, "snapshot cannot be read: folding from the beginning");
+        let checksum = snapshot.state.first_chunk()?;
+        let bytes = snapshot.state.slice(CHECKSUM..);
+        let state = match panics::catch(|| self.snapshots.decode(&bytes)) {
+            Ok(Ok(state)) => state,
+            Ok(Err(error)) => {
+                drop(panics::catch(|| warn!(%name, %error, "snapshot cannot be read: folding from the beginning")));
+                return None;
+            }
+            Err(message) => {
+                warn!(%name, message, "reading the snapshot panicked: folding from the beginning");
                 return None;
             }
         };
-        let position = Position::new(snapshot.at);
-        let mark = Mark { position, checksum: u32::from_le_bytes(*checksum) };
-        let checkpoint = Some(Checkpoint::new(self.store.id(), mark));
-        Some(Held { name: None, state, checkpoint, saved: position, events: 0, saving: false, touched: false })
+        let mark = Mark { position: Position::new(snapshot.at), checksum: u32::from_le_bytes(*checksum) };
+        Some((state, Checkpoint::new(self.store.id(), mark), bytes))
     }
 }
+
+impl<S: Default> Inner<S> {
+    /// Takes a batch back that failed after it had got hold of the state. A state that cannot be brought back is thrown
+    /// away, and the runner folds it again.
+    fn take_back(&self, held: &mut Held<S>) -> bool {
+        let undo = held.undo.take();
+        if let Some(undo) = undo
+            && self.fold_again(held, &undo)
+        {
+            held.undo = Some(undo);
+            return true;
+        }
+        warn!(name = held.name.as_ref().map(ProjectionName::as_str), "the state is folded again from its snapshot");
+        if let Ok(fresh) = panics::catch(S::default) {
+            held.put(fresh);
+        }
+        (held.checkpoint, held.saved, held.events) = (None, Position::ZERO, 0);
+        false
+    }
+
+    fn fold_again(&self, held: &mut Held<S>, undo: &Undo<S>) -> bool {
+        let older = panics::catch(|| match undo.state() {
+            Some(bytes) => self.snapshots.decode(bytes).ok(),
+            None => Some(S::default()),
+        });
+        let Ok(Some(older)) = older else { return false };
+        held.put(older);
+        undo.batches().all(|(from, run)| {
+            held.checkpoint = from;
+            matches!(panics::catch(|| run(&mut StateTx { held: &mut *held })), Ok(Ok(())))
+        })
+    }
+}
+
+fn panicked(message: String) -> ModelError {
+    ModelError::Panicked { position: None, message }
+}
+
+/// How many bytes of a snapshot come before the state: the checksum of the event at its position.
+const CHECKSUM: usize = 4;
 
 impl<S: Default + Send + 'static> ReadModel for StateModel<S> {
     type Tx<'t> = StateTx<'t, S>;
 
+    /// Takes the state of the snapshot, unless the one in memory is this projection's and as new.
     async fn start(&self, name: &ProjectionName) -> Result<(), ModelError> {
-        self.reload(name).await
+        let inner = &self.inner;
+        let load = Load { events: 0, ..Load::new(StreamId::all(), Some(name.clone())) };
+        let loaded = inner.store.engine().load(load).await.map_err(ModelError::failed)?;
+        let restored = loaded.snapshot.and_then(|snapshot| inner.restore(&snapshot));
+        let mut held = inner.lock();
+        let in_memory = held.checkpoint.filter(|_| held.name.as_ref() == Some(name));
+        let (state, checkpoint, undo) = match (restored, in_memory) {
+            (Some((_, saved, bytes)), Some(at)) if saved == at => {
+                (held.saved, held.undo) = (saved.position, Some(Undo::to(Some(bytes))));
+                return Ok(());
+            }
+            (Some((state, saved, bytes)), at) if at.is_none_or(|at| at.position < saved.position) => {
+                (state, Some(saved), Undo::to(Some(bytes)))
+            }
+            (_, Some(_)) => return Ok(()),
+            _ => (panics::catch(S::default).map_err(panicked)?, None, Undo::to(None)),
+        };
+        held.put(state);
+        held.name = Some(name.clone());
+        (held.checkpoint, held.undo, held.events) = (checkpoint, Some(undo), 0);
+        held.saved = held.position();
+        Ok(())
     }
 
     async fn transact<T, F>(&self, body: F) -> Result<T, ModelError>
@@ -201,28 +364,11 @@ impl<S: Default + Send + 'static> ReadModel for StateModel<S> {
         T: Send + 'static,
         F: for<'t> FnOnce(&mut StateTx<'t, S>) -> Result<T, ModelError> + Send + 'static,
     {
-        let (answer, snapshot) = {
-            let mut held = self.inner.lock();
-            held.touched = false;
-            let answer = catch_unwind(AssertUnwindSafe(|| body(&mut StateTx { held: &mut held })))
-                .unwrap_or_else(|panic| Err(ModelError::panicked(panic.as_ref())));
-            if answer.is_err() && held.touched {
-                // Half a batch may be in the state; the runner starts the model again and folds up to the checkpoint.
-                *held = Held { name: held.name.take(), ..Held::default() };
-            }
-            (answer, self.inner.due(&mut held))
-        };
-        if let Some(snapshot) = snapshot {
-            // Beside the next batches: a flush of the log for every ten thousand events would take longer than they do.
-            let inner = Arc::clone(&self.inner);
-            tokio::spawn(async move {
-                // The state in memory is right all the same, and is saved with the next snapshot.
-                if let Err(error) = inner.save(snapshot).await {
-                    warn!(error = &error as &dyn std::error::Error, "state cannot be saved");
-                }
-            });
-        }
-        answer
+        self.in_transaction(None, body).await
+    }
+
+    async fn transact_batch(&self, batch: Batch<Self>) -> Result<(), ModelError> {
+        self.in_transaction(Some(batch.clone()), move |tx: &mut StateTx<'_, S>| batch.run(tx)).await
     }
 
     fn checkpoint(tx: &mut StateTx<'_, S>, _: &ProjectionName) -> Result<Option<Checkpoint>, ModelError> {
@@ -236,11 +382,15 @@ impl<S: Default + Send + 'static> ReadModel for StateModel<S> {
     }
 
     async fn settle(&self, name: &ProjectionName) -> Result<(), ModelError> {
-        let snapshot = {
-            let held = self.inner.lock();
-            self.inner.snapshot(&held, name)?
+        let (snapshot, released) = {
+            let mut held = self.inner.lock();
+            let taken = self.inner.snapshot(&mut held, name);
+            // Nothing is taken back any more, and what is kept holds the projector.
+            let released = held.undo.take();
+            (taken, released)
         };
-        match snapshot {
+        drop(released);
+        match snapshot?.0 {
             Some(snapshot) => self.inner.save(snapshot).await,
             None => Ok(()),
         }

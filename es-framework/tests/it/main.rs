@@ -4,6 +4,7 @@ mod commands;
 mod engines;
 mod judged;
 mod processes;
+mod projections;
 mod sends;
 #[cfg(feature = "bincode")]
 mod typed;

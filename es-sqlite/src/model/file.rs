@@ -53,6 +53,23 @@ impl SqliteFile {
             connection.busy_handler(Some(busy::handler)).map_err(errors::store)?;
             open::write_ahead(&connection)?;
             open::set_up(&connection, durability, 16 << 20)?;
+            // Opens the `-wal` file, else it is not removed in the end, which a connection for queries cannot do.
+            connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(())).map_err(errors::store)?;
+            Ok(connection)
+        };
+        Ok(Self { worker: Worker::start(timeout, open).await? })
+    }
+
+    /// Opens one more connection on a file that is open, which cannot write whatever it is asked for.
+    pub(crate) async fn open_for_queries(path: &Path, timeout: Duration) -> Result<Self, StoreError> {
+        let path = path.to_owned();
+        let open = move || {
+            let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+            let connection = Connection::open_with_flags(open::address(&path)?, flags)
+                .map_err(|error| errors::opening(&path, error))?;
+            connection.busy_handler(Some(busy::handler)).map_err(errors::store)?;
+            open::set_up(&connection, Durability::Normal, 16 << 20)?;
+            connection.pragma_update(None, "query_only", true).map_err(errors::store)?;
             Ok(connection)
         };
         Ok(Self { worker: Worker::start(timeout, open).await? })

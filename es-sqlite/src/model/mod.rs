@@ -1,20 +1,29 @@
 //! Read models in SQLite.
 
 pub(crate) mod file;
+mod guard;
+mod query;
+mod rules;
 pub(crate) mod transact;
+mod tx;
 
 use std::fmt;
 use std::path::Path;
+use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use es_framework::{Checkpoint, Mark, ModelError, Position, ProjectionName, ReadModel, Step, StoreError, StoreId};
-use tokio_rusqlite::rusqlite::fallible_iterator::FallibleIterator as _;
-use tokio_rusqlite::rusqlite::{self, Batch, CachedStatement, Connection, OptionalExtension, Params, Row, params};
+use tokio_rusqlite::rusqlite::{self, Connection, OptionalExtension, params};
 
 use crate::builder::Durability;
+use crate::connection::worker::block_on;
 use crate::model::file::SqliteFile;
+use crate::model::rules::{Asker, Home};
 use crate::model::transact::TransactError;
 use crate::store::SqliteStore;
+
+pub use crate::model::tx::SqliteTx;
 
 /// How long a transaction of a read model's own file waits for other processes.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -26,6 +35,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// and they are projected again. In the log's file ([`SqliteStore::read_model`]) there is one file to look after, and
 /// every batch takes a turn at the log's writer.
 ///
+/// What a projector's statements may do is listed at [`SqliteTx`].
+///
 /// Cheap to clone. One model may belong to several projections, each with its own name.
 #[derive(Clone)]
 pub struct SqliteModel {
@@ -35,11 +46,39 @@ pub struct SqliteModel {
 #[derive(Clone)]
 enum Place {
     InLog(SqliteStore),
-    /// A connection that writes, and one that reads meanwhile; in memory there is one for both.
-    Own {
-        writer: SqliteFile,
-        reader: SqliteFile,
-    },
+    Own(Arc<Own>),
+}
+
+/// A file of its own, or a database in memory.
+struct Own {
+    writer: SqliteFile,
+    /// A connection that cannot write, for queries beside the projection; in memory the one connection has to do.
+    reader: Option<SqliteFile>,
+}
+
+impl Own {
+    /// The writer last, for the last connection removes the `-wal` file, and one that cannot write cannot do that.
+    async fn close(&self) -> Result<(), StoreError> {
+        let reader = match &self.reader {
+            Some(reader) => reader.close().await,
+            None => Ok(()),
+        };
+        self.writer.close().await.and(reader)
+    }
+}
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        let Some(reader) = self.reader.take() else { return };
+        let own = Self { writer: self.writer.clone(), reader: None };
+        let closing = thread::Builder::new().name("es-sqlite-drop".to_owned()).spawn(move || {
+            if let Err(error) = block_on(async { reader.close().await.and(own.close().await) }) {
+                tracing::warn!(%error, "a read model that was dropped could not be closed cleanly");
+            }
+        });
+        // They end all the same, in any order.
+        drop(closing);
+    }
 }
 
 impl SqliteModel {
@@ -51,8 +90,8 @@ impl SqliteModel {
     pub async fn open(path: impl AsRef<Path> + Send) -> Result<Self, StoreError> {
         let path = path.as_ref().to_owned();
         let writer = SqliteFile::open(&path, Durability::Normal, PATIENCE).await?;
-        let reader = SqliteFile::open(&path, Durability::Normal, PATIENCE).await?;
-        Ok(Self { place: Place::Own { writer, reader } })
+        let reader = Some(SqliteFile::open_for_queries(&path, PATIENCE).await?);
+        Ok(Self { place: Place::Own(Arc::new(Own { writer, reader })) })
     }
 
     /// Makes an empty read model in memory, private to its handles and gone with the last of them.
@@ -62,18 +101,23 @@ impl SqliteModel {
     /// [`StoreError`] if SQLite cannot be started.
     pub async fn in_memory() -> Result<Self, StoreError> {
         let writer = SqliteFile::in_memory().await?;
-        Ok(Self { place: Place::Own { reader: writer.clone(), writer } })
+        Ok(Self { place: Place::Own(Arc::new(Own { writer, reader: None })) })
     }
 
     pub(crate) fn in_log(store: SqliteStore) -> Self {
         Self { place: Place::InLog(store) }
     }
 
-    /// Looks at the tables, without blocking the projection; every batch is seen whole or not at all by one statement.
+    /// Looks at the tables, without blocking the projection. It is one read transaction: all its statements see the same
+    /// batches, each of them whole or not at all.
+    ///
+    /// Statements may read every table and run pragmas that only show something. In a file the connection is one for
+    /// queries, which cannot write; in memory it is the one that writes, so leave its hooks, functions and settings alone.
     ///
     /// # Errors
     ///
-    /// [`ModelError::Failed`] with what SQLite said, for example that the model may only be read here.
+    /// [`ModelError::NotAllowed`] if a statement does anything else, with the reason, and [`ModelError::Failed`] with what
+    /// SQLite said.
     ///
     /// # Cancel safety
     ///
@@ -83,16 +127,13 @@ impl SqliteModel {
         T: Send + 'static,
         F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     {
-        let look = move |connection: &Connection| {
-            let _guard = QueryOnly::begin(connection)?;
-            look(connection)
-        };
+        let look = move |connection: &Connection| query::only(connection, look);
         match &self.place {
-            Place::InLog(store) => store.look(look).await.map_err(ModelError::failed)?.map_err(ModelError::failed),
-            Place::Own { reader, .. } => reader.call(look).await.map_err(|error| match error {
-                TransactError::Body(error) => ModelError::failed(error),
-                error => store_failed(error),
-            }),
+            Place::InLog(store) => store.look(look).await.map_err(ModelError::failed)?,
+            Place::Own(own) => {
+                let connection = own.reader.as_ref().unwrap_or(&own.writer);
+                connection.call(|connection| query::in_transaction(connection, look)).await.map_err(failed)
+            }
         }
     }
 
@@ -105,10 +146,14 @@ impl SqliteModel {
     pub async fn close(&self) -> Result<(), StoreError> {
         match &self.place {
             Place::InLog(_) => Ok(()),
-            Place::Own { writer, reader } => {
-                reader.close().await?;
-                writer.close().await
-            }
+            Place::Own(own) => own.close().await,
+        }
+    }
+
+    fn home(&self) -> Home {
+        match &self.place {
+            Place::InLog(_) => Home::Log,
+            Place::Own(_) => Home::Own,
         }
     }
 
@@ -119,174 +164,37 @@ impl SqliteModel {
     {
         let done = match &self.place {
             Place::InLog(store) => store.transact(body).await,
-            Place::Own { writer, .. } => writer.transact(body).await,
+            Place::Own(own) => own.writer.transact(body).await,
         };
-        done.map_err(|error| match error {
-            TransactError::Body(error) => error,
-            TransactError::Panicked { message } => ModelError::Panicked { position: None, message },
-            TransactError::Store(error) => ModelError::failed(error),
-        })
+        done.map_err(failed)
     }
 }
 
-fn store_failed<E>(error: TransactError<E>) -> ModelError {
+fn failed(error: TransactError<ModelError>) -> ModelError {
     match error {
-        TransactError::Store(error) => ModelError::failed(error),
+        TransactError::Body(error) => error,
         TransactError::Panicked { message } => ModelError::Panicked { position: None, message },
-        TransactError::Body(_) => ModelError::failed("the transaction was rolled back"),
+        TransactError::Constraint(error) => ModelError::commit_refused(error),
+        TransactError::Store(error) => ModelError::failed(error),
     }
 }
 
-/// Keeps a connection from writing, until it is dropped: also by a panic, for the connection may be the one that writes.
-struct QueryOnly<'c> {
-    connection: &'c Connection,
-    before: bool,
-}
-
-impl<'c> QueryOnly<'c> {
-    fn begin(connection: &'c Connection) -> rusqlite::Result<Self> {
-        let before = connection.pragma_query_value(None, "query_only", |row| row.get(0))?;
-        connection.pragma_update(None, "query_only", true)?;
-        Ok(Self { connection, before })
-    }
-}
-
-impl Drop for QueryOnly<'_> {
-    fn drop(&mut self) {
-        if let Err(error) = self.connection.pragma_update(None, "query_only", self.before) {
-            tracing::error!(%error, "a connection that only looked cannot be made to write again");
-        }
-    }
-}
-
-/// A transaction of a read model, as its projector sees it.
-///
-/// The runner begins and ends it, together with the checkpoint: statements that would do so are refused.
-pub struct SqliteTx<'t> {
-    connection: &'t Connection,
-    /// The statements run last, the newest at the end: see [`SqliteTx::run`].
-    kept: Vec<Kept<'t>>,
-}
-
-/// A statement that was looked at already and is at hand until the transaction ends.
-struct Kept<'t> {
-    sql: Box<str>,
-    statement: CachedStatement<'t>,
-}
-
-/// The statements that a transaction keeps at hand: few enough to look through them, enough for one a kind of event.
-const KEPT: usize = 8;
-
-/// Why a statement was refused.
-#[derive(Debug, thiserror::Error)]
-#[error("a projector cannot begin or end transactions: its runner does, together with the checkpoint")]
-struct TransactionControl;
-
-impl<'t> SqliteTx<'t> {
-    pub(crate) fn new(connection: &'t Connection) -> Self {
-        Self { connection, kept: Vec::new() }
-    }
-
-    /// Runs a statement, prepared once and kept, and answers how many rows it changed.
-    ///
-    /// # Errors
-    ///
-    /// What SQLite says; a statement that would begin or end a transaction is refused.
-    pub fn execute(&mut self, sql: &str, params: impl Params) -> rusqlite::Result<usize> {
-        self.run(sql, |statement| statement.execute(params))
-    }
-
-    /// Outside of the transaction every statement would stay, the checkpoint too, and what came before would be lost.
-    fn refuse_ended(&self) -> rusqlite::Result<()> {
-        if self.connection.is_autocommit() {
-            return Err(rusqlite::Error::ToSqlConversionFailure(Box::new(Ended)));
-        }
-        Ok(())
-    }
-
-    /// Runs several statements without parameters, for example to make tables.
-    ///
-    /// # Errors
-    ///
-    /// As for [`Self::execute`].
-    pub fn execute_batch(&mut self, sql: &str) -> rusqlite::Result<()> {
-        let mut batch = Batch::new(self.connection, sql);
-        while let Some(mut statement) = batch.next()? {
-            self.refuse_ended()?;
-            refuse_control(statement.readonly(), statement.column_count())?;
-            let mut rows = statement.raw_query();
-            while rows.next()?.is_some() {}
-        }
-        Ok(())
-    }
-
-    /// Runs a query for one row.
-    ///
-    /// # Errors
-    ///
-    /// [`rusqlite::Error::QueryReturnedNoRows`] if there is none, and what SQLite says.
-    pub fn query_row<T>(
-        &mut self,
-        sql: &str,
-        params: impl Params,
-        map: impl FnOnce(&Row<'_>) -> rusqlite::Result<T>,
-    ) -> rusqlite::Result<T> {
-        self.run(sql, |statement| statement.query_row(params, map))
-    }
-
-    /// Prepares a statement once and keeps it.
-    ///
-    /// # Errors
-    ///
-    /// As for [`Self::execute`].
-    pub fn prepare(&mut self, sql: &str) -> rusqlite::Result<CachedStatement<'_>> {
-        self.refuse_ended()?;
-        self.take(sql).map(|kept| kept.statement)
-    }
-
-    /// Runs a statement and keeps it at hand for the next time, as a projector that runs one for every event does: the
-    /// way through the connection's cache costs 1,400 instructions beside the 3,300 of an upsert, this one 350.
-    fn run<T>(
-        &mut self,
-        sql: &str,
-        run: impl FnOnce(&mut CachedStatement<'t>) -> rusqlite::Result<T>,
-    ) -> rusqlite::Result<T> {
-        self.refuse_ended()?;
-        // Taken out while it runs: after a panic it goes back to the connection's cache, which takes its parameters away.
-        let mut statement = self.take(sql)?;
-        let answer = run(&mut statement.statement);
-        // Else a parameter that the next one does not name would have this one's value.
-        statement.statement.clear_bindings();
-        if self.kept.len() == KEPT {
-            self.kept.remove(0);
-        }
-        self.kept.push(statement);
-        answer
-    }
-
-    /// A statement that a projector may run, from those at hand if it is there.
-    fn take(&mut self, sql: &str) -> rusqlite::Result<Kept<'t>> {
-        if let Some(at) = self.kept.iter().rposition(|kept| *kept.sql == *sql) {
-            return Ok(self.kept.remove(at));
-        }
-        let statement = self.connection.prepare_cached(sql)?;
-        refuse_control(statement.readonly(), statement.column_count())?;
-        Ok(Kept { sql: sql.into(), statement })
-    }
-}
-
-/// A statement after SQLite has rolled the transaction back by itself, for example because of `ON CONFLICT ROLLBACK` or a
-/// full disk.
-#[derive(Debug, thiserror::Error)]
-#[error("SQLite has rolled the transaction back after an error that was passed over")]
-struct Ended;
-
-/// `BEGIN`, `COMMIT`, `ROLLBACK` and `SAVEPOINT` are the statements that write nothing and answer nothing.
-fn refuse_control(readonly: bool, columns: usize) -> rusqlite::Result<()> {
-    if readonly && columns == 0 {
-        return Err(rusqlite::Error::ToSqlConversionFailure(Box::new(TransactionControl)));
-    }
-    Ok(())
+/// Gives a projector its part of a transaction.
+fn project<T>(
+    connection: &Connection,
+    home: Home,
+    body: impl FnOnce(&mut SqliteTx<'_>) -> Result<T, ModelError>,
+) -> Result<T, ModelError> {
+    guard::protect(connection).map_err(ModelError::failed)?;
+    let done = guard::asked_by(Asker::Projector(home), || body(&mut SqliteTx::new(connection, home)));
+    let done = done.and_then(|done| {
+        guard::check_open(connection)
+            .and_then(|()| guard::check_tables(connection, home))
+            .map_err(ModelError::commit_refused)?;
+        Ok(done)
+    });
+    guard::forget_tables(connection);
+    done
 }
 
 impl ReadModel for SqliteModel {
@@ -311,16 +219,19 @@ impl ReadModel for SqliteModel {
         T: Send + 'static,
         F: for<'t> FnOnce(&mut SqliteTx<'t>) -> Result<T, ModelError> + Send + 'static,
     {
-        self.in_transaction(move |connection| body(&mut SqliteTx::new(connection))).await
+        let home = self.home();
+        self.in_transaction(move |connection| project(connection, home, |tx| body(tx))).await
     }
 
     fn checkpoint(tx: &mut SqliteTx<'_>, name: &ProjectionName) -> Result<Option<Checkpoint>, ModelError> {
-        let row = tx.query_row(
-            "SELECT store, position, checksum FROM projection_checkpoints WHERE name = ?1",
-            [name.as_str()],
-            |row| Ok((row.get::<_, [u8; 16]>(0)?, row.get::<_, i64>(1)?, row.get::<_, u32>(2)?)),
-        );
-        let found = row.optional().map_err(ModelError::failed)?;
+        let found = by_the_model(tx, |connection| {
+            let mut find = connection
+                .prepare_cached("SELECT store, position, checksum FROM projection_checkpoints WHERE name = ?1")?;
+            let found = find.query_row([name.as_str()], |row| {
+                Ok((row.get::<_, [u8; 16]>(0)?, row.get::<_, i64>(1)?, row.get::<_, u32>(2)?))
+            });
+            found.optional()
+        })?;
         Ok(found.map(|(store, position, checksum)| {
             Checkpoint::new(
                 StoreId::from_bytes(store),
@@ -332,13 +243,15 @@ impl ReadModel for SqliteModel {
     fn advance(tx: &mut SqliteTx<'_>, name: &ProjectionName, step: &Step) -> Result<(), ModelError> {
         let Step { to, events, .. } = step;
         let events = i64::try_from(*events).map_err(ModelError::failed)?;
-        let moved = tx.execute(
-            "INSERT INTO projection_checkpoints (name, store, position, checksum, events) VALUES (?1, ?2, ?3, ?4, ?5)
-             ON CONFLICT (name) DO UPDATE SET store = excluded.store, position = excluded.position,
-                checksum = excluded.checksum, events = events + excluded.events",
-            params![name.as_str(), to.store.to_bytes(), to.position.as_i64(), to.checksum, events],
-        );
-        moved.map(drop).map_err(ModelError::failed)
+        by_the_model(tx, |connection| {
+            let mut advance = connection.prepare_cached(
+                "INSERT INTO projection_checkpoints (name, store, position, checksum, events) VALUES (?1, ?2, ?3, ?4, ?5)
+                 ON CONFLICT (name) DO UPDATE SET store = excluded.store, position = excluded.position,
+                    checksum = excluded.checksum, events = events + excluded.events",
+            )?;
+            let to = params![name.as_str(), to.store.to_bytes(), to.position.as_i64(), to.checksum, events];
+            advance.execute(to).map(drop)
+        })
     }
 
     async fn settle(&self, _: &ProjectionName) -> Result<(), ModelError> {
@@ -347,17 +260,18 @@ impl ReadModel for SqliteModel {
     }
 }
 
+/// Runs what a projector may not: what the model does with its checkpoints.
+fn by_the_model<T>(tx: &SqliteTx<'_>, run: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, ModelError> {
+    let connection = tx.connection();
+    guard::check_open(connection).map_err(ModelError::commit_refused)?;
+    guard::asked_by(Asker::Engine, || run(connection)).map_err(ModelError::failed)
+}
+
 impl fmt::Debug for SqliteModel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.place {
             Place::InLog(store) => f.debug_tuple("SqliteModel").field(store).finish(),
-            Place::Own { writer, .. } => f.debug_tuple("SqliteModel").field(writer).finish(),
+            Place::Own(own) => f.debug_tuple("SqliteModel").field(&own.writer).finish(),
         }
-    }
-}
-
-impl fmt::Debug for SqliteTx<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SqliteTx").finish_non_exhaustive()
     }
 }

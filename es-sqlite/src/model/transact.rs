@@ -1,10 +1,7 @@
 //! Transactions of read models.
 
-use std::cell::Cell;
-
 use es_framework::StoreError;
-use tokio_rusqlite::rusqlite::Connection;
-use tokio_rusqlite::rusqlite::hooks::{AuthAction, AuthContext, Authorization};
+use tokio_rusqlite::rusqlite::{self, Connection, ErrorCode};
 
 use crate::connection::errors;
 use crate::connection::worker::{roll_back, unpanicked};
@@ -22,50 +19,16 @@ pub enum TransactError<E> {
         /// What the panic said.
         message: String,
     },
+    /// What the caller's own code wrote breaks a constraint that SQLite looks at when the transaction ends, such as a
+    /// deferred foreign key; the transaction was rolled back.
+    #[error("the transaction was rolled back")]
+    Constraint(#[source] rusqlite::Error),
     /// The database could not do it.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
-thread_local! {
-    /// Whether what this thread prepares is asked for by a read model.
-    static BY_READ_MODEL: Cell<bool> = const { Cell::new(false) };
-}
-
-/// Keeps read models that live in the log's file from changing the log: their statements may read every table, and write
-/// those that are not the store's own.
-pub(crate) fn protect_log(connection: &Connection) -> Result<(), StoreError> {
-    let judge = |context: AuthContext<'_>| {
-        let table = match context.action {
-            AuthAction::Insert { table_name }
-            | AuthAction::Update { table_name, .. }
-            | AuthAction::Delete { table_name }
-            | AuthAction::DropTable { table_name }
-            | AuthAction::AlterTable { table_name, .. }
-            | AuthAction::CreateTrigger { table_name, .. }
-            | AuthAction::CreateIndex { table_name, .. }
-            | AuthAction::DropIndex { table_name, .. } => table_name,
-            _ => "",
-        };
-        if BY_READ_MODEL.get() && table.starts_with("es_") { Authorization::Deny } else { Authorization::Allow }
-    };
-    connection.authorizer(Some(judge)).map_err(errors::store)
-}
-
-/// Runs what a read model asks for, with [`protect_log`] in force.
-pub(crate) fn by_read_model<T>(run: impl FnOnce() -> T) -> T {
-    struct Reset;
-    impl Drop for Reset {
-        fn drop(&mut self) {
-            BY_READ_MODEL.set(false);
-        }
-    }
-    BY_READ_MODEL.set(true);
-    let _reset = Reset;
-    run()
-}
-
-/// Runs `body` in a write transaction of its own: committed if it answers [`Ok`], else rolled back.
+/// Runs `body` in a write transaction of its own: committed if it returns [`Ok`], else rolled back.
 pub(crate) fn transact<T, E>(
     connection: &mut Connection,
     after_begin: impl FnOnce(&Connection) -> Result<(), StoreError>,
@@ -85,9 +48,13 @@ pub(crate) fn transact<T, E>(
         Ok(Ok(answer)) => match connection.execute_batch("COMMIT") {
             Ok(()) => Ok(answer),
             Err(error) => {
-                let error = errors::store(error);
+                // Before the rollback, for it says how long was waited.
+                let error = match error.sqlite_error_code() {
+                    Some(ErrorCode::ConstraintViolation) => TransactError::Constraint(error),
+                    _ => errors::store(error).into(),
+                };
                 roll_back(connection);
-                Err(error.into())
+                Err(error)
             }
         },
         Ok(Err(error)) => {

@@ -1,0 +1,195 @@
+//! H: which parts of a projection need a runtime, and what becomes of one whose runtime goes away.
+
+use std::future::Future;
+use std::num::NonZeroU64;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use es_framework::{
+    Bincode, ErrorKind, Event, ExpectedVersion, Position, Projection, Projector, Recorded, RunError, RunningState,
+    SnapshotPolicy, Snapshots, StateModel, StateTx, Store, WaitError,
+};
+
+use crate::bank::AccountEvent;
+use crate::fixture::Fixture;
+use crate::support::{PATIENCE, p, stream, within};
+
+#[derive(Debug, Default, Clone)]
+struct Count {
+    prepared: Arc<AtomicU64>,
+}
+
+impl Projector for Count {
+    type Event = AccountEvent;
+    type Model = StateModel<u64>;
+    type Error = std::convert::Infallible;
+    const NAME: &'static str = "count";
+
+    fn prepare(&self, _: &mut StateTx<'_, u64>) -> Result<(), Self::Error> {
+        self.prepared.fetch_add(1, Ordering::SeqCst);
+        Ok(())
+    }
+
+    fn project(&self, _: &Recorded<AccountEvent>, count: &mut StateTx<'_, u64>) -> Result<(), Self::Error> {
+        **count += 1;
+        Ok(())
+    }
+}
+
+async fn deposit(store: &Store, events: usize) -> Position {
+    let deposited = AccountEvent::Deposited { cents: 1 }.encode().expect("it encodes");
+    stream(store, "account-a").write(vec![deposited; events], ExpectedVersion::Any).await.expect("it writes").position
+}
+
+/// Runs a future on a thread that knows no runtime, as another executor does, and waits for it.
+async fn elsewhere<T: Send + 'static>(future: impl Future<Output = T> + Send + 'static) -> T {
+    struct Thread(thread::Thread);
+    impl Wake for Thread {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let (reply, done) = tokio::sync::oneshot::channel();
+    thread::spawn(move || {
+        let waker = Waker::from(Arc::new(Thread(thread::current())));
+        let mut future = pin!(future);
+        let done = loop {
+            match future.as_mut().poll(&mut Context::from_waker(&waker)) {
+                Poll::Ready(done) => break done,
+                Poll::Pending => thread::park(),
+            }
+        };
+        drop(reply.send(done));
+    });
+    within("it ends on a thread of its own", done).await.expect("it does not panic")
+}
+
+/// A projection runs in a task, so `start` needs a runtime: it says so, where it used to panic, before anything is touched.
+pub async fn h2_a_start_without_a_runtime_is_refused(fixture: &impl Fixture) {
+    let store = fixture.open().await;
+    let count = Count::default();
+    let (projector, model) = (count.clone(), StateModel::new(&store));
+    let error = elsewhere(async move { Projection::new(&store, projector, model).start().await }).await;
+    let error = error.expect_err("there is no runtime");
+    assert!(matches!(error, RunError::NoRuntime), "{error:?}");
+    assert_eq!((error.kind(), count.prepared.load(Ordering::SeqCst)), (ErrorKind::Caller, 0));
+}
+
+/// Catching up needs no runtime, also where a snapshot is due in between: that used to panic.
+pub async fn h2_catching_up_needs_no_runtime(fixture: &impl Fixture) {
+    let store = fixture.open().await;
+    let last = deposit(&store, 2_500).await;
+    let policy = SnapshotPolicy::Every(NonZeroU64::MIN);
+    let model = StateModel::saved_by(&store, Snapshots::new::<Bincode>(policy, 1));
+    let projection = Projection::new(&store, Count::default(), model.clone());
+    assert_eq!(elsewhere(projection.catch_up()).await.expect("it catches up"), last);
+    assert_eq!(model.read(|count| *count), 2_500);
+    assert!(store.all().load_snapshot("count").await.expect("it loads").is_some_and(|saved| saved.at == last.get()));
+}
+
+/// Waiting for a position works on any executor: it used to panic where there was no timer.
+pub async fn h5_waiting_needs_no_runtime_and_no_timer(fixture: &impl Fixture) {
+    let store = fixture.open().await;
+    let model = StateModel::new(&store);
+    let running = Projection::new(&store, Count::default(), model).start().await.expect("it starts");
+    let first = deposit(&store, 1).await;
+    let waiting = running.clone();
+    elsewhere(async move { waiting.wait_for(first, PATIENCE).await }).await.expect("it gets there");
+
+    let (begun, waiting, patience) = (Instant::now(), running.clone(), Duration::from_millis(30));
+    let late =
+        elsewhere(async move { waiting.wait_for(p(1_000), patience).await }).await.expect_err("no such position");
+    assert!(matches!(late, WaitError::TimedOut { reached, .. } if reached == first), "{late:?}");
+    assert!(begun.elapsed() >= patience, "not before its time");
+
+    // For ever is no time that a clock could show. Several wait on one handle, some of them not for long.
+    let second = p(first.get() + 1);
+    let waits = [Duration::MAX, PATIENCE, Duration::ZERO, Duration::from_millis(1)].map(|timeout| {
+        let waiting = running.clone();
+        tokio::spawn(elsewhere(async move { waiting.wait_for(second, timeout).await.is_ok() }))
+    });
+    let [for_ever, long, no_time, short] = waits;
+    for over in [no_time, short] {
+        assert!(!over.await.expect("no panic"), "nothing was written yet");
+    }
+    deposit(&store, 1).await;
+    for reached in [for_ever, long] {
+        assert!(reached.await.expect("no panic"), "it is reached");
+    }
+
+    // A runtime without a timer is one too.
+    let waiting = running.clone();
+    let bare = thread::spawn(move || {
+        let bare = tokio::runtime::Builder::new_current_thread().build().expect("the system gives one");
+        bare.block_on(waiting.wait_for(p(1_000), Duration::from_millis(5)))
+    });
+    let late = tokio::task::spawn_blocking(|| bare.join()).await.expect("no panic").expect("no panic");
+    assert!(matches!(late, Err(WaitError::TimedOut { .. })), "{late:?}");
+    running.stop().await.expect("it stops");
+}
+
+/// The runtime of a projection was shut down, and its handle said for ever that it was live.
+pub async fn h3_a_projection_whose_runtime_ended_has_failed(fixture: &impl Fixture) {
+    let store = fixture.open().await;
+    deposit(&store, 10).await;
+    for runs_before in [false, true] {
+        let projection = Projection::new(&store, Count::default(), StateModel::new(&store)).named("count-elsewhere");
+        let started = thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().expect("the system gives one");
+            let running = runtime.block_on(projection.start()).expect("it starts");
+            if runs_before {
+                runtime.block_on(running.wait_for(p(10), PATIENCE)).expect("it gets there");
+            }
+            let waits = running.clone();
+            let waits = thread::spawn(move || {
+                let other = tokio::runtime::Builder::new_current_thread().build().expect("the system gives one");
+                other.block_on(waits.wait_for(p(1_000), PATIENCE))
+            });
+            drop(runtime);
+            (running, waits.join().expect("no panic"))
+        });
+        let (running, waited) = tokio::task::spawn_blocking(|| started.join()).await.expect("no panic").expect("none");
+        let gone = |error: &RunError| matches!(error, RunError::TaskEnded);
+        assert!(matches!(&waited, Err(WaitError::Failed { source, .. }) if gone(source)), "{waited:?}");
+        let status = running.status();
+        assert_eq!(status.state, RunningState::Failed);
+        assert!(status.error.is_some_and(|error| gone(&error)));
+        for asked in [within("its end", running.finished()).await, within("its end", running.stop()).await] {
+            assert!(asked.is_err_and(|error| gone(&error)));
+        }
+        // It can be started again, in a runtime that stays.
+        let model = StateModel::new(&store);
+        let running = Projection::new(&store, Count::default(), model.clone()).named("count-elsewhere");
+        let running = running.start().await.expect("it starts");
+        running.wait_for(p(10), PATIENCE).await.expect("it gets there");
+        assert_eq!(model.read(|count| *count), 10, "nothing took effect twice");
+        running.stop().await.expect("it stops");
+    }
+}
+
+/// To stop twice, to wait for the end afterwards, and to drop the last handle.
+pub async fn h6_however_often_it_is_stopped_the_same_is_returned(fixture: &impl Fixture) {
+    let store = fixture.open().await;
+    let last = deposit(&store, 3).await;
+    let model = StateModel::new(&store);
+    let running = Projection::new(&store, Count::default(), model.clone()).start().await.expect("it starts");
+    running.wait_for(last, PATIENCE).await.expect("it gets there");
+    let clone = running.clone();
+    let (one, other) = tokio::join!(running.stop(), clone.stop());
+    assert_eq!((one.expect("it stops"), other.expect("it stops")), (last, last));
+    assert_eq!(running.finished().await.expect("it stopped"), last);
+    assert_eq!(running.stop().await.expect("it stopped"), last);
+    assert_eq!(running.status().state, RunningState::Stopped);
+    let never = running.wait_for(p(1_000), PATIENCE).await.expect_err("it was stopped");
+    assert!(matches!(never, WaitError::Stopped { reached, .. } if reached == last), "{never:?}");
+    running.wait_for(last, Duration::ZERO).await.expect("it has been there");
+
+    // Dropped after the first poll, a stop goes on.
+    let running = Projection::new(&store, Count::default(), model.clone()).start().await.expect("it starts");
+    crate::support::poll_once_and_drop(running.stop()).await;
+    assert_eq!(within("it stops", running.finished()).await.expect("it stops well"), last);
+}

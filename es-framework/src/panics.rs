@@ -1,0 +1,60 @@
+//! Running code that users wrote: its panics become messages.
+
+use std::any::Any;
+use std::future::{Future, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::task::Poll;
+
+/// Runs `code`, and returns the message if it panics.
+///
+/// What `code` was changing may be left half-changed; whoever calls this throws it away or fails.
+pub(crate) fn catch<T>(code: impl FnOnce() -> T) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(code)).map_err(|payload| {
+        let message = message(payload.as_ref());
+        // The payload may be a value of the user's own, whose drop panics too.
+        if let Err(another) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+            std::mem::forget(another);
+        }
+        message
+    })
+}
+
+/// Runs a future to its end, and returns the message if a poll of it panics.
+pub(crate) async fn catch_async<F: Future>(future: F) -> Result<F::Output, String> {
+    let mut future = pin!(future);
+    poll_fn(|context| match catch(|| future.as_mut().poll(context)) {
+        Ok(poll) => poll.map(Ok),
+        Err(message) => Poll::Ready(Err(message)),
+    })
+    .await
+}
+
+/// The message of a panic, from its payload.
+pub(crate) fn message(payload: &(dyn Any + Send)) -> String {
+    let text = payload.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+    text.unwrap_or("the panic has no message").to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::panic_any;
+
+    use super::*;
+
+    #[test]
+    fn the_message_of_a_panic_is_returned_whatever_it_is_made_of() {
+        struct PanicsToo;
+        impl Drop for PanicsToo {
+            fn drop(&mut self) {
+                panic!("as it is dropped");
+            }
+        }
+        assert_eq!(catch(|| 1), Ok(1));
+        assert_eq!(catch(|| -> u8 { panic!("a literal") }), Err("a literal".to_owned()));
+        assert_eq!(catch(|| -> u8 { panic!("a number: {}", 7) }), Err("a number: 7".to_owned()));
+        assert_eq!(catch(|| -> u8 { panic_any(7) }), Err("the panic has no message".to_owned()));
+        assert_eq!(catch(|| -> u8 { panic_any(PanicsToo) }), Err("the panic has no message".to_owned()));
+    }
+}

@@ -1,0 +1,128 @@
+//! What is to be run: a projector, the log it reads and the model it writes.
+
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use tracing::Instrument;
+
+use super::error::RunError;
+use super::projector::Projector;
+use super::runner::Run;
+use super::running::Running;
+use super::status::Reporter;
+use crate::log::{Filter, Position, Store};
+use crate::panics;
+
+/// A projector, the log it reads and the model it writes, ready to run.
+///
+/// ```
+/// # use es_framework::*;
+/// # use serde::{Deserialize, Serialize};
+/// # #[derive(Debug, Clone, Event)] enum AccountEvent { #[es(name = "deposited")] Deposited { cents: u64 } }
+/// #[derive(Debug, Default, Serialize, Deserialize)]
+/// struct Total {
+///     cents: u64,
+/// }
+///
+/// struct Totals;
+///
+/// impl Projector for Totals {
+///     type Event = AccountEvent;
+///     type Model = StateModel<Total>;
+///     type Error = std::convert::Infallible;
+///     const NAME: &'static str = "totals";
+///
+///     fn project(&self, event: &Recorded<AccountEvent>, total: &mut StateTx<'_, Total>) -> Result<(), Self::Error> {
+///         let AccountEvent::Deposited { cents } = event.event();
+///         total.cents += cents;
+///         Ok(())
+///     }
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let store = Store::from(MemoryStore::new());
+/// # let deposited = AccountEvent::Deposited { cents: 500 }.encode()?;
+/// # let position = store.open_stream("account-alice")?.write(deposited, ExpectedVersion::Any).await?.position;
+/// let model = StateModel::new(&store);
+/// let totals = Projection::new(&store, Totals, model.clone()).start().await?;
+/// totals.wait_for(position, std::time::Duration::from_secs(5)).await?;
+/// assert_eq!(model.read(|total| total.cents), 500);
+/// totals.stop().await?;
+/// # Ok(()) }
+/// ```
+///
+/// # Checkpoints
+///
+/// A batch of events and the checkpoint are committed together. Stretches of the log without an event for the projector
+/// only move the position that [`Running::status`] shows and that [`Running::wait_for`] waits for. They cost no
+/// transaction: the checkpoint is written with the next batch, when the projection ends, and else once in five seconds,
+/// when the next of them comes. A process that is killed in between looks through those five seconds of the log again, and
+/// nothing takes effect twice.
+#[derive(Debug)]
+#[must_use = "a projection does nothing until it is started"]
+pub struct Projection<P: Projector> {
+    pub(super) store: Store,
+    pub(super) projector: P,
+    pub(super) model: P::Model,
+    pub(super) name: String,
+    pub(super) filter: Filter,
+}
+
+impl<P: Projector> Projection<P> {
+    /// Creates a projection.
+    pub fn new(store: impl Into<Store>, projector: P, model: P::Model) -> Self {
+        Self { store: store.into(), projector, model, name: P::NAME.to_owned(), filter: Filter::new() }
+    }
+
+    /// Keeps the checkpoint under another name than [`Projector::NAME`], for example to build a new version of the read
+    /// model beside the old one.
+    pub fn named(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// Gives the projector only events that pass the filter, for example those of one category. Others still move the
+    /// checkpoint.
+    pub fn filter(mut self, filter: Filter) -> Self {
+        self.filter = self.filter.and_all(filter);
+        self
+    }
+
+    /// Makes the model ready, finds the checkpoint and runs in a task of its own: first what is in the log, then whatever
+    /// is written, until it is stopped or fails.
+    ///
+    /// The task is one of the tokio runtime that is current where this is called. The runtime's timer is not used.
+    ///
+    /// # Errors
+    ///
+    /// [`RunError`] if it cannot begin: [`RunError::NoRuntime`] before anything is looked at, otherwise the cause. What
+    /// happens later is told by the handle.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing runs if the future is dropped. What [`Projector::prepare`] wrote is there as a whole or not at all.
+    pub async fn start(self) -> Result<Running, RunError> {
+        let runtime = Handle::try_current().map_err(|_| RunError::NoRuntime)?;
+        let (run, feed, seen) = panics::catch_async(Run::begin(self)).await.map_err(RunError::panicked)??;
+        let name = run.name().clone();
+        let reporter = Reporter::new(run.status().clone());
+        let (stop, stopping) = watch::channel(false);
+        let span = tracing::info_span!("projection", name = name.as_str());
+        runtime.spawn(run.until_stopped(feed, reporter, stopping).instrument(span));
+        Ok(Running::new(name, seen, stop))
+    }
+
+    /// Deals with everything that is in the log now, and returns the position reached. Needs no runtime.
+    ///
+    /// # Errors
+    ///
+    /// [`RunError`] if it cannot go on.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future leaves the checkpoint where a whole batch ended.
+    pub async fn catch_up(self) -> Result<Position, RunError> {
+        let (run, feed, _) = panics::catch_async(Run::begin(self)).await.map_err(RunError::panicked)??;
+        let (position, outcome) = run.to_head(feed).await;
+        outcome.map(|()| position)
+    }
+}
