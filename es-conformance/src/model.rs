@@ -42,7 +42,7 @@ enum Expect {
 }
 
 #[derive(Debug, Clone)]
-enum Step {
+enum Action {
     Append { parts: Vec<(usize, Expect, Vec<New>)>, with_ids: bool, command: Option<u8> },
     ReadStream { stream: usize, after: u64, before: u64, backward: bool, limit: usize, page: usize },
     ReadAll { after: u64, before: u64, backward: bool, limit: usize, page: usize, filter: Filter },
@@ -152,7 +152,7 @@ fn event_id(number: u8) -> EventId {
     if number.is_multiple_of(2) { text_id(&format!("id-{number}")) } else { EventId::uuid([number; 16]) }
 }
 
-fn steps() -> impl Strategy<Value = Vec<Step>> {
+fn actions() -> impl Strategy<Value = Vec<Action>> {
     let new = (0..TYPES.len(), 0..3_u8, 0..12_u8).prop_map(|(event_type, payload, id)| {
         // Mostly the content that belongs to the id, so that retries are as frequent as mistakes.
         let (event_type, payload) = if payload > 0 { (usize::from(id) % 3, id) } else { (event_type, payload) };
@@ -182,18 +182,18 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     ];
     let append = (parts, any::<bool>(), proptest::option::weighted(0.2, 0..4_u8));
     let bounds = (0..30_u64, 0..40_u64, any::<bool>(), 0..12_usize, 1..5_usize);
-    let step = prop_oneof![
-        6 => append.prop_map(|(parts, with_ids, command)| Step::Append { parts, with_ids, command }),
+    let action = prop_oneof![
+        6 => append.prop_map(|(parts, with_ids, command)| Action::Append { parts, with_ids, command }),
         2 => (0..STREAMS.len(), bounds.clone()).prop_map(|(stream, (after, before, backward, limit, page))| {
-            Step::ReadStream { stream, after: after / 3, before: before / 3, backward, limit, page }
+            Action::ReadStream { stream, after: after / 3, before: before / 3, backward, limit, page }
         }),
         3 => (bounds, filter).prop_map(|((after, before, backward, limit, page), filter)| {
-            Step::ReadAll { after, before, backward, limit, page, filter }
+            Action::ReadAll { after, before, backward, limit, page, filter }
         }),
         1 => (prop_oneof![Just(None), Just(Some("a")), Just(Some("b"))], 1..5_usize)
-            .prop_map(|(category, limit)| Step::List { category, limit }),
+            .prop_map(|(category, limit)| Action::List { category, limit }),
     ];
-    vec(step, 1..40)
+    vec(action, 1..40)
 }
 
 /// Whatever is appended, read, filtered and listed, in whatever order: the answers are those of the model.
@@ -204,12 +204,12 @@ pub async fn every_engine_answers_like_the_model(fixture: &impl Fixture) {
     fixture.open().await.close().await.expect("a fresh store can be closed");
     let runtime = tokio::runtime::Handle::current();
     let result = tokio::task::block_in_place(|| {
-        runner.run(&steps(), |steps| {
+        runner.run(&actions(), |actions| {
             runtime.block_on(async {
                 let store = fixture.open().await;
                 let mut model = Model::default();
-                for step in steps {
-                    take_step(&store, &mut model, step).await.map_err(TestCaseError::fail)?;
+                for action in actions {
+                    act(&store, &mut model, action).await.map_err(TestCaseError::fail)?;
                 }
                 compare(&store, &model).await.map_err(TestCaseError::fail)?;
                 store.close().await.map_err(|error| TestCaseError::fail(error.to_string()))
@@ -225,9 +225,9 @@ fn same<T: PartialEq + std::fmt::Debug>(what: &str, actual: &T, expected: &T) ->
     if actual == expected { Ok(()) } else { Err(format!("{what}: {actual:?}, the model says {expected:?}")) }
 }
 
-async fn take_step(store: &Store, model: &mut Model, step: Step) -> Result<(), String> {
-    match step {
-        Step::Append { parts, with_ids, command: key } => {
+async fn act(store: &Store, model: &mut Model, action: Action) -> Result<(), String> {
+    match action {
+        Action::Append { parts, with_ids, command: key } => {
             let mut request = Append::default();
             for (stream, expect, events) in &parts {
                 let events: Vec<CandidateEvent> = events
@@ -260,7 +260,7 @@ async fn take_step(store: &Store, model: &mut Model, step: Step) -> Result<(), S
             };
             same("append", &actual, &expected)
         }
-        Step::ReadStream { stream: of, after, before, backward, limit, page } => {
+        Action::ReadStream { stream: of, after, before, backward, limit, page } => {
             let mut reader = stream(store, STREAMS[of]).read().after(v(after)).before(v(before)).limit(limit);
             reader = reader.page(page, 1 << 20);
             let read = if backward { reader.backward() } else { reader }.collect().await;
@@ -272,7 +272,7 @@ async fn take_step(store: &Store, model: &mut Model, step: Step) -> Result<(), S
             expected.truncate(limit);
             same("versions", &versions(&read), &expected)
         }
-        Step::ReadAll { after, before, backward, limit, page, filter } => {
+        Action::ReadAll { after, before, backward, limit, page, filter } => {
             let mut reader = store.all().read().after(p(after)).before(p(before)).limit(limit).filter(filter.clone());
             reader = reader.page(page, 1 << 20);
             let read = if backward { reader.backward() } else { reader }.collect().await;
@@ -289,7 +289,7 @@ async fn take_step(store: &Store, model: &mut Model, step: Step) -> Result<(), S
             expected.truncate(limit);
             same("positions", &positions(&read), &positions(expected))
         }
-        Step::List { category, limit } => {
+        Action::List { category, limit } => {
             let mut names: Vec<usize> = Vec::new();
             for known in &model.log {
                 if !names.contains(&known.stream) {

@@ -77,8 +77,8 @@ async fn deposit(store: &Store, cents: impl IntoIterator<Item = u64>) -> Positio
 fn look_at(model: &StateModel<Sums>) -> impl FnOnce() -> Vec<Sums> + use<> {
     let (model, over) = (model.clone(), Arc::new(AtomicBool::new(false)));
     let until = Arc::clone(&over);
+    let mut seen = vec![model.read(|sums| *sums)];
     let looks = thread::spawn(move || {
-        let mut seen = vec![model.read(|sums| *sums)];
         while !until.load(Ordering::SeqCst) {
             let now = model.read(|sums| *sums);
             if seen.last() != Some(&now) {

@@ -79,7 +79,7 @@
 //! | save state | [`Snapshots`], [`SnapshotPolicy`], [`Progress`] |
 //! | turn values into bytes | [`Codec`], `Bincode`, `Json`, [`Shape`] |
 //! | build read models | [`Projector`], [`Projection`], [`Running`], [`StateModel`] |
-//! | keep read models elsewhere | [`ReadModel`], [`Checkpoint`], [`Step`] |
+//! | keep read models elsewhere | [`ReadModel`], [`Batch`], [`Checkpoint`], [`Step`] |
 //! | open a store, use streams | [`Store`], [`Stream`], [`MemoryStore`] |
 //! | write | [`CandidateEvent`], [`ExpectedVersion`], [`Append`], [`Appended`], [`Limits`] |
 //! | write once | [`EventId`], [`CommandKey`], [`Outcome`] |
@@ -91,6 +91,14 @@
 //!
 //! Begin with [`Repository`] for the typed layer, with [`Store`] for the log alone, and with [`Projection`] for read models.
 //! The guides are in the repository's `docs` folder.
+//!
+//! # Runtime
+//!
+//! The futures of this crate run on any executor and use no timer of it. One thing needs [tokio]'s runtime:
+//! [`Projection::start`], which runs a projection in a task and returns [`RunError::NoRuntime`] where no runtime is current.
+//! The timeout of [`Running::wait_for`] is real time on every executor, also where tokio's time is paused.
+//!
+//! [tokio]: https://docs.rs/tokio
 //!
 //! # Features
 //!

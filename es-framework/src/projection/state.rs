@@ -22,10 +22,11 @@ use crate::panics;
 /// A restart goes on from the snapshot and folds what came after it. One model belongs to one projection.
 ///
 /// [`StateModel::read`] shows whole batches only, also while a projection fails: a batch that failed half-way is taken back
-/// before anybody can see it, by folding the events since an older state again. For this the events since the last snapshot
-/// are kept in memory, 16,384 of them or 16 MiB; where no snapshot is taken for so long, the state is encoded all the same.
-/// Only a state that cannot be encoded, or a projector that does not fold the same events as it did before, shows the state of
-/// the last snapshot after such a failure, and [`Running::position`](super::Running::position) goes back with it.
+/// before anybody can see it, by folding the newest events again, from the state as it was encoded last. For this no more
+/// than 16,384 events and 16 MiB of them are kept in memory, and a state is encoded when as many events were folded as it has
+/// bytes (every 1,000 if it is smaller), whatever the policy of snapshots. Only a state that cannot be saved, and a
+/// projector that folds the same events otherwise than before, show the state of the last snapshot after such a failure;
+/// [`Running::position`](super::Running::position) goes back with it.
 pub struct StateModel<S> {
     inner: Arc<Inner<S>>,
 }
@@ -50,7 +51,7 @@ struct Held<S> {
     saving: bool,
     /// Whether the transaction that runs has got hold of the state.
     touched: bool,
-    /// What a batch that fails is taken back by; [`None`] where the state cannot be encoded.
+    /// What a batch that fails is taken back by; [`None`] where the state cannot be saved.
     undo: Option<Undo<S>>,
 }
 
@@ -162,7 +163,9 @@ impl<S: Default + Send + 'static> StateModel<S> {
                         (Some(_), None) => {}
                     }
                 }
-                match self.inner.due(&mut held) {
+                // Only after events were folded: to look at the checkpoint is not to be judged by a policy.
+                let due = if held.events == events { Ok((None, None)) } else { self.inner.due(&mut held) };
+                match due {
                     Ok((snapshot, released)) => (done, snapshot, released),
                     // The runner finds the checkpoint moved: the batch is in the state, and the projection fails.
                     Err(error) => (Err(error), None, None),

@@ -120,7 +120,12 @@ pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
 pub(crate) fn unpanicked<T>(connection: &mut Connection, job: impl FnOnce(&mut Connection) -> T) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(|| job(&mut *connection))).map_err(|panic| {
         roll_back(connection);
-        said(panic.as_ref())
+        let said = said(panic.as_ref());
+        // It may be a value of a user's own, which panics again as it is dropped and would take the thread along.
+        if let Err(another) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
+            std::mem::forget(another);
+        }
+        said
     })
 }
 

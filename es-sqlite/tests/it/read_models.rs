@@ -11,7 +11,7 @@ use std::time::Duration;
 use es_conformance::bank::AccountEvent;
 use es_framework::{
     BoxError, CandidateEvent, DecodeError, EncodeError, Event, EventType, ExpectedVersion, Filter, ModelError,
-    PAGE_EVENTS, Position, Projection, Projector, Recorded, RunError, RunningState, Store, StoredEvent,
+    PAGE_EVENTS, Position, Projection, Projector, ReadModel as _, Recorded, RunError, RunningState, Store, StoredEvent,
 };
 use es_sqlite::rusqlite::{self, params};
 use es_sqlite::{Durability, SqliteModel, SqliteStore, SqliteTx};
@@ -453,4 +453,26 @@ async fn h3_a_projection_of_one_category_is_live_beside_writes_to_others() {
     running.stop().await.unwrap();
     store.close().await.unwrap();
     other.close().await.unwrap();
+}
+
+/// What a panic is made of can panic again as it is dropped, and took the connection's thread along.
+#[tokio::test]
+async fn a_panic_whose_payload_panics_too_leaves_the_model_usable() {
+    struct PanicsToo;
+    impl Drop for PanicsToo {
+        fn drop(&mut self) {
+            panic!("as it is dropped");
+        }
+    }
+    let (_folder, path) = folder();
+    let store = SqliteStore::open(&path).await.unwrap();
+    for model in [SqliteModel::in_memory().await.unwrap(), store.read_model()] {
+        let panicked = model.transact(|_| -> Result<(), ModelError> { std::panic::panic_any(PanicsToo) }).await;
+        assert!(matches!(panicked, Err(ModelError::Panicked { .. })), "{panicked:?}");
+        model.query(|_| -> rusqlite::Result<()> { std::panic::panic_any(PanicsToo) }).await.unwrap_err();
+        let made = model.transact(|tx| tx.execute_batch("CREATE TABLE mine (x)").map_err(ModelError::failed)).await;
+        made.unwrap();
+        assert_eq!(number(&model, "SELECT count(*) FROM mine").await, 0);
+    }
+    store.close().await.unwrap();
 }
