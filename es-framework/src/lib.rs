@@ -143,7 +143,7 @@ pub use domain::{
 
 // Read models.
 pub use projection::{
-    Checkpoint, ModelError, Projection, Projector, ReadModel, RunError, Running, RunningState, StateModel, StateTx,
+    Batch, Checkpoint, ModelError, Projection, Projector, ReadModel, RunError, Running, RunningState, StateModel, StateTx,
     Status, Step, WaitError,
 };
 

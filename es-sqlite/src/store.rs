@@ -49,8 +49,8 @@ impl SqliteStore {
     }
 
     /// Runs `body` in a write transaction of its own on the log's connection, between two groups of appends: for read
-    /// models that live in the log's file. Committed if it answers [`Ok`]; if it fails, panics or ends the transaction
-    /// itself, nothing is written and no append is harmed.
+    /// models that live in the log's file, and for tests. What it does is not judged. Committed if it returns [`Ok`]; if
+    /// it fails, panics or ends the transaction itself, nothing is written and no append is harmed.
     ///
     /// # Errors
     ///

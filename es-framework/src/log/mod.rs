@@ -58,12 +58,11 @@ pub(crate) use read::follow_on;
 pub use read::{
     Direction, ListStreams, Load, Loaded, Mark, PAGE_BYTES, PAGE_EVENTS, PAGE_SCAN, Page, Read, StreamInfo,
 };
-pub use reader::NotRun;
 pub use reader::{AsOf, Reader, Reading};
 pub use snapshot::Snapshot;
 pub use store::Store;
 pub use stream::{Stream, StreamMetrics};
 pub use time::{Clock, SystemClock, Timestamp};
-pub use watch::NotAwaited;
+pub(crate) use watch::NotAwaited;
 pub(crate) use watch::Stretch;
 pub use watch::{Watch, Watcher};

@@ -180,7 +180,8 @@ async fn the_event_that_ended_the_transaction_is_named() {
 /// Of a whole page, at its ends too.
 #[tokio::test]
 async fn the_event_is_found_in_a_large_batch() {
-    for place in [0, 1, 500, PAGE_EVENTS - 1] {
+    // All rows that begin with the event are tried, so its place decides how long this takes.
+    for (all, place) in [(40, 0), (40, 1), (PAGE_EVENTS, 800), (PAGE_EVENTS, PAGE_EVENTS - 1)] {
         let store = SqliteStore::in_memory().await.unwrap();
         let model = SqliteModel::in_memory().await.unwrap();
         let stream = store.open_stream("account-a").unwrap();
@@ -194,7 +195,7 @@ async fn the_event_is_found_in_a_large_batch() {
         }
         let orphan = deposit(&store, "nobody", 1).await;
         // Open what is not open, so that all that follows could be committed.
-        stream.write(many(usize::from(place > 0)..PAGE_EVENTS), ExpectedVersion::Any).await.unwrap();
+        stream.write(many(usize::from(place > 0)..all), ExpectedVersion::Any).await.unwrap();
         let (position, _, (.., checkpoint)) = refused(&store, &model).await;
         assert_eq!((position, checkpoint), (orphan, orphan.as_i64() - 1));
     }
