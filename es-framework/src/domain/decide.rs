@@ -53,6 +53,9 @@ impl<A> Known<A> {
 type JobOf<A> = Job<Memory<A>, Ran<A>>;
 type NextOf<A, C> = Next<ExecuteError<<A as Handle<C>>::Error>, Memory<A>, Ran<A>>;
 
+/// Events as they are written, and as they will be read back.
+type Prepared<E> = (Vec<CandidateEvent>, Unwritten<E>);
+
 /// One command that is being executed.
 pub(super) struct Decision<'a, A: Handle<C>, C> {
     pub(super) inner: &'a Arc<Inner<A>>,
@@ -152,11 +155,7 @@ where
     }
 
     /// Encodes the events, and finds out whether they can be read back and applied. What cannot is never written.
-    fn prepare(
-        &self,
-        base: &Base<A>,
-        events: &[A::Event],
-    ) -> Result<(Vec<CandidateEvent>, Unwritten<A::Event>), ExecuteError<A::Error>> {
+    fn prepare(&self, base: &Base<A>, events: &[A::Event]) -> Result<Prepared<A::Event>, ExecuteError<A::Error>> {
         let candidates = events
             .iter()
             .map(|event| Ok(event.encode()?.with_metadata(self.metadata.clone())))
