@@ -1,9 +1,6 @@
 //! Writes a traced type as text.
 
-use super::trace::{Kind, Slot, SlotId};
-
-/// Longer shapes than this are of no use to people; the rest is cut off.
-const MAX_TEXT: usize = 60_000;
+use super::slots::{Kind, Numbers, Slot, SlotId};
 
 pub(super) fn render(slots: &[Slot]) -> String {
     let mut text = String::new();
@@ -13,9 +10,6 @@ pub(super) fn render(slots: &[Slot]) -> String {
 
 fn write(slots: &[Slot], id: SlotId, text: &mut String) {
     let Some(slot) = slots.get(id) else { return };
-    if text.len() > MAX_TEXT {
-        return;
-    }
     match &slot.kind {
         Kind::Unknown => text.push_str("opaque"),
         Kind::Plain(name) => text.push_str(name),
@@ -54,8 +48,8 @@ fn write(slots: &[Slot], id: SlotId, text: &mut String) {
             }
             text.push('}');
         }
-        Kind::Enum(variants) => {
-            text.push_str("enum{");
+        Kind::Enum { variants, numbers } => {
+            text.push_str(if *numbers == Numbers::Aliased { "enum*{" } else { "enum{" });
             let mut separator = "";
             for variant in variants {
                 text.push_str(separator);
