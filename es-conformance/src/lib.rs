@@ -60,6 +60,7 @@ pub mod projections;
 pub mod reading;
 pub mod shared;
 pub mod snapshots;
+mod states;
 pub mod store;
 pub mod support;
 pub mod watched;

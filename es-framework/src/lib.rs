@@ -87,6 +87,7 @@
 //! | watch | [`Watcher`], [`Watch`] |
 //! | know where an event stands | [`Version`], [`Position`], [`Place`], [`Timestamp`] |
 //! | know what went wrong | [`ErrorKind`], [`AppendError`], [`StoreError`], [`ExecuteError`], [`RunError`] |
+//! | read payloads without their types | [`inspect`] |
 //! | write an engine | [`Engine`], [`judge`](judge()), [`Notifier`] |
 //!
 //! Begin with [`Repository`] for the typed layer, with [`Store`] for the log alone, and with [`Projection`] for read models.

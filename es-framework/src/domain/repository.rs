@@ -7,11 +7,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::Semaphore;
 use tracing::{Instrument, warn};
 
-use super::aggregate::{Aggregate, Apply, Handle, Progress, Snapshots};
+use super::aggregate::{Aggregate, Apply, Handle};
 use super::cache::{Base, Cache, Slot};
 use super::event::{DecodeError, Envelope, Event};
 use super::execute::Execute;
 use super::snapshots::snapshot_name;
+use super::state::{Progress, Snapshots};
 use crate::log::{
     AsOf, ErrorKind, Filter, Fingerprint, InvalidName, Load, Position, Read, Reading, Store, StoreError, StoredEvent,
     StreamId, Timestamp, Version,
@@ -66,6 +67,7 @@ pub(super) struct Counters {
     pub(super) unreadable: AtomicU64,
     saved: AtomicU64,
     failed: AtomicU64,
+    pub(super) unfaithful: AtomicU64,
     hits: AtomicU64,
     misses: AtomicU64,
     conflicts: AtomicU64,
@@ -87,6 +89,8 @@ pub struct RepositoryMetrics {
     pub snapshots_saved: u64,
     /// Snapshots that could not be saved; the commands succeeded all the same.
     pub snapshots_failed: u64,
+    /// Of those, the ones that the codec does not give back as they are: see [`Snapshots::to_saved`].
+    pub snapshots_unfaithful: u64,
     /// Commands that found the state in memory.
     pub cache_hits: u64,
     /// Commands that loaded the state.
@@ -280,6 +284,7 @@ impl<A: Apply> Repository<A> {
             snapshots_unreadable: of(&counters.unreadable),
             snapshots_saved: of(&counters.saved),
             snapshots_failed: of(&counters.failed),
+            snapshots_unfaithful: of(&counters.unfaithful),
             cache_hits: of(&counters.hits),
             cache_misses: of(&counters.misses),
             conflicts: of(&counters.conflicts),

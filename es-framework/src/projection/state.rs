@@ -150,7 +150,7 @@ impl<S: Default> Inner<S> {
     /// A snapshot of the state, if it has moved on since the last one.
     fn snapshot(&self, held: &Held<S>, name: &ProjectionName) -> Result<Option<Snapshot>, ModelError> {
         let Some(checkpoint) = held.checkpoint.filter(|at| at.position > held.saved) else { return Ok(None) };
-        let state = self.snapshots.encode(&held.state).map_err(ModelError::failed)?;
+        let state = self.snapshots.to_saved(&held.state).map_err(ModelError::failed)?;
         let mut bytes = Vec::with_capacity(4 + state.len());
         bytes.extend(checkpoint.checksum.to_le_bytes());
         bytes.extend(state);
@@ -175,7 +175,7 @@ impl<S: Default> Inner<S> {
             return None;
         }
         let (checksum, state) = snapshot.state.split_first_chunk()?;
-        let state = match self.snapshots.decode(state) {
+        let state = match self.snapshots.from_saved(state) {
             Ok(state) => state,
             Err(error) => {
                 warn!(name = %snapshot.name, %error, "snapshot cannot be read: folding from the beginning");

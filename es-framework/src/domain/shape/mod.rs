@@ -1,14 +1,23 @@
 //! What a type looks like to serde.
 
 mod access;
+mod parse;
 mod questions;
 mod render;
 mod samples;
 mod slots;
+mod stored;
+#[cfg(all(test, feature = "bincode"))]
+mod stored_tests;
 #[cfg(test)]
 mod tests;
+mod to_json;
 mod trace;
 mod tracer;
+
+pub use parse::InvalidShape;
+pub use stored::StoredShape;
+pub use to_json::{PayloadError, PayloadJson, payload_to_json};
 
 use std::fmt;
 
@@ -19,7 +28,7 @@ use super::codec::Codec;
 /// What a type looks like to serde, nested types included, as a short text.
 ///
 /// The shape is found by letting serde read the type from made-up values and writing down what it asks for. It is kept with
-/// every event type, so that payloads stay readable without the Rust types, and it is part of the fingerprint of snapshots.
+/// every event type, so that payloads stay readable without the Rust types ([`StoredShape`](crate::inspect::StoredShape)), and it is part of the fingerprint of snapshots.
 ///
 /// | text | what serde asks for |
 /// |---|---|

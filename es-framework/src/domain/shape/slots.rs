@@ -60,6 +60,8 @@ pub(super) struct Field {
     pub(super) is_alias: bool,
     /// To be given first, so that the aliases of the field are found out to be such.
     pub(super) goes_first: bool,
+    /// It goes first and the name that was given before it has not been found out to be an alias.
+    pub(super) awaits_alias: bool,
 }
 
 #[derive(Debug)]

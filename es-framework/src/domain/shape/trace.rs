@@ -122,7 +122,9 @@ impl Trace {
             Kind::Option(inner) | Kind::Seq(inner) | Kind::Newtype(inner) => self.is_done(*inner),
             Kind::Map(key, value) => self.is_done(*key) && self.is_done(*value),
             Kind::Tuple { len, parts } => parts.len() == *len && parts.iter().all(|part| self.is_done(*part)),
-            Kind::Struct(fields) => fields.iter().all(|field| field.is_alias || self.is_done(field.slot)),
+            Kind::Struct(fields) => {
+                fields.iter().all(|field| field.is_alias || (!field.awaits_alias && self.is_done(field.slot)))
+            }
             Kind::Enum { variants, .. } => variants.iter().all(|variant| self.is_done(variant.slot)),
         };
         slot.done.set(done);

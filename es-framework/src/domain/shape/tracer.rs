@@ -281,7 +281,13 @@ impl Tracer<'_> {
     ) -> Result<V::Value, Refused> {
         let make = || {
             let field = |name: &&'static str| {
-                Ok(Field { name, slot: self.trace.new_slot()?, is_alias: false, goes_first: false })
+                Ok(Field {
+                    name,
+                    slot: self.trace.new_slot()?,
+                    is_alias: false,
+                    goes_first: false,
+                    awaits_alias: false,
+                })
             };
             Ok(Kind::Struct(names.iter().map(field).collect::<Result<_, _>>()?))
         };
@@ -307,6 +313,10 @@ impl Tracer<'_> {
                 for field in fields.iter_mut().filter(|field| field.name == given) {
                     field.is_alias = given != first_name || field.goes_first;
                     field.goes_first = given == first_name;
+                    field.awaits_alias = field.goes_first;
+                }
+                for field in fields.iter_mut().filter(|field| given != first_name && field.name == first_name) {
+                    field.awaits_alias = false;
                 }
             }
         });
