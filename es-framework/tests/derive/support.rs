@@ -34,6 +34,6 @@ pub(crate) fn round_trip<E: Event>(event: &E) -> E {
     let candidate = event.encode().expect("the event can be written");
     let read = payload_to_json(candidate.event_type(), candidate.payload()).expect("the payload fits its shape");
     assert!(read.is_whole || !["bincode", "json"].contains(&candidate.event_type().codec()), "{}", read.json);
-    serde_json::from_str::<serde_json::Value>(&read.json).expect("it is JSON");
+    serde_json::from_str::<serde::de::IgnoredAny>(&read.json).expect("it is JSON");
     E::decode(&stored(&candidate)).expect("what was written can be read")
 }
