@@ -24,6 +24,7 @@ async fn a_log_of_lookalikes(fixture: &impl Fixture) -> Store {
         Some(r#"{"n": 1.0, "b": true, "who": "Ann"}"#),
         Some(r#"{"n": null, "b": 1, "who.name": "Ann"}"#),
         Some(r#"{"n": 9007199254740993, "b": "true"}"#),
+        Some(r#"{"huge": 1e400, "n": 0.5, "\u0074": "1", "$serde_json::private::Number": "2"}"#),
     ];
     for n in 0..126 {
         clock.set(i64::try_from(n).unwrap_or(0) * 10 + 10);
@@ -89,6 +90,9 @@ fn filters() -> Vec<Filter> {
         filter().metadata_equals("n", ()),
         filter().metadata_equals("n", 9_007_199_254_740_993_i64),
         filter().metadata_equals("n", 9_007_199_254_740_992_i64),
+        filter().metadata_equals("n", 0.5),
+        filter().metadata_equals("huge", f64::INFINITY),
+        filter().metadata_equals("$serde_json::private::Number", "2"),
         filter().metadata_equals("b", true),
         filter().metadata_equals("b", 1),
         filter().metadata_equals("missing", ()),
@@ -186,19 +190,20 @@ pub async fn c3_the_answers_are_those_of_the_contract(fixture: &impl Fixture) {
         ("accounts-1", "opened", r#"{"n": true}"#),
         ("Account-1", "Opened", r#"{"n": 1.0}"#),
         ("account", "opened", "{}"),
+        ("numbers", "counted", r#"{"half": 0.5, "huge": 1e400, "big": 18446744073709551616, "\u0069": -1e2}"#),
     ] {
         write(&stream(&store, name), typed(event_type, "x").with_metadata(metadata(json))).await;
     }
     write(&stream(&store, "account-1"), typed("closed", "x")).await;
     let filter = Filter::new;
     for (filter, expected) in [
-        (filter().stream(id("account-1")), vec![1, 6]),
-        (filter().category("account"), vec![1, 2, 5, 6]),
-        (filter().stream_prefix("account-"), vec![1, 2, 6]),
+        (filter().stream(id("account-1")), vec![1, 7]),
+        (filter().category("account"), vec![1, 2, 5, 7]),
+        (filter().stream_prefix("account-"), vec![1, 2, 7]),
         (filter().types(["opened"]), vec![1, 3, 5]),
         (filter().types(["opened"]).category("account"), vec![1, 5]),
-        (filter().stream_like("account%"), vec![1, 2, 3, 5, 6]),
-        (filter().stream_like("account-_"), vec![1, 2, 6]),
+        (filter().stream_like("account%"), vec![1, 2, 3, 5, 7]),
+        (filter().stream_like("account-_"), vec![1, 2, 7]),
         (filter().type_like("%PENED"), vec![]),
         (filter().metadata_equals("n", 1), vec![1, 4]),
         (filter().metadata_equals("n", "1"), vec![2]),
@@ -207,7 +212,11 @@ pub async fn c3_the_answers_are_those_of_the_contract(fixture: &impl Fixture) {
         (filter().metadata_like("who.name", "ann"), vec![]),
         (filter().metadata_in("n", [Scalar::from("1"), Scalar::from(true)]), vec![2, 3]),
         (filter().after(p(2)).before(p(5)), vec![3, 4]),
-        (filter().versions([v(2)]), vec![6]),
+        (filter().versions([v(2)]), vec![7]),
+        (filter().metadata_equals("half", 0.5), vec![6]),
+        (filter().metadata_equals("big", 18_446_744_073_709_551_616.0), vec![6]),
+        (filter().metadata_equals("i", -100), vec![6]),
+        (filter().metadata_equals("huge", f64::INFINITY), vec![]),
         (filter().stream_like("account%").metadata_equals("n", "1").types(["closed"]), vec![2]),
     ] {
         let events = store.all().read().filter(filter.clone()).collect().await.expect("can be read");

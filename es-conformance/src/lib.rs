@@ -69,6 +69,7 @@ pub mod saving;
 pub mod shared;
 pub mod snapshots;
 pub mod state_models;
+mod states;
 pub mod store;
 pub mod strange_models;
 pub mod support;

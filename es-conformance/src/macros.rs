@@ -177,6 +177,9 @@ macro_rules! conformance {
                 e3_a_snapshot_changes_nothing_of_its_stream
                 e3_a_stream_is_rebuilt_from_its_snapshot_and_what_came_after
                 e4_a_state_whose_next_events_were_removed_is_not_brought_up_to_date
+                e4_a_snapshot_of_another_state_is_never_used
+                e4_a_state_that_the_codec_cannot_carry_is_not_saved
+                e4_a_state_that_the_codec_carries_is_saved
             }
             store {
                 f1_every_store_has_an_id_of_its_own

@@ -268,6 +268,11 @@ impl SnapshotKeys {
             .map_or_else(|| quote!(#private::every(#every)), |when| quote!(#private::SnapshotPolicy::When(#when)));
         // Where the state is not serde's, the error points at the key that asks for it.
         let new = quote_spanned!(self.key.span()=> #private::Snapshots::<Self>::new::<#codec>);
-        quote!(::core::option::Option::Some(#new(#policy, #version)))
+        // Sees fields that serde skips.
+        let equal = quote!(|__a: &Self, __b: &Self| {
+            use #private::same_state::*;
+            (&&&States(__a, __b)).equal()
+        });
+        quote!(::core::option::Option::Some(#new(#policy, #version).compared_by(#equal)))
     }
 }

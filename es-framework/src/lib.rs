@@ -79,6 +79,7 @@
 //! | watch | [`Watcher`], [`Watch`] |
 //! | know where an event stands | [`Version`], [`Position`], [`Place`], [`Timestamp`] |
 //! | know what went wrong | [`ErrorKind`], [`AppendError`], [`StoreError`], [`ExecuteError`], [`RunError`] |
+//! | read payloads without their types | [`inspect`] |
 //! | write an engine | [`Engine`], the module [`engine`] |
 //!
 //! Begin with [`Repository`] for the typed layer, with [`Store`] for the log alone, and with [`Projection`] for read models.
@@ -138,14 +139,19 @@ pub use domain::{
     Aggregate, Apply, Codec, CodecError, Command, Context, DecodeError, EncodeError, Envelope, Event, Execute,
     ExecuteError, FoldPanic, Folded, Handle, HandledBy, IntoDecision, KeyError, LoadError, Progress, Provenance,
     Receipt, Recorded, Repository, RepositoryBuilder, RepositoryMetrics, Scenario, Shape, SnapshotPolicy, Snapshots,
-    TypedReader, TypedReading, TypedWatch, TypedWatcher, WriteEventsError, commands,
+    StateError, TypedReader, TypedReading, TypedWatch, TypedWatcher, WriteEventsError, commands,
 };
 
 // Read models.
 pub use projection::{
-    Batch, Checkpoint, ModelError, Projection, Projector, ReadModel, RunError, Running, RunningState, StateModel, StateTx,
-    Status, Step, WaitError,
+    Batch, Checkpoint, ModelError, Projection, Projector, ReadModel, RunError, Running, RunningState, StateModel,
+    StateTx, Status, Step, WaitError,
 };
+
+/// For tools: what a store holds, readable without the Rust types that wrote it.
+pub mod inspect {
+    pub use crate::domain::inspect::*;
+}
 
 #[doc(hidden)]
 pub mod __private {

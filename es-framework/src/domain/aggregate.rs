@@ -1,15 +1,10 @@
 //! Aggregates: state folded from a stream of events, and the decisions made from it.
 
 use std::fmt;
-use std::num::NonZeroU64;
 
-use serde::Serialize;
-use serde::de::DeserializeOwned;
-
-use super::codec::{Codec, CodecError};
 use super::event::{Envelope, Event};
-use super::shape::Shape;
-use crate::log::{Fingerprint, InvalidName, StreamId, Timestamp, Version};
+use super::state::Snapshots;
+use crate::log::{InvalidName, StreamId, Timestamp, Version};
 
 /// State that is folded from one stream; derive it with [`#[derive(Aggregate)]`](derive@crate::Aggregate).
 ///
@@ -169,103 +164,5 @@ impl<A: Aggregate, S: ?Sized> fmt::Debug for Context<'_, A, S> {
             .field("version", &self.version)
             .field("now", &self.now)
             .finish_non_exhaustive()
-    }
-}
-
-/// When the state of an aggregate is saved.
-pub enum SnapshotPolicy<A> {
-    /// After so many events since the last snapshot.
-    Every(NonZeroU64),
-    /// When this says so.
-    When(fn(&A, Progress) -> bool),
-}
-
-/// How far an aggregate has come since it was last saved.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Progress {
-    /// The version of the state.
-    pub version: Version,
-    /// How many events it is ahead of the last snapshot that is known.
-    pub events_since_snapshot: u64,
-}
-
-impl Progress {
-    /// Puts the progress together, for testing a policy.
-    pub fn new(version: Version, events_since_snapshot: u64) -> Self {
-        Self { version, events_since_snapshot }
-    }
-}
-
-/// How the state of an aggregate is saved: when, with which codec, and as which version of `apply`.
-pub struct Snapshots<A> {
-    policy: SnapshotPolicy<A>,
-    encode: fn(&A) -> Result<Vec<u8>, CodecError>,
-    decode: fn(&[u8]) -> Result<A, CodecError>,
-    shape: fn() -> Shape,
-    codec: &'static str,
-    version: u32,
-}
-
-impl<A> Snapshots<A> {
-    /// Saves by this policy; `version` is raised when `apply` changes.
-    pub const fn new<C: Codec>(policy: SnapshotPolicy<A>, version: u32) -> Self
-    where
-        A: Serialize + DeserializeOwned,
-    {
-        Self { policy, encode: C::encode::<A>, decode: C::decode::<A>, shape: Shape::of::<C, A>, codec: C::ID, version }
-    }
-}
-
-impl<A> Snapshots<A> {
-    /// Whether the state should be saved now.
-    pub fn is_due(&self, state: &A, progress: Progress) -> bool {
-        match &self.policy {
-            SnapshotPolicy::Every(events) => progress.events_since_snapshot >= events.get(),
-            SnapshotPolicy::When(when) => when(state, progress),
-        }
-    }
-
-    /// Turns the state into bytes.
-    ///
-    /// # Errors
-    ///
-    /// [`CodecError`] if the codec cannot write it.
-    pub fn encode(&self, state: &A) -> Result<Vec<u8>, CodecError> {
-        (self.encode)(state)
-    }
-
-    /// Turns bytes into the state.
-    ///
-    /// # Errors
-    ///
-    /// [`CodecError`] if the bytes are not such a state.
-    pub fn decode(&self, bytes: &[u8]) -> Result<A, CodecError> {
-        (self.decode)(bytes)
-    }
-
-    /// What a saved state must come from to be of use: the shape of the state as serde sees it, nested types included,
-    /// the codec, and the version that is raised when `apply` changes.
-    pub fn fingerprint(&self) -> Fingerprint {
-        let shape = (self.shape)();
-        Fingerprint::of(format!("{}\n{}\n{}", self.version, self.codec, shape.as_str()).as_bytes())
-    }
-}
-
-impl<A> fmt::Debug for Snapshots<A> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Snapshots")
-            .field("policy", &self.policy)
-            .field("version", &self.version)
-            .finish_non_exhaustive()
-    }
-}
-
-impl<A> fmt::Debug for SnapshotPolicy<A> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Every(events) => write!(f, "Every({events})"),
-            Self::When(_) => f.write_str("When(…)"),
-        }
     }
 }

@@ -14,14 +14,17 @@ mod into_decision;
 pub(crate) mod payload;
 mod provenance;
 mod repository;
+mod same_state;
 mod saving;
 mod scenario;
 mod shape;
 mod snapshots;
+mod state;
 mod turns;
 mod typed_read;
 mod typed_watch;
 mod typed_write;
+mod value_fingerprint;
 
 #[doc = include_str!("aggregate.md")]
 pub use es_derive::Aggregate;
@@ -32,7 +35,7 @@ pub use es_derive::Event;
 #[doc = include_str!("commands.md")]
 pub use es_derive::commands;
 
-pub use aggregate::{Aggregate, Apply, Context, Handle, HandledBy, Progress, SnapshotPolicy, Snapshots};
+pub use aggregate::{Aggregate, Apply, Context, Handle, HandledBy};
 #[cfg(feature = "bincode")]
 pub use codec::Bincode;
 #[cfg(feature = "json")]
@@ -47,6 +50,12 @@ pub use provenance::Provenance;
 pub use repository::{Folded, LoadError, Repository, RepositoryBuilder, RepositoryMetrics};
 pub use scenario::Scenario;
 pub use shape::Shape;
+pub use state::{Progress, SnapshotPolicy, Snapshots, StateError};
 pub use typed_read::{TypedReader, TypedReading};
 pub use typed_watch::{TypedWatch, TypedWatcher};
 pub use typed_write::WriteEventsError;
+
+/// For tools: what a store holds, readable without the Rust types that wrote it.
+pub(crate) mod inspect {
+    pub use super::shape::{InvalidShape, PayloadError, PayloadJson, StoredShape, payload_to_json};
+}

@@ -22,7 +22,7 @@ use serde::de::{self, DeserializeOwned, DeserializeSeed, Deserializer, IntoDeser
 use serde::ser::{self, Impossible, SerializeStruct, SerializeTupleStruct, Serializer};
 use serde::{Deserialize, Serialize};
 
-pub use super::aggregate::{Aggregate, Context, Handle, SnapshotPolicy, Snapshots};
+pub use super::aggregate::{Aggregate, Context, Handle};
 #[cfg(feature = "bincode")]
 pub use super::codec::Bincode as DefaultCodec;
 use super::codec::{Codec, decode_stored};
@@ -33,8 +33,14 @@ pub use super::commands_enum::{
 pub use super::event::{DecodeError, EncodeError, Event};
 pub use super::into_decision::IntoDecision;
 use super::shape::Shape;
+pub use super::state::{SnapshotPolicy, Snapshots};
 use crate::log::MAX_NAME_BYTES;
 pub use crate::log::{CandidateEvent, EventType, StoredEvent};
+
+/// Compares states, for snapshots.
+pub mod same_state {
+    pub use super::super::same_state::{ByDebug, ByNothing, ByPartialEq, States};
+}
 
 /// Stands where no codec is named and the feature `bincode` is off; it is no codec, and the error says what to do.
 #[cfg(not(feature = "bincode"))]

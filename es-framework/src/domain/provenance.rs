@@ -1,6 +1,9 @@
 //! Where a command comes from, carried in the metadata of its events.
 
-use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+
+use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
+use serde_json::Value;
 
 use super::event::Envelope;
 use crate::log::{InvalidMetadata, Metadata};
@@ -21,7 +24,7 @@ use crate::log::{InvalidMetadata, Metadata};
 #[derive(Debug, Clone, PartialEq, Default)]
 #[must_use]
 pub struct Provenance {
-    entries: Map<String, Value>,
+    entries: BTreeMap<String, Value>,
 }
 
 impl Provenance {
@@ -93,10 +96,58 @@ impl Provenance {
 
     /// The metadata to write beside each event; [`None`] if nothing was said.
     ///
+    /// Keys are sorted, inside of values too, whether serde_json's feature `preserve_order` is on or not: the same
+    /// provenance is the same text in every build, so that a retry is known as one.
+    ///
     /// # Errors
     ///
-    /// [`InvalidMetadata`] if a value cannot be written as JSON.
+    /// [`InvalidMetadata`] if a value is nested too deep.
     pub fn to_metadata(&self) -> Result<Option<Metadata>, InvalidMetadata> {
-        if self.entries.is_empty() { Ok(None) } else { Metadata::of(&self.entries).map(Some) }
+        if self.entries.is_empty() {
+            return Ok(None);
+        }
+        let sorted: BTreeMap<_, _> = self.entries.iter().map(|(key, value)| (key, Sorted(value))).collect();
+        Metadata::of(&sorted).map(Some)
+    }
+}
+
+/// A JSON value that is written with sorted keys.
+struct Sorted<'a>(&'a Value);
+
+impl Serialize for Sorted<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            Value::Array(values) => {
+                let mut seq = serializer.serialize_seq(Some(values.len()))?;
+                values.iter().try_for_each(|value| seq.serialize_element(&Self(value)))?;
+                seq.end()
+            }
+            Value::Object(entries) => {
+                let mut sorted: Vec<_> = entries.iter().collect();
+                sorted.sort_unstable_by_key(|(key, _)| *key);
+                let mut map = serializer.serialize_map(Some(sorted.len()))?;
+                sorted.into_iter().try_for_each(|(key, value)| map.serialize_entry(key, &Self(value)))?;
+                map.end()
+            }
+            scalar => scalar.serialize(serializer),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// A command that is sent again by a build with `preserve_order` has the same metadata.
+    #[test]
+    fn the_same_provenance_is_the_same_text_in_every_build() {
+        let nested = json!({"z": 1, "a": [{"y": null, "b": 1.5}], "m": {"k": 2, "c": "x"}});
+        let provenance = Provenance::new().tenant("acme").with("more", nested).actor("alice").with("n", 1);
+        assert_eq!(
+            provenance.to_metadata().unwrap().unwrap().as_str(),
+            r#"{"actor":"alice","more":{"a":[{"b":1.5,"y":null}],"m":{"c":"x","k":2},"z":1},"n":1,"tenant":"acme"}"#
+        );
     }
 }

@@ -8,13 +8,14 @@ use std::sync::{Arc, PoisonError};
 use tokio::sync::Semaphore;
 use tracing::{Instrument, warn};
 
-use super::aggregate::{Aggregate, Apply, HandledBy, Snapshots};
+use super::aggregate::{Aggregate, Apply, HandledBy};
 use super::cache::{Base, Cache, Slot};
 use super::event::DecodeError;
 use super::execute::Execute;
 use super::fold::{FoldPanic, caught};
 use super::saving::Failures;
 use super::snapshots::snapshot_name;
+use super::state::Snapshots;
 use crate::log::{
     AsOf, ErrorKind, Filter, Fingerprint, InvalidName, Load, Position, Read, Reading, Snapshot, Store, StoreError,
     StreamId, Timestamp, Version,
@@ -95,6 +96,7 @@ pub(super) struct Counters {
     pub(super) unreadable: AtomicU64,
     pub(super) saved: AtomicU64,
     pub(super) failed: AtomicU64,
+    pub(super) unfaithful: AtomicU64,
     hits: AtomicU64,
     misses: AtomicU64,
     conflicts: AtomicU64,
@@ -117,6 +119,8 @@ pub struct RepositoryMetrics {
     /// Snapshots that could not be saved; the commands succeeded all the same. What cannot succeed later is not tried again,
     /// so it counts once: a store that is read-only, for example.
     pub snapshots_failed: u64,
+    /// Of those, the ones that the codec does not give back as they are: see [`Snapshots::to_saved`].
+    pub snapshots_unfaithful: u64,
     /// Commands that found the state in memory.
     pub cache_hits: u64,
     /// Commands that loaded the state.
@@ -400,6 +404,7 @@ impl<A: Apply> Repository<A> {
             snapshots_unreadable: of(&counters.unreadable),
             snapshots_saved: of(&counters.saved),
             snapshots_failed: of(&counters.failed),
+            snapshots_unfaithful: of(&counters.unfaithful),
             cache_hits: of(&counters.hits),
             cache_misses: of(&counters.misses),
             conflicts: of(&counters.conflicts),

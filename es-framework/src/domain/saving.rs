@@ -10,11 +10,12 @@ use std::task::Poll;
 use tokio::runtime::Handle;
 use tracing::{debug, warn};
 
-use super::aggregate::{Apply, Progress};
+use super::aggregate::Apply;
 use super::cache::Base;
 use super::fold::caught;
 use super::repository::Inner;
 use super::snapshots::SaveError;
+use super::state::Progress;
 use crate::log::{SnapshotError, StoreError, StreamId};
 
 /// After how many failures in a row the pause between two tries stops to grow.

@@ -7,16 +7,16 @@ use tracing::{debug, warn};
 
 use super::aggregate::Apply;
 use super::cache::Base;
-use super::codec::CodecError;
 use super::repository::Inner;
+use super::state::StateError;
 use crate::log::{Position, ProjectionName, Snapshot, SnapshotError, StreamId, Timestamp, Version};
 
 /// A state that could not be saved. [`Inner::save_if_due`] counts it, logs it and decides whether to try again.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SaveError {
-    /// The codec cannot write the state.
-    #[error("the state cannot be encoded")]
-    Encode(#[from] CodecError),
+    /// The state cannot be written, or not read again as it is.
+    #[error(transparent)]
+    State(#[from] StateError),
     /// The store did not take the snapshot.
     #[error("the store did not take the snapshot")]
     Store(#[from] SnapshotError),
@@ -31,7 +31,7 @@ impl<A: Apply> Inner<A> {
             debug!(stream = %snapshot.stream, at = snapshot.at, "snapshot is of another shape or `apply`: replaying");
             return None;
         }
-        match SavedState::parse(&snapshot.state).map(|saved| (saved, snapshots.decode(saved.state))) {
+        match SavedState::parse(&snapshot.state).map(|saved| (saved, snapshots.from_saved(saved.state))) {
             Some((saved, Ok(state))) => {
                 self.counters.used.fetch_add(1, Ordering::Relaxed);
                 Some(Base {
@@ -41,6 +41,11 @@ impl<A: Apply> Inner<A> {
                     time: saved.time,
                     snapshot_at: Arc::new(AtomicU64::new(snapshot.at)),
                 })
+            }
+            Some((_, Err(StateError::OtherState))) => {
+                self.counters.outdated.fetch_add(1, Ordering::Relaxed);
+                debug!(stream = %snapshot.stream, at = snapshot.at, "snapshot is of another state: replaying");
+                None
             }
             unreadable => {
                 self.counters.unreadable.fetch_add(1, Ordering::Relaxed);
@@ -55,7 +60,11 @@ impl<A: Apply> Inner<A> {
     pub(super) async fn save(&self, stream: &StreamId, base: &Base<A>) -> Result<(), SaveError> {
         // Only an aggregate with snapshots asks for one to be saved.
         let Some((snapshots, fingerprint)) = &self.snapshots else { return Ok(()) };
-        let state = snapshots.encode(&base.state)?;
+        let encoded = snapshots.to_saved(&base.state);
+        if matches!(encoded, Err(StateError::Unfaithful { .. })) {
+            self.counters.unfaithful.fetch_add(1, Ordering::Relaxed);
+        }
+        let state = encoded?;
         let state = SavedState { position: base.position, time: base.time, state: &state }.to_bytes();
         let snapshot = Snapshot::new(stream.clone(), snapshot_name(), base.version.get(), *fingerprint, state);
         Ok(self.store.engine().save_snapshot(snapshot).await?)

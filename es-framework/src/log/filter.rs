@@ -1,12 +1,9 @@
 //! Which events a reader wants, and the one evaluator that decides it for every engine.
 
-use std::fmt;
-
-use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
-
 use super::like::like;
 use super::name::{StreamId, category_of};
 use super::position::{Position, Version};
+use super::scalar::{Path, Scalar, scalar_at};
 use super::time::Timestamp;
 
 /// Which events a reader wants; clauses are joined by *and*, the values inside one by *or*.
@@ -66,108 +63,6 @@ pub enum Field {
     /// The text at a path of the metadata; anything but a text never matches.
     Metadata(Path),
 }
-
-/// A path into metadata: keys from the outside in, written with dots, `customer.country`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Path(Vec<String>);
-
-impl Path {
-    /// Makes a path of single keys, which may contain dots themselves.
-    pub fn of_keys(keys: impl IntoIterator<Item = impl Into<String>>) -> Self {
-        Self(keys.into_iter().map(Into::into).collect())
-    }
-}
-
-impl From<&str> for Path {
-    fn from(dotted: &str) -> Self {
-        Self::of_keys(dotted.split('.'))
-    }
-}
-
-impl From<String> for Path {
-    fn from(dotted: String) -> Self {
-        dotted.as_str().into()
-    }
-}
-
-/// A JSON value that is not an object or an array.
-///
-/// Scalars of different types are never equal: `1` is not `"1"` and not `true`. Numbers are equal by value: `1` is `1.0`.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub enum Scalar {
-    /// `null`; a path that leads nowhere is not `null`.
-    Null,
-    /// `true` or `false`.
-    Bool(bool),
-    /// An integer.
-    Integer(i128),
-    /// A number with a fraction or an exponent.
-    Float(f64),
-    /// A text.
-    Text(String),
-}
-
-impl PartialEq for Scalar {
-    fn eq(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Null, Self::Null) => true,
-            (Self::Bool(a), Self::Bool(b)) => a == b,
-            (Self::Integer(a), Self::Integer(b)) => a == b,
-            (Self::Float(a), Self::Float(b)) => a == b,
-            (Self::Integer(a), Self::Float(b)) | (Self::Float(b), Self::Integer(a)) => integer_is_float(*a, *b),
-            (Self::Text(a), Self::Text(b)) => a == b,
-            _ => false,
-        }
-    }
-}
-
-/// Compares exactly: above 2^53 not every integer has a float of its own.
-fn integer_is_float(integer: i128, float: f64) -> bool {
-    // All integers of JSON texts that serde_json gives lie within ±2^64; a float without a fraction prints as one.
-    float.fract() == 0.0 && float.abs() < 1e20 && format!("{float:.0}").parse() == Ok(integer)
-}
-
-impl From<()> for Scalar {
-    fn from((): ()) -> Self {
-        Self::Null
-    }
-}
-
-impl From<bool> for Scalar {
-    fn from(value: bool) -> Self {
-        Self::Bool(value)
-    }
-}
-
-impl From<&str> for Scalar {
-    fn from(value: &str) -> Self {
-        Self::Text(value.to_owned())
-    }
-}
-
-impl From<String> for Scalar {
-    fn from(value: String) -> Self {
-        Self::Text(value)
-    }
-}
-
-impl From<f64> for Scalar {
-    fn from(value: f64) -> Self {
-        Self::Float(value)
-    }
-}
-
-macro_rules! integers {
-    ($($integer:ty),*) => {$(
-        impl From<$integer> for Scalar {
-            fn from(value: $integer) -> Self {
-                Self::Integer(value.into())
-            }
-        }
-    )*};
-}
-integers!(i8, u8, i16, u16, i32, u32, i64, u64);
 
 /// What a filter may look at before the payload is read.
 #[derive(Debug, Clone, Copy)]
@@ -346,79 +241,8 @@ impl Clause {
     }
 }
 
-fn value_at(metadata: Option<&str>, Path(keys): &Path) -> Option<Scalar> {
-    scalar_at(metadata?, &keys.iter().map(String::as_str).collect::<Vec<_>>())
-}
-
-/// The scalar at a path of a JSON text, if there is one. Of repeated keys the last counts.
-///
-/// Nothing but the path is looked into, so depth and size of the rest do not matter.
-pub(super) fn scalar_at(json: &str, path: &[&str]) -> Option<Scalar> {
-    At(path).deserialize(&mut serde_json::Deserializer::from_str(json)).ok().flatten()
-}
-
-/// Walks down a path and answers the scalar at its end.
-#[derive(Clone, Copy)]
-struct At<'p>(&'p [&'p str]);
-
-impl<'de> DeserializeSeed<'de> for At<'_> {
-    type Value = Option<Scalar>;
-    fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl At<'_> {
-    /// A scalar counts only where the path ends.
-    #[expect(clippy::unnecessary_wraps, reason = "the visitor's methods answer results")]
-    fn end<E>(self, scalar: impl Into<Scalar>) -> Result<Option<Scalar>, E> {
-        Ok(self.0.is_empty().then(|| scalar.into()))
-    }
-}
-
-impl<'de> Visitor<'de> for At<'_> {
-    type Value = Option<Scalar>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("JSON")
-    }
-
-    fn visit_unit<E>(self) -> Result<Self::Value, E> {
-        self.end(())
-    }
-    fn visit_bool<E>(self, value: bool) -> Result<Self::Value, E> {
-        self.end(value)
-    }
-    fn visit_i64<E>(self, value: i64) -> Result<Self::Value, E> {
-        self.end(value)
-    }
-    fn visit_u64<E>(self, value: u64) -> Result<Self::Value, E> {
-        self.end(value)
-    }
-    fn visit_f64<E>(self, value: f64) -> Result<Self::Value, E> {
-        self.end(value)
-    }
-    fn visit_str<E>(self, value: &str) -> Result<Self::Value, E> {
-        self.end(value)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<Self::Value, A::Error> {
-        while sequence.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(None)
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut found = None;
-        while let Some(key) = map.next_key::<std::borrow::Cow<'_, str>>()? {
-            match self.0.split_first() {
-                Some((first, rest)) if key == *first => found = map.next_value_seed(At(rest))?,
-                _ => {
-                    map.next_value::<IgnoredAny>()?;
-                }
-            }
-        }
-        Ok(found)
-    }
+fn value_at(metadata: Option<&str>, path: &Path) -> Option<Scalar> {
+    scalar_at(metadata?, path.keys())
 }
 
 #[cfg(test)]

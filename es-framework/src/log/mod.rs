@@ -13,6 +13,7 @@ mod expected_version;
 mod filter;
 mod head;
 mod id;
+mod json;
 mod judge;
 mod like;
 mod limits;
@@ -25,6 +26,7 @@ mod pages;
 mod position;
 mod read;
 mod reader;
+mod scalar;
 mod snapshot;
 mod store;
 mod stream;
@@ -40,7 +42,7 @@ pub use engine::Engine;
 pub use error::{AppendError, BoxError, CellError, Conflict, ErrorKind, InvalidAppend, SnapshotError, StoreError};
 pub use event::{CandidateEvent, EventType, IntoCandidates, StoredEvent};
 pub use expected_version::ExpectedVersion;
-pub use filter::{Clause, EventHeader, Field, Filter, Path, Scalar};
+pub use filter::{Clause, EventHeader, Field, Filter};
 pub use head::{StreamHead, StreamState};
 pub use id::{EventId, EventIdKind, StoreId};
 pub use judge::{
@@ -59,6 +61,7 @@ pub use read::{
     Direction, ListStreams, Load, Loaded, Mark, PAGE_BYTES, PAGE_EVENTS, PAGE_SCAN, Page, Read, StreamInfo,
 };
 pub use reader::{AsOf, Reader, Reading};
+pub use scalar::{Path, Scalar};
 pub use snapshot::Snapshot;
 pub use store::Store;
 pub use stream::{Stream, StreamMetrics};

@@ -254,7 +254,7 @@ impl<S> Inner<S> {
     }
 
     fn encode(&self, held: &Held<S>) -> Result<Vec<u8>, ModelError> {
-        panics::catch(|| self.snapshots.encode(&held.state)).map_err(panicked)?.map_err(ModelError::failed)
+        panics::catch(|| self.snapshots.to_saved(&held.state)).map_err(panicked)?.map_err(ModelError::failed)
     }
 
     async fn save(&self, snapshot: Snapshot) -> Result<(), ModelError> {
@@ -274,7 +274,7 @@ impl<S> Inner<S> {
         }
         let checksum = snapshot.state.first_chunk()?;
         let bytes = snapshot.state.slice(CHECKSUM..);
-        let state = match panics::catch(|| self.snapshots.decode(&bytes)) {
+        let state = match panics::catch(|| self.snapshots.from_saved(&bytes)) {
             Ok(Ok(state)) => state,
             Ok(Err(error)) => {
                 drop(panics::catch(|| warn!(%name, %error, "snapshot cannot be read: folding from the beginning")));
@@ -311,7 +311,7 @@ impl<S: Default> Inner<S> {
 
     fn fold_again(&self, held: &mut Held<S>, undo: &Undo<S>) -> bool {
         let older = panics::catch(|| match undo.state() {
-            Some(bytes) => self.snapshots.decode(bytes).ok(),
+            Some(bytes) => self.snapshots.from_saved(bytes).ok(),
             None => Some(S::default()),
         });
         let Ok(Some(older)) = older else { return false };

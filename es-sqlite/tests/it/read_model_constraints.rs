@@ -1,9 +1,10 @@
 //! Constraints of a read model's own tables that SQLite looks at when the transaction ends, and the event that breaks them.
 
 use es_conformance::bank::AccountEvent;
+use es_framework::engine::PAGE_EVENTS;
 use es_framework::{
-    BoxError, ErrorKind, Event, ExpectedVersion, ModelError, PAGE_EVENTS, Position, Projection, Projector,
-    ReadModel as _, Recorded, RunError, Store,
+    BoxError, ErrorKind, Event, ExpectedVersion, ModelError, Position, Projection, Projector, ReadModel as _, Recorded,
+    RunError, Store,
 };
 use es_sqlite::{SqliteModel, SqliteStore, SqliteTx, rusqlite};
 

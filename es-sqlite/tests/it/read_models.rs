@@ -12,7 +12,7 @@ use es_conformance::bank::AccountEvent;
 use es_framework::engine::PAGE_EVENTS;
 use es_framework::{
     BoxError, CandidateEvent, DecodeError, EncodeError, Event, EventType, ExpectedVersion, Filter, ModelError,
-    Position, Projection, Projector, Recorded, RunError, RunningState, Store, StoredEvent,
+    Position, Projection, Projector, ReadModel as _, Recorded, RunError, RunningState, Store, StoredEvent,
 };
 use es_sqlite::rusqlite::{self, params};
 use es_sqlite::{Durability, SqliteModel, SqliteStore, SqliteTx};

@@ -1,9 +1,23 @@
 //! What a type looks like to serde.
 
+mod access;
+mod parse;
+mod questions;
 mod render;
+mod samples;
+mod slots;
+mod stored;
+#[cfg(all(test, feature = "bincode"))]
+mod stored_tests;
 #[cfg(test)]
 mod tests;
+mod to_json;
 mod trace;
+mod tracer;
+
+pub use parse::InvalidShape;
+pub use stored::StoredShape;
+pub use to_json::{PayloadError, PayloadJson, payload_to_json};
 
 use std::fmt;
 
@@ -14,7 +28,7 @@ use super::codec::Codec;
 /// What a type looks like to serde, nested types included, as a short text.
 ///
 /// The shape is found by letting serde read the type from made-up values and writing down what it asks for. It is kept with
-/// every event type, so that payloads stay readable without the Rust types, and it is part of the fingerprint of snapshots.
+/// every event type, so that payloads stay readable without the Rust types ([`StoredShape`](crate::inspect::StoredShape)), and it is part of the fingerprint of snapshots.
 ///
 /// | text | what serde asks for |
 /// |---|---|
@@ -27,9 +41,10 @@ use super::codec::Codec;
 /// | `(A,B)`, `(T,)`, `(T;32)` | a tuple, a tuple struct or an array; `T;n` stands for more than three of a kind in a row |
 /// | `{a:A,b:B}` | a struct with these fields, in this order |
 /// | `enum{A,B(T),C(T,U),D{x:X}}` | an enum with these variants, in this order |
+/// | `enum*{A,B}` | an enum with fewer variants than names: some are aliases, and serde does not say which |
 /// | `^2` | the type two levels further out again, in recursive types: `?`, `[]`, `()`, `{}` and `enum{}` are levels |
-/// | `any` | whatever is there: untagged, internally tagged and flattened types, `serde_json::Value` |
-/// | `opaque` | not to be found out, because a type before it refuses every made-up value, or over 16,384 parts |
+/// | `any` | whatever is there: untagged, internally tagged and flattened types, `serde_json::Value`, and what depends on other fields, as the content of adjacently tagged types does |
+/// | `opaque` | not to be found out: it stands in a tuple behind a type that refuses every made-up value, or there are over 16,384 parts |
 ///
 /// Names of fields and variants count, and so does their order, because codecs store one or the other. Names of types do not:
 /// renaming a struct or an enum leaves the shape as it is. A name that is no plain identifier stands in quotes.

@@ -1,9 +1,8 @@
 //! Writes a traced type as text.
 
-use super::trace::{Kind, Slot, SlotId};
+use std::fmt;
 
-/// Longer shapes than this are of no use to people; the rest is cut off.
-const MAX_TEXT: usize = 60_000;
+use super::slots::{Kind, Numbers, Slot, SlotId};
 
 pub(super) fn render(slots: &[Slot]) -> String {
     let mut text = String::new();
@@ -13,9 +12,6 @@ pub(super) fn render(slots: &[Slot]) -> String {
 
 fn write(slots: &[Slot], id: SlotId, text: &mut String) {
     let Some(slot) = slots.get(id) else { return };
-    if text.len() > MAX_TEXT {
-        return;
-    }
     match &slot.kind {
         Kind::Unknown => text.push_str("opaque"),
         Kind::Plain(name) => text.push_str(name),
@@ -48,19 +44,19 @@ fn write(slots: &[Slot], id: SlotId, text: &mut String) {
             for field in fields.iter().filter(|field| !field.is_alias) {
                 text.push_str(separator);
                 separator = ",";
-                write_name(field.name, text);
+                push_name(field.name, text);
                 text.push(':');
                 write(slots, field.slot, text);
             }
             text.push('}');
         }
-        Kind::Enum(variants) => {
-            text.push_str("enum{");
+        Kind::Enum { variants, numbers } => {
+            text.push_str(if *numbers == Numbers::Aliased { "enum*{" } else { "enum{" });
             let mut separator = "";
             for variant in variants {
                 text.push_str(separator);
                 separator = ",";
-                write_name(variant.name, text);
+                push_name(variant.name, text);
                 match slots.get(variant.slot).map(|slot| &slot.kind) {
                     Some(Kind::Unit) => {}
                     Some(Kind::Newtype(_) | Kind::Tuple { .. } | Kind::Struct(_)) => write(slots, variant.slot, text),
@@ -106,10 +102,15 @@ fn write_tuple(slots: &[Slot], len: usize, parts: &[SlotId], text: &mut String) 
     text.push_str(if len == 1 { ",)" } else { ")" });
 }
 
-fn write_name(name: &str, text: &mut String) {
+fn push_name(name: &str, text: &mut String) {
+    write_name(name, text).expect("writing into a string does not fail");
+}
+
+/// Writes the name of a field or variant; one that is no plain identifier stands in quotes.
+pub(super) fn write_name(name: &str, to: &mut impl fmt::Write) -> fmt::Result {
     if !name.is_empty() && name.chars().all(|c| c.is_alphanumeric() || c == '_') {
-        text.push_str(name);
+        to.write_str(name)
     } else {
-        text.extend(["\"", &name.escape_debug().to_string(), "\""]);
+        write!(to, "\"{}\"", name.escape_debug())
     }
 }

@@ -14,7 +14,7 @@ use super::*;
 use crate::domain::CodecError;
 
 struct Readable;
-struct Compact;
+pub(super) struct Compact;
 
 macro_rules! codec {
     ($codec:ident, $human_readable:literal) => {
@@ -35,11 +35,18 @@ codec!(Readable, true);
 codec!(Compact, false);
 
 fn shape<T: DeserializeOwned>() -> String {
-    Shape::of::<Compact, T>().as_str().to_owned()
+    checked(&Shape::of::<Compact, T>())
 }
 
 fn readable<T: DeserializeOwned>() -> String {
-    Shape::of::<Readable, T>().as_str().to_owned()
+    checked(&Shape::of::<Readable, T>())
+}
+
+/// The text of a shape, which can be read back.
+fn checked(shape: &Shape) -> String {
+    let read = StoredShape::parse(shape.as_str()).unwrap_or_else(|error| panic!("{error}: {shape:?}"));
+    assert_eq!(read.to_string(), shape.as_str());
+    shape.as_str().to_owned()
 }
 
 #[test]
@@ -273,6 +280,106 @@ fn what_a_type_refuses_hides_as_little_as_possible() {
     );
 }
 
+/// A key that refused every made-up text made its value and every field behind the map opaque.
+#[test]
+fn a_map_whose_keys_are_picky_hides_nothing() {
+    #[derive(Deserialize, PartialEq, Eq, PartialOrd, Ord, Hash)]
+    #[serde(try_from = "String")]
+    struct Key(String);
+    impl TryFrom<String> for Key {
+        type Error = &'static str;
+        fn try_from(_: String) -> Result<Self, &'static str> {
+            Err("not the one")
+        }
+    }
+    #[derive(Deserialize)]
+    struct Line {
+        debit: u64,
+        credit: u64,
+    }
+    #[derive(Deserialize)]
+    struct Ledger {
+        by_key: BTreeMap<Key, Line>,
+        keys: HashSet<Key>,
+        nested: Option<BTreeMap<Key, Vec<BTreeMap<Key, Line>>>>,
+        pairs: Vec<(Key, u8)>,
+        one: Option<(u8, Key, u8)>,
+        in_map: BTreeMap<(Key, u8), Line>,
+        which: Which,
+        line: Line,
+    }
+    #[derive(Deserialize)]
+    enum Which {
+        A(Key, u8),
+        B(BTreeMap<Key, Which>),
+        C { line: Line },
+    }
+    assert_eq!(
+        shape::<Ledger>(),
+        "{by_key:[str:{debit:u64,credit:u64}],keys:[str],nested:?[str:[[str:{debit:u64,credit:u64}]]],\
+         pairs:[(str,opaque)],one:?(u8,str,opaque),in_map:[(str,opaque):{debit:u64,credit:u64}],\
+         which:enum{A(str,opaque),B([str:^3]),C{line:{debit:u64,credit:u64}}},line:{debit:u64,credit:u64}}"
+    );
+    assert_eq!(
+        shape::<(BTreeMap<Key, u8>, Vec<(Key, u8)>, Option<(Key, u8)>, Line)>(),
+        "([str:u8],[(str,opaque)],?(str,opaque),{debit:u64,credit:u64})"
+    );
+}
+
+/// A long enum was cut at 60,000 bytes, so that a change behind them did not change the shape.
+#[test]
+fn a_long_shape_is_not_cut() {
+    #[derive(Deserialize)]
+    struct Long<T> {
+        #[serde(
+            rename = "a name that is as long as a name of a field in a sensible program hardly ever is, and then some"
+        )]
+        long: T,
+        last: T,
+    }
+    type Four<T> = Long<Long<Long<Long<T>>>>;
+    type Twelve<T> = Four<Four<Four<T>>>;
+    let (one, other) = (shape::<Twelve<u8>>(), shape::<Twelve<u16>>());
+    assert!(one.len() > 300_000 && one.ends_with("last:u8}}}}}}}}}}}}"), "{}", one.len());
+    assert_eq!(one.replace("u8", "u16"), other);
+}
+
+/// A tag decides what the content is, and the shape said what it is under the first tag.
+#[test]
+fn what_depends_on_another_field_is_any() {
+    #[derive(Deserialize)]
+    #[serde(tag = "t", content = "c")]
+    enum Adjacent {
+        A { x: u8 },
+        B(String),
+    }
+    #[derive(Deserialize)]
+    struct Holder {
+        adjacent: Adjacent,
+        after: u8,
+    }
+    assert_eq!(shape::<Holder>(), "{adjacent:{t:enum{A,B},c:any},after:u8}");
+}
+
+/// Names of variants are listed with their aliases, so the second name is not always the second variant.
+#[test]
+fn an_enum_with_aliases_says_so() {
+    #[derive(Deserialize)]
+    enum Aliased {
+        #[serde(alias = "Old")]
+        New(u8),
+        #[serde(alias = "Other")]
+        B,
+    }
+    #[derive(Deserialize)]
+    struct Holder {
+        aliased: Option<Aliased>,
+        after: Kind,
+    }
+    assert_eq!(shape::<Aliased>(), "enum*{New(u8),Old(u8),B,Other}");
+    assert!(shape::<Holder>().ends_with("B,Other},after:enum{A,B(str),C(u8,?bool),D{x:u8,y:enum{P(u16),Q{z:[()]}}}}}"));
+}
+
 #[test]
 fn a_type_that_reads_whatever_is_there_is_any() {
     #[derive(Deserialize)]
@@ -302,6 +409,16 @@ fn aliases_and_skipped_fields_are_left_out() {
         owner: String,
     }
     assert_eq!(shape::<Renamed>(), "{cents:u64,owner:str}");
+    // An alias that sorts before the name, beside a field that takes none of the first values.
+    #[derive(Deserialize)]
+    struct Picked {
+        number: NonZeroU32,
+        #[serde(alias = "customer", alias = "client", alias = "zz")]
+        who: String,
+        #[serde(alias = "a")]
+        b: String,
+    }
+    assert_eq!(shape::<Picked>(), "{number:u32,who:str,b:str}");
 }
 
 #[test]

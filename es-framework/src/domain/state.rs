@@ -1,0 +1,210 @@
+//! The state of an aggregate or a read model as bytes: when it is saved, and what it must be to be used again.
+
+use std::fmt;
+use std::num::NonZeroU64;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::codec::{Codec, CodecError};
+use super::shape::Shape;
+use super::value_fingerprint::value_fingerprint;
+use crate::log::{Fingerprint, Version};
+
+/// Raised when [`Snapshots::to_saved`] lays out its bytes in another way.
+const LAYOUT: u32 = 2;
+
+/// When the state of an aggregate is saved.
+pub enum SnapshotPolicy<A> {
+    /// After so many events since the last snapshot.
+    Every(NonZeroU64),
+    /// When this says so.
+    When(fn(&A, Progress) -> bool),
+}
+
+/// How far an aggregate has come since it was last saved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Progress {
+    /// The version of the state.
+    pub version: Version,
+    /// How many events it is ahead of the last snapshot that is known.
+    pub events_since_snapshot: u64,
+}
+
+impl Progress {
+    /// Puts the progress together, for testing a policy.
+    pub fn new(version: Version, events_since_snapshot: u64) -> Self {
+        Self { version, events_since_snapshot }
+    }
+}
+
+/// How the state of an aggregate is saved: when, with which codec, and as which version of `apply`.
+///
+/// A state is saved only if the codec gives it back as it is, and is used again only if the program of now sees in it what
+/// the program of then saw: see [`Self::to_saved`] and [`Self::from_saved`].
+pub struct Snapshots<A> {
+    policy: SnapshotPolicy<A>,
+    encode: fn(&A) -> Result<Vec<u8>, CodecError>,
+    decode: fn(&[u8]) -> Result<A, CodecError>,
+    fingerprint: fn(&A) -> Result<Fingerprint, CodecError>,
+    equal: Option<fn(&A, &A) -> bool>,
+    shape: fn() -> Shape,
+    codec: &'static str,
+    version: u32,
+}
+
+/// A state that could not be turned into bytes, or bytes that are of no use as a state.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StateError {
+    /// The codec cannot write the state, or cannot read the bytes.
+    #[error(transparent)]
+    Codec(#[from] CodecError),
+    /// The codec does not give the state back as it is, so it is not saved: see [`Snapshots::to_saved`].
+    #[error("codec {codec} does not give this state back as it is: {difference}")]
+    Unfaithful {
+        /// The codec.
+        codec: &'static str,
+        /// What is different.
+        difference: &'static str,
+        /// Why the bytes could not be read again, if they could not.
+        source: Option<CodecError>,
+    },
+    /// The bytes were saved by a program whose state has other names, kinds or values in their place.
+    #[error("these bytes were the state of another type")]
+    OtherState,
+}
+
+impl<A> Snapshots<A> {
+    /// Saves by this policy; `version` is raised when `apply` changes.
+    pub const fn new<C: Codec>(policy: SnapshotPolicy<A>, version: u32) -> Self
+    where
+        A: Serialize + DeserializeOwned,
+    {
+        Self {
+            policy,
+            encode: C::encode::<A>,
+            decode: C::decode::<A>,
+            fingerprint: |state| {
+                value_fingerprint(state, C::HUMAN_READABLE).map_err(|error| CodecError::encode(C::ID, error))
+            },
+            equal: None,
+            shape: Shape::of::<C, A>,
+            codec: C::ID,
+            version,
+        }
+    }
+
+    /// Also compares the state with what the codec gives back by this function, which sees what serde does not, a field with
+    /// `#[serde(skip)]` for example.
+    ///
+    /// `#[derive(Aggregate)]` does it with `PartialEq` where the state has it, else by what `Debug` writes where it has that.
+    /// Give a [`StateModel`](crate::StateModel) one by hand: `Snapshots::new::<Bincode>(policy, 1).compared_by(S::eq)`.
+    #[must_use]
+    pub const fn compared_by(mut self, equal: fn(&A, &A) -> bool) -> Self {
+        self.equal = Some(equal);
+        self
+    }
+}
+
+impl<A> Snapshots<A> {
+    /// Whether the state should be saved now.
+    pub fn is_due(&self, state: &A, progress: Progress) -> bool {
+        match &self.policy {
+            SnapshotPolicy::Every(events) => progress.events_since_snapshot >= events.get(),
+            SnapshotPolicy::When(when) => when(state, progress),
+        }
+    }
+
+    /// Turns the state into the codec's bytes; [`Self::to_saved`] is what is saved.
+    ///
+    /// # Errors
+    ///
+    /// [`CodecError`] if the codec cannot write it.
+    pub fn encode(&self, state: &A) -> Result<Vec<u8>, CodecError> {
+        (self.encode)(state)
+    }
+
+    /// Turns the codec's bytes into the state; [`Self::from_saved`] is what is loaded.
+    ///
+    /// # Errors
+    ///
+    /// [`CodecError`] if the bytes are not such a state.
+    pub fn decode(&self, bytes: &[u8]) -> Result<A, CodecError> {
+        (self.decode)(bytes)
+    }
+
+    /// Turns the state into the bytes that are saved, if they become the same state again.
+    ///
+    /// 1. The codec writes the state, and reads what it wrote.
+    /// 2. Both states are fingerprinted as serde sees them: names of fields and variants, kinds, nesting and every value.
+    ///    The elements of a sequence count without their order, as those of a `HashSet` have none.
+    /// 3. Both are compared by [`Self::compared_by`], if there is such a function and the state equals itself.
+    ///
+    /// The bytes are those of the codec, and 16 more: the fingerprint.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError::Unfaithful`] if the states differ: JSON loses `Some(None)`, an infinite float or the variant of an
+    /// untagged enum, every codec what serde skips. [`StateError::Codec`] if the codec cannot write the state.
+    pub fn to_saved(&self, state: &A) -> Result<Vec<u8>, StateError> {
+        let unfaithful = |difference, source| StateError::Unfaithful { codec: self.codec, difference, source };
+        let mut bytes = (self.encode)(state)?;
+        let again = (self.decode)(&bytes).map_err(|source| unfaithful("it cannot be read again", Some(source)))?;
+        let fingerprint = (self.fingerprint)(state)?;
+        if (self.fingerprint)(&again)? != fingerprint {
+            return Err(unfaithful("it reads other values", None));
+        }
+        // A state with a NaN in it does not equal itself either.
+        if self.equal.is_some_and(|equal| !equal(state, &again) && equal(state, state)) {
+            return Err(unfaithful("the states are not equal; does serde skip a field?", None));
+        }
+        bytes.extend(fingerprint.to_bytes());
+        Ok(bytes)
+    }
+
+    /// Turns bytes of [`Self::to_saved`] into the state, if the program of now sees the same in it.
+    ///
+    /// The state is fingerprinted as [`Self::to_saved`] does it. So bytes of a codec that stores no names are not taken for a
+    /// state whose fields have changed their names or places, however deep and wherever the [`Shape`] cannot see them.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError::OtherState`] if it is another state, [`StateError::Codec`] if the bytes cannot be read.
+    pub fn from_saved(&self, bytes: &[u8]) -> Result<A, StateError> {
+        let Some((bytes, fingerprint)) = bytes.split_last_chunk() else {
+            return Err(CodecError::decode(self.codec, "the bytes end before the state's fingerprint").into());
+        };
+        let state = (self.decode)(bytes)?;
+        if (self.fingerprint)(&state)? != Fingerprint::from_bytes(*fingerprint) {
+            return Err(StateError::OtherState);
+        }
+        Ok(state)
+    }
+
+    /// What a saved state must come from to be looked at: the shape of the state as serde sees it, nested types included,
+    /// the codec, and the version that is raised when `apply` changes.
+    pub fn fingerprint(&self) -> Fingerprint {
+        let shape = (self.shape)();
+        Fingerprint::of(format!("{LAYOUT}\n{}\n{}\n{}", self.version, self.codec, shape.as_str()).as_bytes())
+    }
+}
+
+impl<A> fmt::Debug for Snapshots<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Snapshots")
+            .field("policy", &self.policy)
+            .field("version", &self.version)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<A> fmt::Debug for SnapshotPolicy<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Every(events) => write!(f, "Every({events})"),
+            Self::When(_) => f.write_str("When(…)"),
+        }
+    }
+}
