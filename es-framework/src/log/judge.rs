@@ -8,6 +8,7 @@ use bytes::Bytes;
 use super::append::{Append, Appended, CommandRecord, Outcome, StreamAppended, StreamWrite};
 use super::error::{AppendError, Conflict, InvalidAppend, StoreError};
 use super::event::{CandidateEvent, EventType};
+use super::head::StreamHead;
 use super::id::EventId;
 use super::name::{CommandKey, StreamId};
 use super::position::{Position, Version};
@@ -22,12 +23,12 @@ pub trait LogView {
     /// [`StoreError`] if the log cannot be read.
     fn head(&mut self) -> Result<(Position, Timestamp), StoreError>;
 
-    /// The version of a stream.
+    /// The head of a stream.
     ///
     /// # Errors
     ///
     /// [`StoreError`] if the log cannot be read.
-    fn version(&mut self, stream: &StreamId) -> Result<Version, StoreError>;
+    fn stream_head(&mut self, stream: &StreamId) -> Result<StreamHead, StoreError>;
 
     /// The event of a stream that has this id.
     ///
@@ -211,7 +212,7 @@ fn plan(append: &Append, found: &[Found], log: &mut impl LogView) -> Result<Plan
     let mut conflicts = Vec::new();
     let mut streams = Vec::with_capacity(append.streams.len());
     for (i, write) in append.streams.iter().enumerate() {
-        let actual = log.version(&write.stream)?;
+        let actual = log.stream_head(&write.stream)?.version;
         if !write.expected.holds(actual) {
             conflicts.push(Conflict { stream: write.stream.clone(), expected: write.expected, actual });
         }
@@ -243,7 +244,7 @@ fn find_known(append: &Append, log: &mut impl LogView) -> Result<Vec<Found>, App
     }
     let mut found = Vec::with_capacity(append.streams.len());
     for StreamWrite { stream, events, .. } in &append.streams {
-        let fresh = events.is_empty() || log.version(stream)? == Version::ZERO;
+        let fresh = events.is_empty() || !log.stream_head(stream)?.exists();
         let mut known = Vec::new();
         let mut new = Vec::with_capacity(events.len());
         let mut first_with: HashMap<&EventId, &CandidateEvent> = HashMap::with_capacity(events.len());
@@ -277,7 +278,7 @@ fn already_written(append: &Append, found: &[Found], log: &mut impl LogView) -> 
         let (first, end) = if let (Some(first), Some(end)) = (versions().min(), versions().max()) {
             (first, end)
         } else {
-            let version = log.version(&write.stream)?;
+            let version = log.stream_head(&write.stream)?.version;
             (version, version)
         };
         let known = found.known.len();

@@ -11,6 +11,7 @@ use super::cell::Cell;
 use super::engine::Engine;
 use super::error::{AppendError, CellError, SnapshotError, StoreError};
 use super::event::StoredEvent;
+use super::head::StreamHead;
 use super::id::{EventId, StoreId};
 use super::judge::{KnownEvent, LogView, Verdict, judge};
 use super::limits::Limits;
@@ -43,7 +44,7 @@ struct Inner {
 struct State {
     closed: bool,
     log: Vec<StoredEvent>,
-    streams: HashMap<StreamId, StreamState>,
+    streams: HashMap<StreamId, StreamLog>,
     /// Streams in the order of their first events.
     order: Vec<StreamId>,
     commands: HashMap<CommandKey, CommandRecord>,
@@ -52,7 +53,7 @@ struct State {
 }
 
 #[derive(Debug, Default)]
-struct StreamState {
+struct StreamLog {
     /// The stream's place in the order of first events.
     order: usize,
     /// Indices into the log, by version.
@@ -181,12 +182,13 @@ impl Engine for MemoryStore {
         let of_category =
             |stream: &&StreamId| list.category.as_deref().is_none_or(|wanted| stream.category() == wanted);
         let listed = state.order.iter().skip(start).filter(of_category).take(list.limit);
-        Ok(listed.map(|stream| StreamInfo::new(stream.clone(), state.version_of(stream))).collect())
+        Ok(listed.map(|stream| StreamInfo::new(stream.clone(), state.head_of(stream))).collect())
     }
 
     async fn save_snapshot(&self, mut snapshot: Snapshot) -> Result<(), SnapshotError> {
         let mut state = self.state()?;
-        let end = if snapshot.stream.is_all() { state.end().0.get() } else { state.version_of(&snapshot.stream).get() };
+        let end =
+            if snapshot.stream.is_all() { state.end().0.get() } else { state.head_of(&snapshot.stream).version.get() };
         if snapshot.at > end {
             return Err(SnapshotError::BeyondEnd { stream: snapshot.stream, at: snapshot.at, end });
         }
@@ -232,15 +234,16 @@ impl State {
         self.log.last().map_or(empty, |event| (event.position, event.time))
     }
 
-    fn version_of(&self, stream: &StreamId) -> Version {
-        self.streams.get(stream).map_or(Version::ZERO, |stream| Version::new(stream.events.len() as u64))
+    fn head_of(&self, stream: &StreamId) -> StreamHead {
+        let events = self.streams.get(stream).map_or(0, |stream| stream.events.len());
+        StreamHead::at(Version::new(events as u64))
     }
 
     fn push(&mut self, event: StoredEvent, id: Option<&EventId>) {
         let order = &mut self.order;
         let stream = self.streams.entry(event.stream.clone()).or_insert_with(|| {
             order.push(event.stream.clone());
-            StreamState { order: order.len() - 1, ..StreamState::default() }
+            StreamLog { order: order.len() - 1, ..StreamLog::default() }
         });
         stream.events.push(self.log.len());
         if let Some(id) = id {
@@ -271,7 +274,8 @@ impl State {
         let index = |place: u64| usize::try_from(place).unwrap_or(usize::MAX);
         let low = index(read.after).min(count);
         let high = read.before.map_or(count, |before| index(before).saturating_sub(1).min(count)).max(low);
-        let mut page = Page { head: count as u64, ..Page::default() };
+        let stream = (!read.stream.is_all()).then(|| self.head_of(&read.stream));
+        let mut page = Page { head: count as u64, stream, ..Page::default() };
         let forward = read.direction == Direction::Forward;
         if read.events == 0 {
             // Asked for the head only.
@@ -317,8 +321,8 @@ impl LogView for State {
         Ok(self.end())
     }
 
-    fn version(&mut self, stream: &StreamId) -> Result<Version, StoreError> {
-        Ok(self.version_of(stream))
+    fn stream_head(&mut self, stream: &StreamId) -> Result<StreamHead, StoreError> {
+        Ok(self.head_of(stream))
     }
 
     fn event(&mut self, stream: &StreamId, id: &EventId) -> Result<Option<KnownEvent>, StoreError> {

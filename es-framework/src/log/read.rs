@@ -2,6 +2,7 @@
 
 use super::event::StoredEvent;
 use super::filter::Filter;
+use super::head::{StreamHead, StreamState};
 use super::name::{ProjectionName, StreamId};
 use super::position::{Position, Version};
 use super::snapshot::Snapshot;
@@ -80,6 +81,8 @@ pub struct Page {
     pub end: bool,
     /// The stream's version, or the position of the log's head, when this page was read.
     pub head: u64,
+    /// For a stream: where it ended and began when this page was read; its version is [`Self::head`]. [`None`] for `@all`.
+    pub stream: Option<StreamHead>,
     /// For `@all`, forward: the last event at or below [`Self::scanned`], whether it passed the filter or not.
     pub mark: Option<Mark>,
 }
@@ -123,6 +126,13 @@ pub struct Loaded {
     /// The first page of the events after the snapshot (or of all events), forward; more pages follow unless it says
     /// [`Page::end`].
     pub page: Page,
+}
+
+impl Loaded {
+    /// The head of the stream when it was loaded; [`None`] for `@all`, and for a load of the snapshot only.
+    pub fn head(&self) -> Option<StreamHead> {
+        self.page.stream
+    }
 }
 
 /// A page of the list of streams.
@@ -171,7 +181,7 @@ impl ListStreams {
     }
 }
 
-/// A stream and its version.
+/// A stream and its head.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StreamInfo {
@@ -179,11 +189,21 @@ pub struct StreamInfo {
     pub stream: StreamId,
     /// Its version.
     pub version: Version,
+    /// Its events at and below this version were removed; see [`StreamHead::floor`].
+    pub floor: Version,
+    /// Whether it can be written.
+    pub state: StreamState,
 }
 
 impl StreamInfo {
-    /// Puts an answer together.
-    pub fn new(stream: StreamId, version: Version) -> Self {
-        Self { stream, version }
+    /// Creates the entry of a stream with this head.
+    pub fn new(stream: StreamId, head: impl Into<StreamHead>) -> Self {
+        let StreamHead { version, floor, state } = head.into();
+        Self { stream, version, floor, state }
+    }
+
+    /// Its head.
+    pub fn head(&self) -> StreamHead {
+        StreamHead { version: self.version, floor: self.floor, state: self.state }
     }
 }

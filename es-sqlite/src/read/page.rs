@@ -2,7 +2,10 @@
 
 use std::fmt::Write;
 
-use es_framework::{Clause, Direction, Filter, Mark, PAGE_SCAN, Page, Position, Read, StoreError, StoreId, Timestamp};
+use es_framework::{
+    Clause, Direction, Filter, Mark, PAGE_SCAN, Page, Position, Read, StoreError, StoreId, StreamHead, Timestamp,
+    Version,
+};
 use tokio_rusqlite::rusqlite::{Connection, OptionalExtension};
 
 use crate::connection::errors;
@@ -58,6 +61,7 @@ pub(crate) fn read(
     let high = read.before.map_or(head, |before| before.saturating_sub(1).min(head)).max(low);
     let mut page = Page::default();
     page.head = head;
+    page.stream = (!read.stream.is_all()).then(|| StreamHead::at(Version::new(head)));
     page.end = true;
     page.scanned = if forward { high.max(read.after) } else { low + 1 };
     if read.events == 0 {

@@ -4,8 +4,8 @@ use std::sync::{Arc, LazyLock};
 
 use es_framework::{
     Append, AppendError, Appended, CommandKey, CommandRecord, EventId, EventIdKind, EventType, KeyedCommand,
-    KnownEvent, LogView, Metadata, Plan, PlannedStream, Position, StoreError, StoredEvent, StreamId, StreamWrite,
-    Timestamp, Verdict, Version, checksum, judge, judge_as_unknown,
+    KnownEvent, LogView, Metadata, Plan, PlannedStream, Position, StoreError, StoredEvent, StreamHead, StreamId,
+    StreamWrite, Timestamp, Verdict, checksum, judge, judge_as_unknown,
 };
 use tokio_rusqlite::rusqlite::Connection;
 use tokio_rusqlite::rusqlite::types::Value;
@@ -89,12 +89,12 @@ impl<'w> Transaction<'w> {
         command.map_or(Ok(()), |command| commands::insert(self.connection, command, appended))
     }
 
-    fn stream_head(&mut self, stream: &StreamId) -> Result<Head, StoreError> {
+    fn head_of(&mut self, stream: &StreamId) -> Result<Head, StoreError> {
         if let Some(head) = self.memory.heads.get(stream) {
             return Ok(*head);
         }
         let head = match log::stream_number(self.connection, stream)? {
-            Some(number) => Head { number, version: log::version(self.written()?, number)? },
+            Some(number) => Head { number, stream: log::version(self.written()?, number)?.into() },
             None => Head::default(),
         };
         self.memory.heads.insert(stream.clone(), head);
@@ -172,15 +172,17 @@ impl<'w> Transaction<'w> {
         if let Some(head) = self.memory.heads.get(&write.stream)
             && head.number != 0
         {
-            head.version = version;
+            head.stream.version = version;
             return Ok(head.number);
         }
         // It is new, or was forgotten since it was judged.
-        let number = match self.stream_head(&write.stream)?.number {
-            0 => self.add_stream(&write.stream)?,
-            number => number,
-        };
-        self.memory.heads.insert(write.stream.clone(), Head { number, version });
+        let mut head = self.head_of(&write.stream)?;
+        if head.number == 0 {
+            head.number = self.add_stream(&write.stream)?;
+        }
+        head.stream.version = version;
+        let number = head.number;
+        self.memory.heads.insert(write.stream.clone(), head);
         Ok(number)
     }
 
@@ -238,12 +240,12 @@ impl LogView for Transaction<'_> {
         Ok(head)
     }
 
-    fn version(&mut self, stream: &StreamId) -> Result<Version, StoreError> {
-        Ok(self.stream_head(stream)?.version)
+    fn stream_head(&mut self, stream: &StreamId) -> Result<StreamHead, StoreError> {
+        Ok(self.head_of(stream)?.stream)
     }
 
     fn event(&mut self, stream: &StreamId, id: &EventId) -> Result<Option<KnownEvent>, StoreError> {
-        let Head { number, .. } = self.stream_head(stream)?;
+        let Head { number, .. } = self.head_of(stream)?;
         let id = match id.kind() {
             EventIdKind::Uuid(bytes) => Value::Blob(bytes.to_vec()),
             EventIdKind::Text(text) => Value::Text(text.to_owned()),

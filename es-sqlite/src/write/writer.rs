@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use es_framework::{
-    Clock, EventType, Notifier, Position, StoreError, StoreId, StoredEvent, StreamId, Timestamp, Version,
+    Clock, EventType, Notifier, Position, StoreError, StoreId, StoredEvent, StreamHead, StreamId, Timestamp, Version,
 };
 use tokio_rusqlite::rusqlite::Connection;
 
@@ -40,7 +40,7 @@ const WAL_PATIENCE: Duration = Duration::from_millis(200);
 pub(crate) struct Head {
     /// The stream's number; 0 if it has none yet.
     pub(crate) number: i64,
-    pub(crate) version: Version,
+    pub(crate) stream: StreamHead,
 }
 
 /// What the writer knows without asking the database. All of it is the state inside the running transaction: it is
@@ -311,7 +311,9 @@ impl Writer {
             if let Some(known) = self.memory.heads.get(name) {
                 let number = row.get(1).map_err(errors::store)?;
                 let version: i64 = row.get(2).map_err(errors::store)?;
-                *known = Head { number, version: Version::new(version.unsigned_abs()) };
+                let version = Version::new(version.unsigned_abs());
+                known.number = number;
+                known.stream.version = version;
             }
         }
         Ok(())
