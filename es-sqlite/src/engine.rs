@@ -217,7 +217,7 @@ async fn facts(worker: &Worker, write: bool) -> Result<(StoreId, Position), Stor
                 // Refused now and not at the first write, whose caller could do nothing about it.
                 meta::check_write_requires(connection)?;
             }
-            Ok((meta::store_id(connection)?, log::head(connection)?.0))
+            Ok((meta::store_id(connection)?, log::find_head(connection)?.position))
         })
     });
     facts.await
