@@ -50,6 +50,7 @@ pub mod concurrency;
 pub mod durable;
 pub mod filters;
 mod fixture;
+pub mod folding;
 pub mod idempotency;
 pub mod limits;
 mod macros;

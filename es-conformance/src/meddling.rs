@@ -20,6 +20,7 @@ pub struct Meddling {
     append: Hook<Append, AppendError>,
     snapshot: Hook<Snapshot, SnapshotError>,
     read: Hook<Read, StoreError>,
+    page: Box<dyn Fn(Page) -> Page + Send + Sync>,
 }
 
 impl Meddling {
@@ -30,6 +31,7 @@ impl Meddling {
             append: Box::new(|append| Box::pin(async { Ok(append) })),
             snapshot: Box::new(|snapshot| Box::pin(async { Ok(snapshot) })),
             read: Box::new(|read| Box::pin(async { Ok(read) })),
+            page: Box::new(|page| page),
         }
     }
 
@@ -60,6 +62,13 @@ impl Meddling {
         F: Future<Output = Result<Read, StoreError>> + Send + 'static,
     {
         self.read = Box::new(move |read| Box::pin(hook(read)));
+        self
+    }
+
+    /// Changes each page that is read, also the one of a load.
+    #[must_use]
+    pub fn change_page(mut self, change: impl Fn(Page) -> Page + Send + Sync + 'static) -> Self {
+        self.page = Box::new(change);
         self
     }
 
@@ -98,10 +107,12 @@ impl Engine for Meddling {
     }
     async fn read(&self, read: Read) -> Result<Page, StoreError> {
         let read = (self.read)(read).await?;
-        self.inner.read(read).await
+        Ok((self.page)(self.inner.read(read).await?))
     }
     async fn load(&self, load: Load) -> Result<Loaded, StoreError> {
-        self.inner.load(load).await
+        let mut loaded = self.inner.load(load).await?;
+        loaded.page = (self.page)(loaded.page);
+        Ok(loaded)
     }
     async fn streams(&self, list: ListStreams) -> Result<Vec<StreamInfo>, StoreError> {
         self.inner.streams(list).await

@@ -101,6 +101,17 @@ pub enum StoreError {
         /// What is wrong with it.
         reason: String,
     },
+    /// Events that a state is to be folded from were removed: the stream was truncated, and the newest snapshot that can be
+    /// used is older than that. Save a snapshot before truncating, with the shape that is loaded.
+    #[error("{stream} was truncated up to version {floor}: a state of version {after} cannot be brought up to date")]
+    Truncated {
+        /// The stream.
+        stream: StreamId,
+        /// The events at and below this version were removed.
+        floor: Version,
+        /// The state is of this version; [`Version::ZERO`] if there is none.
+        after: Version,
+    },
     /// A version was given for `@all`, or a position for a stream.
     #[error("{stream} cannot be read from {place}: streams are read by version, `@all` by position")]
     WrongPlace {
@@ -138,7 +149,7 @@ impl StoreError {
             | Self::FormatChanged { .. }
             | Self::WrongPlace { .. }
             | Self::Name(_) => ErrorKind::Caller,
-            Self::Corrupt { .. } => ErrorKind::Data,
+            Self::Corrupt { .. } | Self::Truncated { .. } => ErrorKind::Data,
             Self::Io { .. } | Self::Internal { .. } => ErrorKind::Internal,
         }
     }

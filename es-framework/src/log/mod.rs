@@ -19,6 +19,7 @@ mod memory;
 mod metadata;
 mod name;
 mod notifier;
+mod page_check;
 mod pages;
 mod position;
 mod read;

@@ -151,7 +151,12 @@ impl<P: Projector> Projection<P> {
     /// A dropped future leaves the checkpoint where the last whole batch ended.
     pub async fn catch_up(self) -> Result<Position, RunError> {
         let (mut run, mut feed, mut checkpoint) = self.begin().await?;
-        let head = run.store.engine().read(Read { events: 0, ..Read::new(StreamId::all()) }).await?.head;
+        let head = match run.store.engine().read(Read { events: 0, ..Read::new(StreamId::all()) }).await {
+            Ok(page) => page.head,
+            // The feed meets the damage, after what lies before it.
+            Err(StoreError::Corrupt { .. }) => u64::MAX,
+            Err(error) => return Err(error.into()),
+        };
         let mut seen = checkpoint.map_or(0, |at| at.position.get());
         while seen < head {
             let Some(batch) = feed.next().await else { break };

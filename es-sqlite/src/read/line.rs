@@ -29,7 +29,7 @@ pub(super) struct Span {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Line {
     pub(super) axis: Axis,
-    /// The head: nothing lies beyond it.
+    /// The head: nothing lies beyond it. The highest number there can be, where the end cannot be believed.
     pub(super) head: u64,
     /// Nothing at or below it can be read.
     pub(super) floor: u64,
@@ -37,21 +37,25 @@ pub(super) struct Line {
     pub(super) last: u64,
     /// Whether places may be missing between rows.
     pub(super) gaps: bool,
-    /// Whether the rows at the end bear the head out. If they do not, a scan up to it meets the damage.
+    /// Whether the rows at the end bear the head out.
     is_sound: bool,
 }
 
 impl Line {
     /// Finds a stream or `@all`; [`None`] if the stream was never written.
     pub(super) fn find(connection: &Connection, stream: &StreamId) -> Result<Option<Self>, StoreError> {
-        if stream.is_all() {
+        let (axis, head, last, gaps, is_sound) = if stream.is_all() {
             let log::LogHead { position, last, gaps, is_sound, .. } = log::find_head(connection)?;
-            return Ok(Some(Self { axis: Axis::All, head: position.get(), floor: 0, last, gaps, is_sound }));
-        }
-        let Some(number) = streams::number(connection, stream)? else { return Ok(None) };
-        let stream_index::Found { version, is_sound } = stream_index::find(connection, number)?;
-        let (axis, head) = (Axis::Stream(number), version.get());
-        Ok(Some(Self { axis, head, floor: 0, last: head, gaps: false, is_sound }))
+            (Axis::All, position.get(), last, gaps, is_sound)
+        } else {
+            let Some(number) = streams::number(connection, stream)? else { return Ok(None) };
+            let stream_index::Found { version, is_sound } = stream_index::find(connection, number)?;
+            (Axis::Stream(number), version.get(), version.get(), false, is_sound)
+        };
+        // Where the end cannot be believed, a scan goes on as long as there are rows, and then misses the next.
+        let endless = Position::MAX.get();
+        let (head, last) = if is_sound { (head, last) } else { (endless, endless) };
+        Ok(Some(Self { axis, head, floor: 0, last, gaps, is_sound }))
     }
 
     /// The head of the stream, if it is one.
@@ -67,8 +71,8 @@ impl Line {
         match self.axis {
             _ if self.is_sound => Ok(()),
             Axis::All => Err(errors::damaged(
-                Some(Position::new(self.head)),
-                "the last rows of the log do not follow each other",
+                None,
+                "the last rows of the log do not follow each other, or some are missing",
             )),
             Axis::Stream(number) => Err(stream_index::unsound(number)),
         }

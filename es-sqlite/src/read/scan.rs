@@ -104,10 +104,14 @@ impl<'a> Scan<'a> {
         let connection = self.connection;
         let mut statement =
             connection.prepare_cached(&axis.query(&self.columns(), "", self.forward)).map_err(errors::store)?;
-        let mut rows = axis.run(&mut statement, found.place, most)?;
+        let start = found.place;
+        let mut rows = axis.run(&mut statement, start, most)?;
         while let Some(row) = rows.next().map_err(|error| self.store_at(found.place, error))? {
             let header = self.header(row)?;
             let place = axis.place(&header);
+            if gaps && found.rows == 0 {
+                self.verify_border(start, place)?;
+            }
             if gaps && self.is_beyond(place, span) {
                 self.expect_onward(found.place, &header)?;
                 // Its checksum bears out that it belongs there.
@@ -147,9 +151,11 @@ impl<'a> Scan<'a> {
         let mut part = span;
         if gaps {
             // Where places are missing, a page looks at fewer rows.
-            match axis.place_after(connection, start, 1, forward)? {
-                Some(first) if forward && first > start => part.upto = part.upto.min((first - 1).saturating_add(most)),
-                Some(first) if !forward && first < start => part.after = part.after.max(first.saturating_sub(most)),
+            let Some(first) = axis.place_after(connection, start, 1, forward)? else { return Ok(None) };
+            self.verify_border(start, first)?;
+            match forward {
+                true if first > start => part.upto = part.upto.min((first - 1).saturating_add(most)),
+                false if first < start => part.after = part.after.max(first.saturating_sub(most)),
                 _ => return Ok(None),
             }
         } else if forward {
@@ -182,6 +188,8 @@ impl<'a> Scan<'a> {
             if self.is_beyond(before, part) {
                 if gaps {
                     self.verify(&header, row)?;
+                } else if Some(before) != self.next(if forward { edge } else { edge + 1 }) {
+                    return Ok(None);
                 }
                 break;
             }
@@ -249,6 +257,28 @@ impl<'a> Scan<'a> {
 
     fn is_beyond(&self, place: u64, span: Span) -> bool {
         if self.forward { place > span.upto } else { place <= span.after }
+    }
+
+    /// Where places may be missing, nothing says that the first row of a page is the one that follows: a search that a
+    /// damaged number misled ends beside the row that has it. So the row on the other side of the border is verified.
+    fn verify_border(&mut self, start: u64, first: u64) -> Result<(), StoreError> {
+        let axis = self.line.axis;
+        let mut statement =
+            self.connection.prepare_cached(&axis.query(COLUMNS, "", !self.forward)).map_err(errors::store)?;
+        let mut rows = axis.run(&mut statement, first, 1)?;
+        let Some(row) = rows.next().map_err(errors::store)? else { return Ok(()) };
+        let header = self.header(row)?;
+        let place = axis.place(&header);
+        if place == start {
+            // It may be what the read goes on after because it is damaged.
+            return Ok(());
+        }
+        header.verify(row, self.connection, self.names)?;
+        if if self.forward { place <= start } else { place >= start } {
+            Ok(())
+        } else {
+            Err(header.damaged("a search for it was misled"))
+        }
     }
 
     /// Refuses a row that does not come after `before` in the order of the read.

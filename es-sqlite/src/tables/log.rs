@@ -8,6 +8,7 @@ use crate::connection::errors;
 use crate::tables::interned::Names;
 use crate::tables::meta;
 use crate::tables::rows::{COLUMNS, Header, REMOVED, natural};
+use crate::tables::stream_index;
 
 pub(crate) use crate::tables::stream_index::version;
 pub(crate) use crate::tables::streams::number as stream_number;
@@ -15,8 +16,7 @@ pub(crate) use crate::tables::streams::number as stream_number;
 /// The end of the log, as its last two rows show it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct LogHead {
-    /// The last position that was handed out. Where [`Self::is_sound`] is false it lies beyond the damage, so that a
-    /// scan up to it meets the damage.
+    /// The last position that was handed out.
     pub(crate) position: Position,
     /// The time of the last event.
     pub(crate) time: Timestamp,
@@ -24,7 +24,8 @@ pub(crate) struct LogHead {
     pub(crate) last: u64,
     /// Whether positions may be missing between rows: only where the store's generation says that rows were deleted.
     pub(crate) gaps: bool,
-    /// Whether the last two rows follow each other. If they do not, the number of one of them is damaged.
+    /// Whether the last two rows follow each other, and the stream of the last one ends with it. If not, the number of one of
+    /// them is damaged, or rows behind them are missing.
     pub(crate) is_sound: bool,
 }
 
@@ -34,7 +35,7 @@ impl LogHead {
         if self.is_sound {
             return Ok(self);
         }
-        Err(errors::damaged(Some(self.position), "the last rows of the log do not follow each other"))
+        Err(errors::damaged(Some(self.position), "the last rows of the log do not follow each other, or some are missing"))
     }
 }
 
@@ -43,30 +44,36 @@ impl LogHead {
 /// The last row is found without a search, so it is the last in the file whatever its number says.
 pub(crate) fn find_head(connection: &Connection) -> Result<LogHead, StoreError> {
     let mut statement = connection
-        .prepare_cached("SELECT position, time FROM es_event NOT INDEXED ORDER BY position DESC LIMIT 2")
+        .prepare_cached("SELECT position, time, stream FROM es_event NOT INDEXED ORDER BY position DESC LIMIT 2")
         .map_err(errors::store)?;
     let mut rows = statement.query([]).map_err(errors::store)?;
-    let mut next = || -> Result<Option<(i64, i64)>, StoreError> {
-        let Some(row) = rows.next().map_err(errors::store)? else { return Ok(None) };
-        row.get(0).and_then(|position| Ok(Some((position, row.get(1)?)))).map_err(errors::store)
-    };
     // Before the first event any time is later.
-    let (last, time) = next()?.unwrap_or((0, i64::MIN));
-    let before = next()?.map_or(0, |(position, _)| position);
+    let (mut last, mut time, mut before, mut ends_there) = (0_i64, i64::MIN, 0_i64, true);
+    if let Some(row) = rows.next().map_err(errors::store)? {
+        last = row.get(0).map_err(errors::store)?;
+        // A column that is damaged is met when the row is read.
+        time = row.get(1).unwrap_or(time);
+        ends_there = stream_index::last_position(connection, row.get(2).unwrap_or(0))? <= last;
+    }
+    if let Some(row) = rows.next().map_err(errors::store)? {
+        before = row.get(0).map_err(errors::store)?;
+    }
     let floor = meta::integer(connection, meta::POSITION_FLOOR)?;
-    let gaps = floor.is_some() || meta::integer(connection, meta::GENERATION)?.is_some_and(|generation| generation > 0);
-    let is_sound = last == 0 || if gaps { last > before } else { last == before.saturating_add(1) };
-    let position = if is_sound { last } else { last.max(before.saturating_add(1)).max(1) };
+    let generation = meta::integer(connection, meta::GENERATION)?;
+    let generation = generation.ok_or_else(|| errors::damaged(None, "the store has no generation"))?;
+    let gaps = floor.is_some() || generation > 0;
+    let follows = last == 0 || if gaps { last > before } else { last == before.saturating_add(1) };
+    let position = last.max(before).max(floor.unwrap_or(0));
     let time = match meta::integer(connection, meta::TIME_FLOOR)? {
         Some(floor) => time.max(floor),
         None => time,
     };
     Ok(LogHead {
-        position: Position::new(natural(position.max(floor.unwrap_or(0)), None)?),
+        position: Position::new(natural(position, None)?),
         time: Timestamp::from_micros(time),
         last: natural(last.max(0), None)?,
         gaps,
-        is_sound,
+        is_sound: follows && ends_there,
     })
 }
 

@@ -1,7 +1,7 @@
 //! Where the events of a stream are: the one room that asks the index over (`stream`, `version`).
 
 use es_framework::{StoreError, Version};
-use tokio_rusqlite::rusqlite::{Connection, OptionalExtension};
+use tokio_rusqlite::rusqlite::{self, Connection, OptionalExtension, Row};
 
 use crate::connection::errors;
 use crate::tables::meta;
@@ -16,8 +16,7 @@ pub(crate) fn rows(columns: &str, beyond: char, conditions: &str) -> String {
 /// The end of a stream, as the index shows it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Found {
-    /// The version of the last event. Where [`Self::is_sound`] is false it lies beyond the damage, so that a scan up to
-    /// it meets the damage.
+    /// The version of the last event.
     pub(crate) version: Version,
     /// Whether the entries at the end of the stream follow each other.
     pub(crate) is_sound: bool,
@@ -38,15 +37,11 @@ pub(crate) fn find(connection: &Connection, stream: i64) -> Result<Found, StoreE
         row.get(0).map_err(errors::store)
     };
     let (last, before) = (next()?, next()?);
-    let behind = last.max(before.saturating_add(1));
-    let (version, is_sound) = if last < 1 || last != before.saturating_add(1) {
-        (behind, false)
-    } else if follows_another(connection, stream)? {
-        (last, true)
-    } else {
-        (last.saturating_add(1), false)
+    let is_sound = match last {
+        0 => before == 0 && were_deleted(connection)?,
+        last => last > 0 && last == before.saturating_add(1) && ends_there(connection, stream, last)?,
     };
-    Ok(Found { version: Version::new(natural(version, None)?), is_sound })
+    Ok(Found { version: Version::new(natural(last.max(0), None)?), is_sound })
 }
 
 /// The version of the stream with this number.
@@ -60,14 +55,42 @@ pub(crate) fn unsound(stream: i64) -> StoreError {
     errors::damaged(None, format!("the index over the versions of stream number {stream} is damaged at its end"))
 }
 
-/// Whether the entry behind those of a stream can be there.
-fn follows_another(connection: &Connection, stream: i64) -> Result<bool, StoreError> {
+/// The position in the last entry of a stream, as it stands there; 0 if there is none.
+pub(crate) fn last_position(connection: &Connection, stream: i64) -> Result<i64, StoreError> {
+    let last: Option<i64> = connection
+        .prepare_cached("SELECT position FROM es_event WHERE stream = ?1 ORDER BY version DESC LIMIT 1")
+        .and_then(|mut statement| statement.query_row([stream], |row| row.get(0)).optional())
+        .map_err(errors::store)?;
+    Ok(last.unwrap_or(0))
+}
+
+/// Whether what lies behind the entries of a stream can be there: the first of another stream, or the end of the index.
+fn ends_there(connection: &Connection, stream: i64, version: i64) -> Result<bool, StoreError> {
     let first: Option<i64> = connection
         .prepare_cached("SELECT version FROM es_event WHERE stream > ?1 ORDER BY stream, version LIMIT 1")
         .and_then(|mut statement| statement.query_row([stream], |row| row.get(0)).optional())
         .map_err(errors::store)?;
-    // Where events were deleted a stream may begin later.
-    Ok(first.is_none_or(|first| first == 1) || meta::integer(connection, meta::GENERATION)?.is_some_and(|n| n > 0))
+    let can_be_there = match first {
+        Some(first) => first == 1,
+        // No stream has a higher number, and if the last event of the log is of this one, it is this one's last.
+        None => connection
+            .prepare_cached(
+                "SELECT (SELECT max(id) FROM es_stream), stream, version FROM es_event NOT INDEXED
+                 ORDER BY position DESC LIMIT 1",
+            )
+            .and_then(|mut statement| {
+                let ends = |row: &Row<'_>| -> rusqlite::Result<(i64, i64, i64)> { Ok((row.get(0)?, row.get(1)?, row.get(2)?)) };
+                statement.query_row([], ends).optional()
+            })
+            .map_err(errors::store)?
+            .is_some_and(|(highest, of, at)| highest == stream && (of != stream || at == version)),
+    };
+    Ok(can_be_there || were_deleted(connection)?)
+}
+
+/// Whether events were deleted, so that a stream may begin later than with version 1, or have none that is left.
+fn were_deleted(connection: &Connection) -> Result<bool, StoreError> {
+    Ok(meta::integer(connection, meta::GENERATION)?.is_some_and(|generation| generation > 0))
 }
 
 #[cfg(test)]
@@ -93,6 +116,7 @@ mod tests {
         for sql in [
             "SELECT version FROM es_event WHERE stream = 1 ORDER BY version DESC LIMIT 2",
             "SELECT version FROM es_event WHERE stream > 1 ORDER BY stream, version LIMIT 1",
+            "SELECT position FROM es_event WHERE stream = 1 ORDER BY version DESC LIMIT 1",
         ] {
             let explain = format!("EXPLAIN QUERY PLAN {sql}");
             let plan = connection.query_row(&explain, [], |row| row.get::<_, String>(3)).unwrap();

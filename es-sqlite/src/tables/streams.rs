@@ -16,7 +16,8 @@ const BEFORE: &str = "SELECT id, name, category, checksum FROM es_stream WHERE n
 /// The number of a stream; [`None`] if it was never written.
 ///
 /// An entry of the index over names is believed only as far as the row it leads to bears it out. An entry whose text is
-/// damaged still lies where its name belongs, so where a name is not found the entries on either side are looked at too.
+/// damaged still lies where its name belongs, and a search that it misled ends beside it: so where a name is not found the
+/// entries on either side are looked at too.
 pub(crate) fn number(connection: &Connection, stream: &StreamId) -> Result<Option<i64>, StoreError> {
     match entry(connection, FROM, stream)? {
         None => entry(connection, BEFORE, stream),
@@ -35,14 +36,15 @@ fn entry(connection: &Connection, sql: &str, stream: &StreamId) -> Result<Option
         (true, true) => Ok(Some(id)),
         (true, false) => Ok(None),
         (false, true) => Err(damaged(stream)),
-        // The name came from the index: what is the row's own? If it is of another stream, this is that one's damage.
-        (false, false) if name_of(connection, id)?.as_deref() == Some(stream.as_str()) => Err(damaged(stream)),
+        // The name came from the index. If the row has one of its own, the entry is damaged, and whoever compares names with
+        // it is misled. If it has none, that is another stream's damage.
+        (false, false) if has_a_name(connection, id)? => Err(damaged(stream)),
         (false, false) => Ok(None),
     }
 }
 
 fn damaged(stream: &StreamId) -> StoreError {
-    errors::damaged(None, format!("the row of stream {stream}, or its entry in the index over names, is damaged"))
+    errors::damaged(None, format!("stream {stream} cannot be found: the index over names is damaged"))
 }
 
 /// Whether the columns of a row of `es_stream` and its checksum belong together.
@@ -52,15 +54,13 @@ fn is_whole(row: &Row<'_>, id: i64) -> bool {
     stream_sum(id, name, category).stored() == checksum
 }
 
-/// The name in the row itself, if the row is whole.
-fn name_of(connection: &Connection, id: i64) -> Result<Option<String>, StoreError> {
-    connection
+/// Whether a row is whole in itself.
+fn has_a_name(connection: &Connection, id: i64) -> Result<bool, StoreError> {
+    let whole = connection
         .prepare_cached("SELECT id, name, category, checksum FROM es_stream NOT INDEXED WHERE id = ?1")
-        .and_then(|mut statement| {
-            let name = |row: &Row<'_>| Ok(if is_whole(row, id) { row.get(1).ok() } else { None });
-            statement.query_row([id], name).optional().map(Option::flatten)
-        })
-        .map_err(errors::store)
+        .and_then(|mut statement| statement.query_row([id], |row| Ok(is_whole(row, id))).optional())
+        .map_err(errors::store)?;
+    Ok(whole.unwrap_or(false))
 }
 
 /// Lists streams in the order of their first events, within a transaction of the caller's.

@@ -6,11 +6,15 @@
     reason = "a helper that fails is a test that fails, as inside a test"
 )]
 
+mod columns;
 mod conformance;
 mod damage;
 mod files;
+mod flips;
+mod image;
 mod load;
 mod processes;
 mod read_models;
+mod structure;
 mod support;
 mod writer;
