@@ -319,8 +319,9 @@ pub async fn c4_a_backward_read_gives_every_event_at_the_borders_of_its_pages(fi
     let store = fixture.open().await;
     let busy = stream(&store, "busy-1");
     for batch in 0..5_usize {
-        let events: Vec<_> =
-            (0..4_011).map(|n| typed(if (n + batch) % 3 == 0 { "even" } else { "odd" }, format!("{batch}-{n}"))).collect();
+        let events: Vec<_> = (0..4_011)
+            .map(|n| typed(if (n + batch) % 3 == 0 { "even" } else { "odd" }, format!("{batch}-{n}")))
+            .collect();
         write(&busy, events).await;
     }
     for filter in [

@@ -34,9 +34,13 @@ impl Page {
                 self.scanned
             ));
         }
-        let reached = if forward { self.scanned >= last_place(self, before) } else { self.scanned <= after.saturating_add(1) };
+        let reached =
+            if forward { self.scanned >= last_place(self, before) } else { self.scanned <= after.saturating_add(1) };
         if self.end && !reached && after < self.head {
-            return defect(format!("it answered a page that is the end at {}, before its head at {}", self.scanned, self.head));
+            return defect(format!(
+                "it answered a page that is the end at {}, before its head at {}",
+                self.scanned, self.head
+            ));
         }
         Ok(())
     }

@@ -62,7 +62,8 @@ impl Pages {
     pub(super) fn new(engine: Arc<dyn Engine>, read: Read, limit: Option<usize>) -> Self {
         let left = limit.unwrap_or(usize::MAX);
         let rest = (left > 0).then_some(Part { after: read.after, before: read.before });
-        let mut pages = Self { engine, read, whole: false, left, first: true, stride: None, rest, asked: VecDeque::new() };
+        let mut pages =
+            Self { engine, read, whole: false, left, first: true, stride: None, rest, asked: VecDeque::new() };
         pages.bound_by_limit();
         pages
     }

@@ -33,29 +33,31 @@ pub(super) struct Line {
     pub(super) head: u64,
     /// Nothing at or below it can be read.
     pub(super) floor: u64,
-    /// The place of the last row.
+    /// The place of the last row, as it stands there.
     pub(super) last: u64,
+    /// Whether nothing tells that there was a row behind it.
+    pub(super) ends_there: bool,
     /// Whether places may be missing between rows.
     pub(super) gaps: bool,
     /// Whether the rows at the end bear the head out.
-    is_sound: bool,
+    pub(super) is_sound: bool,
 }
 
 impl Line {
     /// Finds a stream or `@all`; [`None`] if the stream was never written.
     pub(super) fn find(connection: &Connection, stream: &StreamId) -> Result<Option<Self>, StoreError> {
-        let (axis, head, last, gaps, is_sound) = if stream.is_all() {
-            let log::LogHead { position, last, gaps, is_sound, .. } = log::find_head(connection)?;
-            (Axis::All, position.get(), last, gaps, is_sound)
+        let (axis, head, last, gaps, follows, ends_there) = if stream.is_all() {
+            let log::LogHead { position, last, gaps, follows, ends_there, .. } = log::find_head(connection)?;
+            (Axis::All, position.get(), last, gaps, follows, ends_there)
         } else {
             let Some(number) = streams::number(connection, stream)? else { return Ok(None) };
-            let stream_index::Found { version, is_sound } = stream_index::find(connection, number)?;
-            (Axis::Stream(number), version.get(), version.get(), false, is_sound)
+            let stream_index::Found { version, follows, ends_there } = stream_index::find(connection, number)?;
+            (Axis::Stream(number), version.get(), version.get(), false, follows, ends_there)
         };
-        // Where the end cannot be believed, a scan goes on as long as there are rows, and then misses the next.
-        let endless = Position::MAX.get();
-        let (head, last) = if is_sound { (head, last) } else { (endless, endless) };
-        Ok(Some(Self { axis, head, floor: 0, last, gaps, is_sound }))
+        // Where the end cannot be believed, a scan goes on as long as there are rows.
+        let is_sound = follows && ends_there;
+        let head = if is_sound { head } else { Position::MAX.get() };
+        Ok(Some(Self { axis, head, floor: 0, last, gaps, ends_there, is_sound }))
     }
 
     /// The head of the stream, if it is one.
@@ -70,10 +72,9 @@ impl Line {
     pub(super) fn sound(&self) -> Result<(), StoreError> {
         match self.axis {
             _ if self.is_sound => Ok(()),
-            Axis::All => Err(errors::damaged(
-                None,
-                "the last rows of the log do not follow each other, or some are missing",
-            )),
+            Axis::All => {
+                Err(errors::damaged(None, "the last rows of the log do not follow each other, or some are missing"))
+            }
             Axis::Stream(number) => Err(stream_index::unsound(number)),
         }
     }
@@ -126,8 +127,7 @@ impl Line {
         at: u64,
         before: impl Fn(Position, Timestamp) -> bool,
     ) -> Result<(), StoreError> {
-        let mut statement =
-            connection.prepare_cached(&self.axis.query(COLUMNS, "", true)).map_err(errors::store)?;
+        let mut statement = connection.prepare_cached(&self.axis.query(COLUMNS, "", true)).map_err(errors::store)?;
         let from_border = at > span.after && !self.gaps;
         let mut rows = self.axis.run(&mut statement, if from_border { at - 1 } else { at }, 2)?;
         let mut expected = if from_border { at } else { at + 1 };
@@ -183,7 +183,12 @@ impl Axis {
     }
 
     /// Runs a query with its first two parameters.
-    pub(super) fn run<'s>(self, statement: &'s mut Statement<'_>, place: u64, bound: u64) -> Result<Rows<'s>, StoreError> {
+    pub(super) fn run<'s>(
+        self,
+        statement: &'s mut Statement<'_>,
+        place: u64,
+        bound: u64,
+    ) -> Result<Rows<'s>, StoreError> {
         match self {
             Self::All => statement.query((signed(place), signed(bound))),
             Self::Stream(stream) => statement.query((signed(place), signed(bound), stream)),

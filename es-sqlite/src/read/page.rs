@@ -1,6 +1,6 @@
 //! One page of a stream or of `@all`.
 
-use es_framework::{Direction, Mark, Page, Position, Read, StoreError, StoreId, StreamHead};
+use es_framework::{Direction, Mark, Page, Position, Read, StoreError, StoreId, StreamHead, Version};
 use tokio_rusqlite::rusqlite::{Connection, OptionalExtension};
 
 use super::line::{Axis, Line, Span};
@@ -25,16 +25,16 @@ pub(crate) fn read(
         page.scanned = if forward { read.after } else { 1 };
         return Ok(page);
     };
-    let Line { axis, head, floor, .. } = line;
+    let Line { axis, head, floor, is_sound, .. } = line;
     let low = read.after.max(floor).min(head);
     let high = read.before.map_or(head, |before| before.saturating_sub(1).min(head)).max(low);
     page.head = head;
-    page.stream = line.stream_head();
     page.scanned = if forward { high.max(read.after) } else { low + 1 };
     // Forward, the page ends before the damage, or meets it.
     if read.events == 0 || !forward && high == head {
         line.sound()?;
     }
+    page.stream = line.stream_head();
     if read.events == 0 {
         // Asked for the head only.
         page.end = low == high;
@@ -48,8 +48,12 @@ pub(crate) fn read(
             let found = Scan::new(connection, names, store, read, &line, &wanted).run(span)?;
             page.events = found.events;
             page.end = found.end;
-            if !page.end {
+            if !page.end || !is_sound {
                 page.scanned = found.place;
+            }
+            if page.end && !is_sound {
+                page.head = found.place;
+                page.stream = page.stream.map(|_| StreamHead::at(Version::new(found.place)));
             }
             page.mark = found.mark.filter(|mark| mark.position == page.scanned.min(head));
         }

@@ -127,16 +127,26 @@ impl<'a> Scan<'a> {
             found.rows += 1;
             found.mark = Some(Mark { position: header.position, checksum: header.checksum });
         }
-        if found.rows == most && !gaps {
-            found.end = most == places;
-        } else if found.rows < most {
+        found.end = if found.rows == most {
+            !gaps && most == places
+        } else {
             // The rows ran out.
-            if !gaps || self.forward && found.place < self.line.last.min(span.upto) {
-                return Err(self.missing(found.place));
-            }
-            found.end = true;
-        }
+            self.verify_end(found.place, span)?;
+            true
+        };
         Ok(())
+    }
+
+    /// Where the rows ran out: whether all that there were was seen.
+    fn verify_end(&self, place: u64, span: Span) -> Result<(), StoreError> {
+        let Line { last, gaps, ends_there, is_sound, .. } = *self.line;
+        let all_seen = match self.forward {
+            true if gaps => ends_there && place >= last.min(span.upto),
+            // The last of the rows was the last in its place.
+            true => !is_sound && ends_there && place == last,
+            false => gaps,
+        };
+        if all_seen { Ok(()) } else { Err(self.missing(place)) }
     }
 
     /// Lets SQL pass over what is not wanted. That says nothing of the rows in between, so they are counted.
@@ -322,7 +332,9 @@ impl<'a> Scan<'a> {
     fn missing(&self, before: u64) -> StoreError {
         let next = self.next(before).unwrap_or_default();
         match self.line.axis {
-            Axis::All => errors::damaged(Some(Position::new(next)), "there is no event, and the log does not end there"),
+            Axis::All => {
+                errors::damaged(Some(Position::new(next)), "there is no event, and the log does not end there")
+            }
             Axis::Stream(_) => {
                 let Read { stream, .. } = self.read;
                 errors::damaged(None, format!("version {next} of stream {stream} is missing"))

@@ -82,9 +82,16 @@ impl Wanted {
 
     /// A number that stands for no type is wanted too, for it is damaged: SQL is told what is *not* wanted, unless there
     /// are too many types.
-    fn take_types(&mut self, connection: &Connection, names: &mut Names, clauses: &[&Clause]) -> Result<(), StoreError> {
+    fn take_types(
+        &mut self,
+        connection: &Connection,
+        names: &mut Names,
+        clauses: &[&Clause],
+    ) -> Result<(), StoreError> {
         let is_wanted = |name: &str| {
-            clauses.iter().all(|clause| matches!(clause, Clause::Types(wanted) if wanted.iter().any(|want| want == name)))
+            clauses
+                .iter()
+                .all(|clause| matches!(clause, Clause::Types(wanted) if wanted.iter().any(|want| want == name)))
         };
         // Types are looked for before any event is met.
         let nowhere = Position::ZERO;
@@ -92,8 +99,11 @@ impl Wanted {
             (Some(all), _) => {
                 let (mut numbers, mut others) = (Vec::new(), Vec::new());
                 for number in all {
-                    let list =
-                        if is_wanted(names.event_type(connection, number, nowhere)?.name()) { &mut numbers } else { &mut others };
+                    let list = if is_wanted(names.event_type(connection, number, nowhere)?.name()) {
+                        &mut numbers
+                    } else {
+                        &mut others
+                    };
                     list.push(number);
                 }
                 if !others.is_empty() {

@@ -24,18 +24,23 @@ pub(crate) struct LogHead {
     pub(crate) last: u64,
     /// Whether positions may be missing between rows: only where the store's generation says that rows were deleted.
     pub(crate) gaps: bool,
-    /// Whether the last two rows follow each other, and the stream of the last one ends with it. If not, the number of one of
-    /// them is damaged, or rows behind them are missing.
-    pub(crate) is_sound: bool,
+    /// Whether the last two rows follow each other. If they do not, the number of one of them is damaged, or rows between
+    /// them are missing.
+    pub(crate) follows: bool,
+    /// Whether nothing tells that there was a row after the last one: its stream ends with it.
+    pub(crate) ends_there: bool,
 }
 
 impl LogHead {
     /// The error of a head that cannot be believed.
     pub(crate) fn sound(self) -> Result<Self, StoreError> {
-        if self.is_sound {
+        if self.follows && self.ends_there {
             return Ok(self);
         }
-        Err(errors::damaged(Some(self.position), "the last rows of the log do not follow each other, or some are missing"))
+        Err(errors::damaged(
+            Some(self.position),
+            "the last rows of the log do not follow each other, or some are missing",
+        ))
     }
 }
 
@@ -44,7 +49,9 @@ impl LogHead {
 /// The last row is found without a search, so it is the last in the file whatever its number says.
 pub(crate) fn find_head(connection: &Connection) -> Result<LogHead, StoreError> {
     let mut statement = connection
-        .prepare_cached("SELECT position, time, stream FROM es_event NOT INDEXED ORDER BY position DESC LIMIT 2")
+        .prepare_cached(
+            "SELECT position, time, stream, version FROM es_event NOT INDEXED ORDER BY position DESC LIMIT 2",
+        )
         .map_err(errors::store)?;
     let mut rows = statement.query([]).map_err(errors::store)?;
     // Before the first event any time is later.
@@ -53,7 +60,8 @@ pub(crate) fn find_head(connection: &Connection) -> Result<LogHead, StoreError> 
         last = row.get(0).map_err(errors::store)?;
         // A column that is damaged is met when the row is read.
         time = row.get(1).unwrap_or(time);
-        ends_there = stream_index::last_position(connection, row.get(2).unwrap_or(0))? <= last;
+        let (version, position) = stream_index::last_entry(connection, row.get(2).unwrap_or(0))?;
+        ends_there = position <= last || version <= row.get(3).unwrap_or(version);
     }
     if let Some(row) = rows.next().map_err(errors::store)? {
         before = row.get(0).map_err(errors::store)?;
@@ -73,7 +81,8 @@ pub(crate) fn find_head(connection: &Connection) -> Result<LogHead, StoreError> 
         time: Timestamp::from_micros(time),
         last: natural(last.max(0), None)?,
         gaps,
-        is_sound: follows && ends_there,
+        follows,
+        ends_there,
     })
 }
 
@@ -96,7 +105,9 @@ pub(crate) fn events_after(
 ) -> Result<Option<Vec<StoredEvent>>, StoreError> {
     let head = find_head(connection)?.sound()?;
     let mut statement = connection
-        .prepare_cached(&format!("SELECT {COLUMNS} FROM es_event NOT INDEXED WHERE position > ?1 ORDER BY position LIMIT ?2"))
+        .prepare_cached(&format!(
+            "SELECT {COLUMNS} FROM es_event NOT INDEXED WHERE position > ?1 ORDER BY position LIMIT ?2"
+        ))
         .map_err(errors::store)?;
     let mut rows = statement.query((after.as_i64(), limit)).map_err(errors::store)?;
     let mut events = Vec::new();

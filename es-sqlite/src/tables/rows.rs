@@ -123,12 +123,7 @@ impl Header {
     }
 
     /// Verifies an event that is passed over as strictly as one that is returned.
-    pub(crate) fn verify(
-        &self,
-        row: &Row<'_>,
-        connection: &Connection,
-        names: &mut Names,
-    ) -> Result<(), StoreError> {
+    pub(crate) fn verify(&self, row: &Row<'_>, connection: &Connection, names: &mut Names) -> Result<(), StoreError> {
         if self.event_type == REMOVED {
             return self.verify_removed(row);
         }

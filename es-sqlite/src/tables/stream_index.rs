@@ -18,8 +18,11 @@ pub(crate) fn rows(columns: &str, beyond: char, conditions: &str) -> String {
 pub(crate) struct Found {
     /// The version of the last event.
     pub(crate) version: Version,
-    /// Whether the entries at the end of the stream follow each other.
-    pub(crate) is_sound: bool,
+    /// Whether the last two entries follow each other. If they do not, the version of one of them is damaged, or entries
+    /// between them are missing.
+    pub(crate) follows: bool,
+    /// Whether nothing tells that there was an event after the last one.
+    pub(crate) ends_there: bool,
 }
 
 /// Finds the end of the stream with this number, also where the index is damaged.
@@ -37,17 +40,17 @@ pub(crate) fn find(connection: &Connection, stream: i64) -> Result<Found, StoreE
         row.get(0).map_err(errors::store)
     };
     let (last, before) = (next()?, next()?);
-    let is_sound = match last {
-        0 => before == 0 && were_deleted(connection)?,
-        last => last > 0 && last == before.saturating_add(1) && ends_there(connection, stream, last)?,
+    let (follows, ends_there) = match last {
+        1.. => (last == before.saturating_add(1), ends_there(connection, stream, last)?),
+        _ => (true, before == 0 && last == 0 && were_deleted(connection)?),
     };
-    Ok(Found { version: Version::new(natural(last.max(0), None)?), is_sound })
+    Ok(Found { version: Version::new(natural(last.max(0), None)?), follows, ends_there })
 }
 
 /// The version of the stream with this number.
 pub(crate) fn version(connection: &Connection, stream: i64) -> Result<Version, StoreError> {
-    let Found { version, is_sound } = find(connection, stream)?;
-    if is_sound { Ok(version) } else { Err(unsound(stream)) }
+    let Found { version, follows, ends_there } = find(connection, stream)?;
+    if follows && ends_there { Ok(version) } else { Err(unsound(stream)) }
 }
 
 /// The error of an end that cannot be believed.
@@ -55,13 +58,13 @@ pub(crate) fn unsound(stream: i64) -> StoreError {
     errors::damaged(None, format!("the index over the versions of stream number {stream} is damaged at its end"))
 }
 
-/// The position in the last entry of a stream, as it stands there; 0 if there is none.
-pub(crate) fn last_position(connection: &Connection, stream: i64) -> Result<i64, StoreError> {
-    let last: Option<i64> = connection
-        .prepare_cached("SELECT position FROM es_event WHERE stream = ?1 ORDER BY version DESC LIMIT 1")
-        .and_then(|mut statement| statement.query_row([stream], |row| row.get(0)).optional())
+/// The version and the position in the last entry of a stream, as they stand there; 0 if there is none.
+pub(crate) fn last_entry(connection: &Connection, stream: i64) -> Result<(i64, i64), StoreError> {
+    let last = connection
+        .prepare_cached("SELECT version, position FROM es_event WHERE stream = ?1 ORDER BY version DESC LIMIT 1")
+        .and_then(|mut statement| statement.query_row([stream], |row| Ok((row.get(0)?, row.get(1)?))).optional())
         .map_err(errors::store)?;
-    Ok(last.unwrap_or(0))
+    Ok(last.unwrap_or_default())
 }
 
 /// Whether what lies behind the entries of a stream can be there: the first of another stream, or the end of the index.
@@ -79,7 +82,9 @@ fn ends_there(connection: &Connection, stream: i64, version: i64) -> Result<bool
                  ORDER BY position DESC LIMIT 1",
             )
             .and_then(|mut statement| {
-                let ends = |row: &Row<'_>| -> rusqlite::Result<(i64, i64, i64)> { Ok((row.get(0)?, row.get(1)?, row.get(2)?)) };
+                let ends = |row: &Row<'_>| -> rusqlite::Result<(i64, i64, i64)> {
+                    Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+                };
                 statement.query_row([], ends).optional()
             })
             .map_err(errors::store)?
@@ -116,7 +121,7 @@ mod tests {
         for sql in [
             "SELECT version FROM es_event WHERE stream = 1 ORDER BY version DESC LIMIT 2",
             "SELECT version FROM es_event WHERE stream > 1 ORDER BY stream, version LIMIT 1",
-            "SELECT position FROM es_event WHERE stream = 1 ORDER BY version DESC LIMIT 1",
+            "SELECT version, position FROM es_event WHERE stream = 1 ORDER BY version DESC LIMIT 1",
         ] {
             let explain = format!("EXPLAIN QUERY PLAN {sql}");
             let plan = connection.query_row(&explain, [], |row| row.get::<_, String>(3)).unwrap();

@@ -87,7 +87,10 @@ pub(crate) fn list(connection: &Connection, list: &ListStreams) -> Result<Vec<St
         // Numbers are given one after the other, and rows are never deleted.
         let follows = if list.category.is_some() { id > last } else { id == last + 1 };
         if !follows || !is_whole(row, id) {
-            return Err(errors::damaged(None, format!("the row of stream number {id} is damaged, or one before it is missing")));
+            return Err(errors::damaged(
+                None,
+                format!("the row of stream number {id} is damaged, or one before it is missing"),
+            ));
         }
         last = id;
         let name: String = row.get(1).map_err(errors::store)?;

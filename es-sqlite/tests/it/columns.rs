@@ -31,7 +31,11 @@ fn others(value: &Value) -> Vec<Value> {
         Value::Null => vec![Value::Integer(1), Value::Text("{}".into()), Value::Blob(vec![1])],
         Value::Integer(n) => vec![Value::Integer(n ^ 1), Value::Integer(n ^ 64), Value::Text("x".into()), Value::Null],
         Value::Text(text) => {
-            vec![Value::Text(format!("{text}x")), Value::Text(text.to_uppercase() + " "), Value::Blob(text.clone().into_bytes())]
+            vec![
+                Value::Text(format!("{text}x")),
+                Value::Text(text.to_uppercase() + " "),
+                Value::Blob(text.clone().into_bytes()),
+            ]
         }
         Value::Blob(bytes) => {
             let mut flipped = bytes.clone();
@@ -48,8 +52,9 @@ async fn a_change_in_any_column_of_any_table_is_noticed() {
     let (_folder, path) = folder();
     let store = SqliteStore::open(&path).await.unwrap();
     let metadata = Metadata::parse(r#"{"a": 1}"#).unwrap();
-    let append = Append::to(id("a-1"), ExpectedVersion::Any, vec![with_id("1", "1").with_metadata(metadata), with_id("2", "2")])
-        .and(id("b-1"), ExpectedVersion::Any, with_id("3", "3"));
+    let append =
+        Append::to(id("a-1"), ExpectedVersion::Any, vec![with_id("1", "1").with_metadata(metadata), with_id("2", "2")])
+            .and(id("b-1"), ExpectedVersion::Any, with_id("3", "3"));
     let command = KeyedCommand::new(CommandKey::new("c-1").unwrap(), Fingerprint::of(b"c"));
     store.append(append.command(command)).await.unwrap();
     store.stream(id("a-1")).snapshot("sum", Version::new(2), "state").await.unwrap();
@@ -60,7 +65,9 @@ async fn a_change_in_any_column_of_any_table_is_noticed() {
 
     let tables: Vec<String> = {
         let plain = sql(&path);
-        let mut tables = plain.prepare("SELECT name FROM sqlite_schema WHERE type = 'table' AND name LIKE 'es\\_%' ESCAPE '\\'").unwrap();
+        let mut tables = plain
+            .prepare("SELECT name FROM sqlite_schema WHERE type = 'table' AND name LIKE 'es\\_%' ESCAPE '\\'")
+            .unwrap();
         tables.query_map([], |row| row.get(0)).unwrap().collect::<Result<_, _>>().unwrap()
     };
     assert!(tables.len() >= 7, "{tables:?}");
@@ -79,8 +86,12 @@ async fn a_change_in_any_column_of_any_table_is_noticed() {
         for (row, column) in rows.iter().flat_map(|row| (0..columns.len()).map(move |column| (row, column))) {
             for becomes in others(&row[column]) {
                 let this: Vec<String> = (1..=columns.len()).map(|n| format!("{} IS ?{n}", columns[n - 1])).collect();
-                let update =
-                    format!("UPDATE {table} SET {} = ?{} WHERE {}", columns[column], columns.len() + 1, this.join(" AND "));
+                let update = format!(
+                    "UPDATE {table} SET {} = ?{} WHERE {}",
+                    columns[column],
+                    columns.len() + 1,
+                    this.join(" AND ")
+                );
                 let parameters = row.iter().chain([&becomes]);
                 let what = format!("{table}.{} = {becomes:?} instead of {:?}", columns[column], row[column]);
                 match sql(&path).execute(&update, rusqlite::params_from_iter(parameters)) {
@@ -125,7 +136,9 @@ async fn a_row_under_another_key_is_noticed() {
     store.set_cell(&CellKey::new("one").unwrap(), 0, Some("me".into())).await.unwrap();
     store.stream(id("a-1")).snapshot("sum", Version::new(1), "state").await.unwrap();
     sql(&path)
-        .execute_batch("UPDATE es_cell SET key = 'two'; UPDATE es_command SET key = 'c-2'; UPDATE es_snapshot SET name = 'mean'")
+        .execute_batch(
+            "UPDATE es_cell SET key = 'two'; UPDATE es_command SET key = 'c-2'; UPDATE es_snapshot SET name = 'mean'",
+        )
         .unwrap();
     assert!(matches!(store.cell(&CellKey::new("two").unwrap()).await, Err(StoreError::Corrupt { .. })));
     assert!(matches!(store.command(&CommandKey::new("c-2").unwrap()).await, Err(StoreError::Corrupt { .. })));

@@ -23,7 +23,10 @@ fn stream(n: usize) -> String {
 /// An append of two events with ids, and a command for some.
 fn append(n: usize) -> Append {
     let name = if n % 9 == 0 { "rare" } else { "often" };
-    let events = vec![with_id(&format!("payload-{n}"), &format!("id-{n}")), typed(name, &format!("more-{n}"), &format!("id-{n}b"))];
+    let events = vec![
+        with_id(&format!("payload-{n}"), &format!("id-{n}")),
+        typed(name, &format!("more-{n}"), &format!("id-{n}b")),
+    ];
     let append = Append::to(id(&stream(n % STREAMS)), ExpectedVersion::Any, events);
     if n % 4 == 0 {
         let key = CommandKey::new(format!("command-{n}")).unwrap();
@@ -40,7 +43,10 @@ async fn make(path: &Path) {
     }
     for n in 0..STREAMS {
         store.stream(id(&stream(n))).snapshot("sum", Version::new(8), format!("state {n}")).await.unwrap();
-        store.set_cell(&CellKey::new(format!("cell-{n}")).unwrap(), 0, Some(format!("value {n}").into())).await.unwrap();
+        store
+            .set_cell(&CellKey::new(format!("cell-{n}")).unwrap(), 0, Some(format!("value {n}").into()))
+            .await
+            .unwrap();
     }
     store.close().await.unwrap();
 }
@@ -50,7 +56,11 @@ type Answers = BTreeMap<String, Option<String>>;
 
 async fn ask(path: &Path) -> Answers {
     let mut answers = Answers::new();
-    let Some(store) = typed_error("open", SqliteStore::builder().create(false).durability(Durability::Normal).open(path).await) else { return answers };
+    let Some(store) =
+        typed_error("open", SqliteStore::builder().create(false).durability(Durability::Normal).open(path).await)
+    else {
+        return answers;
+    };
     macro_rules! ask {
         ($what:expr, $answer:expr) => {{
             let what: String = $what.into();
@@ -93,7 +103,10 @@ fn typed_error<T>(what: &str, answer: Result<T, es_framework::StoreError>) -> Op
     match answer {
         Ok(answer) => Some(answer),
         Err(error) => {
-            assert!(!matches!(error.kind(), ErrorKind::Conflict | ErrorKind::Retry | ErrorKind::Closed), "{what}: {error:?}");
+            assert!(
+                !matches!(error.kind(), ErrorKind::Conflict | ErrorKind::Retry | ErrorKind::Closed),
+                "{what}: {error:?}"
+            );
             None
         }
     }
@@ -163,7 +176,10 @@ async fn of_500_flipped_bytes_none_is_answered_wrongly() {
             for (what, answer) in answers {
                 let Some(answer) = answer else { continue };
                 if whole[&what].as_ref() != Some(&answer) && !is_excused(place, &what, &answer) {
-                    wrong.push(format!("{by:#x} at {at} ({place:?}, byte {} of its page): {what}: {answer:.200}", at % 4096));
+                    wrong.push(format!(
+                        "{by:#x} at {at} ({place:?}, byte {} of its page): {what}: {answer:.200}",
+                        at % 4096
+                    ));
                 }
             }
         }

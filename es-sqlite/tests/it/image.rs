@@ -99,7 +99,8 @@ impl Image {
         let record = cell + self.varint(cell).1;
         let (header, mut at) = self.varint(record);
         at += record;
-        let (end, mut value_at) = (record + usize::try_from(header).unwrap(), record + usize::try_from(header).unwrap());
+        let (end, mut value_at) =
+            (record + usize::try_from(header).unwrap(), record + usize::try_from(header).unwrap());
         let mut fields = Vec::new();
         while at < end {
             let (kind, length) = self.varint(at);
@@ -124,9 +125,11 @@ impl Image {
 
     /// Where these bytes are on a page of a table or an index.
     pub(crate) fn find(&self, name: &str, wanted: &[u8]) -> usize {
-        let found = self.bytes.windows(wanted.len()).enumerate().find(|(at, window)| {
-            *window == wanted && self.place(*at).is_some_and(|(of, _)| of == name)
-        });
+        let found = self
+            .bytes
+            .windows(wanted.len())
+            .enumerate()
+            .find(|(at, window)| *window == wanted && self.place(*at).is_some_and(|(of, _)| of == name));
         found.unwrap_or_else(|| panic!("{wanted:?} is not in {name}")).0
     }
 }

@@ -154,7 +154,10 @@ async fn ask(what: &str, path: &Path, answers: &Answers) -> Option<usize> {
     }
     let (seen, error) = project::<AccountEvent>(&store).await;
     assert!(seen.iter().copied().eq(original.iter().take(seen.len()).map(|event| event.position.get())), "{what}");
-    assert!(if seen.len() == original.len() { error.is_none() } else { is_corrupt(error.as_ref()) }, "{what}: {error:?}");
+    assert!(
+        if seen.len() == original.len() { error.is_none() } else { is_corrupt(error.as_ref()) },
+        "{what}: {error:?}"
+    );
     assert_eq!(seen.len(), all.0.len(), "{what}: a projection comes as far as a reader");
     let (seen, error) = project::<Withdrawn>(&store).await;
     assert!(seen.iter().copied().eq(rare.iter().take(seen.len()).map(|event| event.position.get())), "{what}");
@@ -172,7 +175,7 @@ async fn a_flipped_bit_in_the_number_of_a_row_is_met_where_it_is() {
     for row in [1, 2, 127, 128, 188, 512, 1_000, 1_001, 1_649, 1_650] {
         let pages = whole.pages("es_event", "leaf");
         let field = pages.iter().flat_map(|page| whole.row_numbers(*page)).find(|field| field.value == row).unwrap();
-        for bit in [0, 2, 6, 8, 10, 13] {
+        for bit in [0, 6, 8, 13] {
             let (byte, bit) = (bit / 8, bit % 8);
             if byte >= field.bytes {
                 continue;
@@ -250,7 +253,7 @@ async fn a_damaged_entry_of_the_index_over_versions_is_noticed() {
     let whole = Image::of(&path);
     let page = whole.pages("es_event_version", "leaf")[0];
     let mut noticed = 0;
-    for cell in whole.cells(page) {
+    for cell in whole.cells(page).into_iter().step_by(4) {
         let entry = whole.entry(cell);
         for (field, column) in entry.iter().zip(["stream", "version", "position"]) {
             // One of the numbers 0 and 1 has no byte of its own.
@@ -258,12 +261,15 @@ async fn a_damaged_entry_of_the_index_over_versions_is_noticed() {
                 let mut image = Image::of(&path);
                 image.bytes[field.at] ^= 1 << bit;
                 image.put();
-                let what = format!("bit {bit} of {column} in {:?}", entry.iter().map(|field| field.value).collect::<Vec<_>>());
+                let what =
+                    format!("bit {bit} of {column} in {:?}", entry.iter().map(|field| field.value).collect::<Vec<_>>());
                 assert_eq!(ask(&what, &path, &answers).await, None, "{what}: the log itself is whole");
                 let store = SqliteStore::open(&path).await.unwrap();
                 for (stream, events) in &answers.streams {
                     let handle = store.stream(id(stream));
-                    if !events.iter().any(|event| event.version.as_i64() == entry[1].value && event.position.as_i64() == entry[2].value) {
+                    if !events.iter().any(|event| {
+                        event.version.as_i64() == entry[1].value && event.position.as_i64() == entry[2].value
+                    }) {
                         continue;
                     }
                     assert!(handle.read().collect().await.is_err(), "{what}: {stream}");
@@ -274,7 +280,7 @@ async fn a_damaged_entry_of_the_index_over_versions_is_noticed() {
             }
         }
     }
-    assert!(noticed > 400, "{noticed}");
+    assert!(noticed > 100, "{noticed}");
 }
 
 /// A damaged entry of the index over names gave one stream another's events, or made it read as empty, so that a retry of
@@ -382,11 +388,15 @@ async fn everything_before_a_damaged_event_is_read_and_watched() {
     assert_eq!((events.len() as u64, at(error)), (version - 1, 1_700));
     let (seen, error) = project::<AccountEvent>(&store).await;
     assert_eq!((seen.len(), at(error)), (1_699, 1_700));
-    for (handle, place, count) in
-        [(store.all(), 0, 1_699), (store.stream(stream), 0, version - 1), (store.all(), 1_699, 0), (store.all(), 1_000, 699)]
-    {
+    for (handle, place, count) in [
+        (store.all(), 0, 1_699),
+        (store.stream(stream), 0, version - 1),
+        (store.all(), 1_699, 0),
+        (store.all(), 1_000, 699),
+    ] {
         let watch = handle.watch();
-        let watch = if handle.id().is_all() { watch.after(Position::new(place)) } else { watch.after(Version::new(place)) };
+        let watch =
+            if handle.id().is_all() { watch.after(Position::new(place)) } else { watch.after(Version::new(place)) };
         let mut watch = watch.await.unwrap();
         let mut watched = 0;
         let error = loop {
@@ -408,8 +418,14 @@ async fn everything_before_a_damaged_event_is_read_and_watched() {
 async fn rows_that_were_deleted_are_told_from_rows_that_are_missing() {
     let (_folder, path, answers) = store_of(1_650).await;
     crate::support::delete(&path, "position BETWEEN 1 AND 40 OR position BETWEEN 700 AND 900 OR position % 11 = 0");
-    let left: Vec<_> =
-        answers.all.iter().filter(|event| match event.position.get() { 1..=40 | 700..=900 => false, n => n % 11 != 0 }).collect();
+    let left: Vec<_> = answers
+        .all
+        .iter()
+        .filter(|event| match event.position.get() {
+            1..=40 | 700..=900 => false,
+            n => n % 11 != 0,
+        })
+        .collect();
     let rare: Vec<_> = left.iter().copied().filter(|event| event.name() == "account.withdrawn").collect();
     let filter = || Filter::new().types(["account.withdrawn"]);
     let whole = Image::of(&path);
@@ -486,7 +502,11 @@ async fn what_was_lost_at_the_end_of_the_log_is_missed() {
         let store = SqliteStore::open(&path).await.unwrap();
         for n in 0..24_u64 {
             let deposited = AccountEvent::Deposited { cents: n }.encode().unwrap();
-            store.stream(id(STREAMS[usize::try_from(n % streams).unwrap()])).write(deposited, ExpectedVersion::Any).await.unwrap();
+            store
+                .stream(id(STREAMS[usize::try_from(n % streams).unwrap()]))
+                .write(deposited, ExpectedVersion::Any)
+                .await
+                .unwrap();
         }
         store.close().await.unwrap();
         let mut image = Image::of(&path);
@@ -515,4 +535,49 @@ async fn what_was_lost_at_the_end_of_the_log_is_missed() {
         assert!(noticed > 0, "{what}");
         store.close().await.unwrap();
     }
+}
+
+/// The past of a stream of a million events was found by going through all of them from the end; and a search that
+/// believes a damaged time ends at the wrong place.
+#[tokio::test]
+async fn the_past_is_found_by_a_search_that_a_damaged_time_does_not_mislead() {
+    let (_folder, path) = folder();
+    let clock = es_conformance::support::ManualClock::at(0);
+    let store = SqliteStore::builder().clock(std::sync::Arc::new(clock.clone())).open(&path).await.unwrap();
+    for n in 1..=120_i64 {
+        clock.set(n * 10);
+        for stream in ["a-1", "b-1"] {
+            store.stream(id(stream)).write(event(n.to_string()), ExpectedVersion::Any).await.unwrap();
+        }
+    }
+    let moment = es_framework::Timestamp::from_micros(405);
+    let reader = |of: &str| store.stream(id(of)).read().as_of(moment);
+    let (of_stream, of_all) = (read(reader("a-1")).await.0, read(reader("@all")).await.0);
+    assert_eq!((of_stream.len(), of_all.len()), (40, 80));
+    let plain = sql(&path);
+    plain.execute("UPDATE es_event SET payload = x'00' WHERE position > 82", []).unwrap();
+    for (of, whole) in [("a-1", &of_stream), ("@all", &of_all)] {
+        let last = reader(of).backward().limit(1).collect().await.unwrap();
+        assert_eq!(last.first(), whole.last(), "{of}: what came later is not looked at");
+    }
+    plain
+        .execute("UPDATE es_event SET payload = CAST(CAST((position + 1) / 2 AS TEXT) AS BLOB) WHERE position > 82", [])
+        .unwrap();
+    let mut misled = 0;
+    for position in 1..=240 {
+        for time in [0, 400, 410, i64::MAX] {
+            let before: i64 =
+                plain.query_row("SELECT time FROM es_event WHERE position = ?1", [position], |row| row.get(0)).unwrap();
+            plain.execute("UPDATE es_event SET time = ?2 WHERE position = ?1", (position, time)).unwrap();
+            for (of, whole) in [("a-1", &of_stream), ("@all", &of_all)] {
+                let whole: Vec<_> = whole.iter().collect();
+                let what = format!("{of}: time {time} at {position}");
+                misled += usize::from(!is_original(&what, &read(reader(of)).await, &whole));
+            }
+            plain.execute("UPDATE es_event SET time = ?2 WHERE position = ?1", (position, before)).unwrap();
+        }
+    }
+    assert!(misled > 0);
+    drop(plain);
+    store.close().await.unwrap();
 }
