@@ -53,6 +53,7 @@ pub mod durable;
 pub mod executors;
 pub mod filters;
 mod fixture;
+pub mod folding;
 pub mod guide;
 pub mod idempotency;
 pub mod keys;

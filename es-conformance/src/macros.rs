@@ -110,12 +110,15 @@ macro_rules! conformance {
                 c5_ids_read_back_as_they_were_written
                 c7_a_stream_is_read_as_of_a_version_a_time_or_a_position
                 c7_all_is_read_as_of_a_position_or_a_time
+                c7_the_past_is_bounded_in_a_stream_among_others
             }
             paging {
                 c4_pages_of_any_size_give_the_same_events
                 c4_pages_that_are_read_ahead_are_those_read_one_after_the_other
                 c4_a_stretch_of_large_events_makes_no_small_pages_after_it
                 c4_pages_without_progress_end_a_read_with_an_error
+                c4_a_page_that_contradicts_itself_ends_a_read_with_an_error
+                c4_a_backward_read_gives_every_event_at_the_borders_of_its_pages
                 c4_a_page_is_bounded_in_events_and_bytes_but_holds_one_at_least
                 c4_a_page_counts_metadata_in_its_bytes
                 c4_a_page_ends_after_10_000_rows_that_did_not_match
@@ -257,6 +260,11 @@ macro_rules! conformance {
                 a2_a_refused_expectation_says_how_often_it_was_tried
                 g5_a_state_that_was_behind_is_brought_up_to_date
             }
+            folding {
+                g5_a_state_is_never_folded_from_a_part_of_its_events
+                g5_a_state_in_memory_is_never_brought_up_to_date_by_a_part
+                g7_a_snapshot_older_than_the_truncation_is_refused
+            }
             projections {
                 h1_each_event_takes_effect_exactly_once
                 h2_catching_up_goes_over_into_live
@@ -269,6 +277,7 @@ macro_rules! conformance {
                 h6_closing_the_store_ends_a_projection
                 h2_a_projection_can_have_another_name_and_a_filter
                 h7_unwanted_events_move_the_checkpoint
+                h2_a_projection_asks_for_the_old_names_of_its_events
                 h2_a_runner_notices_that_it_was_taken_over
             }
             panicking {

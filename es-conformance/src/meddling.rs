@@ -21,7 +21,7 @@ pub struct Meddling {
     append: Hook<Append, AppendError>,
     snapshot: Hook<Snapshot, SnapshotError>,
     read: Hook<Read, StoreError>,
-    page: Box<dyn Fn(&mut Page) + Send + Sync>,
+    page: Box<dyn Fn(Page) -> Page + Send + Sync>,
 }
 
 impl Meddling {
@@ -32,7 +32,7 @@ impl Meddling {
             append: Box::new(|append| Box::pin(async { Ok(append) })),
             snapshot: Box::new(|snapshot| Box::pin(async { Ok(snapshot) })),
             read: Box::new(|read| Box::pin(async { Ok(read) })),
-            page: Box::new(|_| ()),
+            page: Box::new(|page| page),
         }
     }
 
@@ -66,10 +66,10 @@ impl Meddling {
         self
     }
 
-    /// Changes each page that was read or loaded.
+    /// Changes each page that is read, also the one of a load.
     #[must_use]
-    pub fn after_page(mut self, hook: impl Fn(&mut Page) + Send + Sync + 'static) -> Self {
-        self.page = Box::new(hook);
+    pub fn change_page(mut self, change: impl Fn(Page) -> Page + Send + Sync + 'static) -> Self {
+        self.page = Box::new(change);
         self
     }
 
@@ -108,13 +108,11 @@ impl Engine for Meddling {
     }
     async fn read(&self, read: Read) -> Result<Page, StoreError> {
         let read = (self.read)(read).await?;
-        let mut page = self.inner.read(read).await?;
-        (self.page)(&mut page);
-        Ok(page)
+        Ok((self.page)(self.inner.read(read).await?))
     }
     async fn load(&self, load: Load) -> Result<Loaded, StoreError> {
         let mut loaded = self.inner.load(load).await?;
-        (self.page)(&mut loaded.page);
+        loaded.page = (self.page)(loaded.page);
         Ok(loaded)
     }
     async fn streams(&self, list: ListStreams) -> Result<Vec<StreamInfo>, StoreError> {

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use es_framework::engine::{Direction, PAGE_SCAN};
+use es_framework::engine::{Direction, PAGE_SCAN, Page};
 use es_framework::{ErrorKind, Mark};
 use futures_core::Stream as _;
 
@@ -265,4 +265,81 @@ pub async fn c4_a_next_that_is_dropped_loses_no_event(fixture: &impl Fixture) {
         }
     }
     assert_eq!(positions(&read), up_to(20));
+}
+
+pub async fn c4_a_page_that_contradicts_itself_ends_a_read_with_an_error(fixture: &impl Fixture) {
+    let store = two_streams(fixture).await;
+    type Change = fn(Page) -> Page;
+    let changes: [(&str, bool, Change); 6] = [
+        ("it is the end, short of its head", false, |mut page| {
+            page.events.pop();
+            page.scanned -= 1;
+            page
+        }),
+        ("it is the end, short of its beginning", true, |mut page| {
+            page.events.pop();
+            page.scanned += 1;
+            page
+        }),
+        ("its events are out of order", false, |mut page| {
+            page.events.swap(1, 2);
+            page
+        }),
+        ("its events are out of order, backward", true, |mut page| {
+            page.events.reverse();
+            page
+        }),
+        ("an event comes twice", false, |mut page| {
+            page.events.insert(1, page.events[0].clone());
+            page
+        }),
+        ("an event lies beyond what was looked at", false, |mut page| {
+            (page.scanned, page.end) = (5, false);
+            page
+        }),
+    ];
+    for (what, backward, change) in changes {
+        for of in ["@all", "a-1"] {
+            let read = Meddling::with(&store).change_page(change).into_store().stream(id(of)).read();
+            let read = if backward { read.backward() } else { read };
+            let error = within("an answer", read.collect()).await.expect_err(what);
+            assert_eq!(error.kind(), ErrorKind::Internal, "{of}: {what}: {error}");
+        }
+    }
+    // A name that leads to another stream.
+    let strange = Meddling::with(&store).change_page(|mut page| {
+        page.events.iter_mut().for_each(|event| event.stream = id("b-1"));
+        page
+    });
+    let error = stream(&strange.into_store(), "a-1").read().collect().await.expect_err("these are another stream's");
+    assert_eq!(error.kind(), ErrorKind::Internal, "{error}");
+}
+
+/// A page backward that had looked at 10,000 rows went on one row too far.
+pub async fn c4_a_backward_read_gives_every_event_at_the_borders_of_its_pages(fixture: &impl Fixture) {
+    let store = fixture.open().await;
+    let busy = stream(&store, "busy-1");
+    for batch in 0..5_usize {
+        let events: Vec<_> = (0..4_011)
+            .map(|n| typed(if (n + batch) % 3 == 0 { "even" } else { "odd" }, format!("{batch}-{n}")))
+            .collect();
+        write(&busy, events).await;
+    }
+    for filter in [
+        es_framework::Filter::new(),
+        es_framework::Filter::new().type_like("ev_n"),
+        es_framework::Filter::new().types(["even"]),
+        es_framework::Filter::new().types(["odd"]).before(p(20_003)),
+    ] {
+        for of in ["@all", "busy-1"] {
+            let read = store.stream(id(of)).read().filter(filter.clone()).page(65_536, 64 << 20);
+            let forward = positions(&read.clone().collect().await.expect("can be read"));
+            assert!(forward.windows(2).all(|pair| pair[0] < pair[1]));
+            let mut backward = positions(&read.backward().collect().await.expect("can be read"));
+            backward.reverse();
+            assert!(forward == backward, "{of} {filter:?}: {} forward, {} backward", forward.len(), backward.len());
+            let typed = filter.clauses().iter().any(|clause| matches!(clause, es_framework::Clause::Types(_)));
+            assert!(typed || forward.len() == 20_055 || forward.len() == 20_055 / 3, "{of} {filter:?}");
+        }
+    }
 }

@@ -316,3 +316,67 @@ pub async fn h2_a_projection_sees_what_another_handle_writes(fixture: &impl Shar
     });
     running.stop().await.expect("it stops");
 }
+
+/// What was renamed since: the name, and name and fields.
+#[derive(Debug, Clone, PartialEq, Eq, Event)]
+enum Work {
+    #[es(name = "work.done", version = 2, alias = "work.finished", from(version = 1, type = EndedV1, name = "work.ended"))]
+    Done { cents: u64 },
+}
+
+#[derive(Debug, Clone, Event)]
+enum EarlierWork {
+    #[es(name = "work.finished", version = 2)]
+    Finished { cents: u64 },
+    #[es(name = "work.ended")]
+    Ended { euros: u64 },
+    #[es(name = "work.other")]
+    Other,
+}
+
+#[derive(Debug, Deserialize)]
+struct EndedV1 {
+    euros: u64,
+}
+
+impl From<EndedV1> for Work {
+    fn from(EndedV1 { euros }: EndedV1) -> Self {
+        Self::Done { cents: euros * 100 }
+    }
+}
+
+struct Works;
+
+impl Projector for Works {
+    type Event = Work;
+    type Model = StateModel<Total>;
+    type Error = std::convert::Infallible;
+    const NAME: &'static str = "works";
+
+    fn project(&self, event: &Recorded<Work>, total: &mut StateTx<'_, Total>) -> Result<(), Self::Error> {
+        let Work::Done { cents } = event.event();
+        total.cents += cents;
+        total.positions.push(event.position().get());
+        Ok(())
+    }
+}
+
+/// A projection that asks only for the names of today builds a read model without the past.
+pub async fn h2_a_projection_asks_for_the_old_names_of_its_events(fixture: &impl Fixture) {
+    let store = fixture.open().await;
+    let work = stream(&store, "work-1");
+    let mut events = Vec::new();
+    for n in 0..1_000 {
+        events.push(EarlierWork::Finished { cents: 1 }.encode().expect("it encodes"));
+        events.push(EarlierWork::Other.encode().expect("it encodes"));
+        if n % 2 == 0 {
+            events.push(EarlierWork::Ended { euros: 1 }.encode().expect("it encodes"));
+        }
+    }
+    work.write(events, ExpectedVersion::Any).await.expect("it writes");
+    work.write(Work::Done { cents: 7 }.encode().expect("it encodes"), ExpectedVersion::Any).await.expect("it writes");
+    let model = StateModel::new(&store);
+    let position = Projection::new(&store, Works, model.clone()).catch_up().await.expect("it catches up");
+    assert_eq!(position, p(2_501));
+    assert_eq!(model.read(|total| (total.cents, total.positions.len())), (1_000 + 50_000 + 7, 1_501));
+}

@@ -287,3 +287,37 @@ pub async fn c7_all_is_read_as_of_a_position_or_a_time(fixture: &impl Fixture) {
         assert_eq!(positions(&events), up_to(expected), "as of {what}");
     }
 }
+
+/// A bound of time or position in a stream was found by going through all of its events.
+pub async fn c7_the_past_is_bounded_in_a_stream_among_others(fixture: &impl Fixture) {
+    let clock = ManualClock::at(0);
+    let store = fixture.open_with(Setup::default().clock(clock.clone())).await;
+    for n in 1..=700_i64 {
+        clock.set(n / 3 * 10);
+        write(&stream(&store, "other-1"), numbered([1])).await;
+        if n % 5 != 0 {
+            write(&stream(&store, "a-1"), numbered([1])).await;
+        }
+    }
+    let all = log(&store).await;
+    let whole = events_of(&stream(&store, "a-1")).await;
+    for micros in [-1, 0, 1, 10, 15, 20, 1_000, 1_234, 2_330, 2_331, i64::MAX, i64::MIN] {
+        for position in [0, 1, 2, 500, 777, 1_258, 1_259, 5_000] {
+            for filter in [
+                es_framework::Filter::new().until(at(micros)),
+                es_framework::Filter::new().since(at(micros)),
+                es_framework::Filter::new().after(p(position)).until(at(micros)),
+                es_framework::Filter::new().before(p(position)).since(at(micros)),
+            ] {
+                for (of, events) in [("a-1", &whole), ("@all", &all)] {
+                    let expected: Vec<_> = events.iter().filter(|event| filter.matches(&event.header())).collect();
+                    let read = stream(&store, of).read().filter(filter.clone());
+                    let forward = read.clone().collect().await.expect("can be read");
+                    assert_eq!(positions(&forward), positions(expected.iter().copied()), "{of} {filter:?}");
+                    let last = read.backward().limit(1).collect().await.expect("can be read");
+                    assert_eq!(last.first(), expected.last().copied(), "{of} {filter:?}");
+                }
+            }
+        }
+    }
+}

@@ -245,14 +245,15 @@ fn up_to_sum(end: u64) -> u64 {
 pub async fn e4_a_state_whose_next_events_were_removed_is_not_brought_up_to_date(fixture: &impl Fixture) {
     let store = fixture.open().await;
     let floor = Arc::new(AtomicU64::new(0));
-    let truncated = Meddling::with(&store).after_page({
+    let truncated = Meddling::with(&store).change_page({
         let floor = Arc::clone(&floor);
-        move |page| {
+        move |mut page| {
             let floor = Version::new(floor.load(Ordering::SeqCst));
             if let Some(head) = &mut page.stream {
                 head.floor = floor;
                 page.events.retain(|event| event.version > floor);
             }
+            page
         }
     });
     let store = truncated.into_store();
@@ -268,16 +269,16 @@ pub async fn e4_a_state_whose_next_events_were_removed_is_not_brought_up_to_date
     for (removed, is_whole) in [(0, true), (2, true), (5, true), (6, false), (8, false)] {
         floor.store(removed, Ordering::SeqCst);
         let loaded = Repository::<Account>::new(&store).load("alice").await;
-        let gap = |error: &LoadError| matches!(error, LoadError::Store(StoreError::Gap { .. }));
+        let truncated = |error: &LoadError| matches!(error, LoadError::Store(StoreError::Truncated { .. }));
         match loaded {
             Ok(folded) => assert!(is_whole && folded.version == 8),
-            Err(error) => assert!(!is_whole && gap(&error) && error.kind() == ErrorKind::Data, "{error:?}"),
+            Err(error) => assert!(!is_whole && truncated(&error) && error.kind() == ErrorKind::Data, "{error:?}"),
         }
     }
     // What is remembered is of version 2: after a floor of 2 everything follows, after one of 5 the next event is missing.
     floor.store(5, Ordering::SeqCst);
     let error = remembered.execute("alice", Deposit(1)).await.expect_err("three events are missing");
-    assert!(matches!(&error, ExecuteError::Load(LoadError::Store(StoreError::Gap { .. }))), "{error:?}");
+    assert!(matches!(&error, ExecuteError::Load(LoadError::Store(StoreError::Truncated { .. }))), "{error:?}");
     floor.store(2, Ordering::SeqCst);
     remembered.execute("alice", Deposit(1)).await.expect("nothing it needs is missing");
     store.close().await.expect("closed");

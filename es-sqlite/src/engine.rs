@@ -29,6 +29,7 @@ use crate::tables::commands;
 use crate::tables::interned::Names;
 use crate::tables::log;
 use crate::tables::meta;
+use crate::tables::schema;
 use crate::tables::snapshots;
 use crate::tables::streams;
 use crate::write::append;
@@ -239,7 +240,8 @@ async fn facts(worker: &Worker, write: bool) -> Result<(StoreId, Position), Stor
                 // Refused now and not at the first write, whose caller could do nothing about it.
                 meta::check_write_requires(connection)?;
             }
-            Ok((meta::store_id(connection)?, log::head(connection)?.0))
+            schema::check(connection)?;
+            Ok((meta::store_id(connection)?, log::find_head(connection)?.position))
         })
     });
     facts.await

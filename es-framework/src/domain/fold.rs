@@ -9,7 +9,7 @@ use super::cache::Base;
 use super::event::{DecodeError, Envelope, Event};
 use super::repository::LoadError;
 use crate::log::{
-    Appended, CandidateEvent, EventId, Position, Reading, StoreId, StoredEvent, StreamId, Timestamp, Version, follow_on,
+    Appended, CandidateEvent, EventId, Position, Reading, StoreId, StoredEvent, StreamId, Timestamp, Version,
 };
 
 /// An event on which the code that folds it panics: `apply`, the event's `Deserialize`, or its conversion from an old
@@ -145,7 +145,6 @@ impl<A: Apply> Base<A> {
     /// Folds stored events. After an error the state is of no use.
     pub(super) fn fold_events(&mut self, events: &[StoredEvent]) -> Result<(), LoadError> {
         let Some(last) = events.last() else { return Ok(()) };
-        follow_on(self.version, events)?;
         // Copies the state only while somebody else holds it, a receipt for example.
         let state = Arc::make_mut(&mut self.state);
         for stored in events {

@@ -437,18 +437,20 @@ impl<A: Apply> Inner<A> {
             // A snapshot that is of no use is left aside, and what comes after it is not all there is to fold.
             let whole = !matches!(restored, Some(None));
             let mut base = restored.flatten().unwrap_or_else(Base::empty);
-            loaded.reaches_back_to(stream, base.version)?;
             let page = whole.then_some(loaded.page);
             let counted = self.snapshots.is_some() && page.is_some();
             if counted && base.version == Version::ZERO {
                 self.counters.missing.fetch_add(1, Ordering::Relaxed);
+            }
+            if let Some(page) = &page {
+                page.check_whole(stream, base.version.get(), before)?;
             }
             match page {
                 Some(page) if page.end => base.fold_events(&page.events)?,
                 Some(page) => {
                     // The rest is on its way while the first page is folded.
                     let read = Read { after: base.version.get(), before, ..Read::new(stream.clone()) };
-                    let mut rest = Reading::following(&self.store, read, &page);
+                    let mut rest = Reading::following(&self.store, read, &page).whole();
                     rest.fetch_ahead().await;
                     base.fold_events(&page.events)?;
                     base.fold_all(rest).await?;
@@ -505,8 +507,8 @@ impl<A: Apply> Inner<A> {
     fn events_after(&self, stream: &StreamId, after: Version, before: Option<u64>) -> Reading {
         let reader = self.store.stream(stream.clone()).read().after(after);
         match before {
-            Some(before) => reader.before(Version::new(before)).stream(),
-            None => reader.stream(),
+            Some(before) => reader.before(Version::new(before)).stream().whole(),
+            None => reader.stream().whole(),
         }
     }
 }

@@ -101,18 +101,16 @@ pub enum StoreError {
         /// What is wrong with it.
         reason: String,
     },
-    /// Events that a state needs are not there any more: they were removed, or lost. The state as of version `after` cannot
-    /// be brought up to date; a newer snapshot can.
-    #[error(
-        "the events of {stream} between versions {after} and {next} are gone, so a state as of version {after} cannot be brought up to date"
-    )]
-    Gap {
+    /// Events that a state is to be folded from were removed: the stream was truncated, and the newest snapshot that can be
+    /// used is older than that. Save a snapshot before truncating, with the shape that is loaded.
+    #[error("{stream} was truncated up to version {floor}: a state of version {after} cannot be brought up to date")]
+    Truncated {
         /// The stream.
         stream: StreamId,
-        /// The version of the state.
+        /// The events at and below this version were removed.
+        floor: Version,
+        /// The state is of this version; [`Version::ZERO`] if there is none.
         after: Version,
-        /// The first version that is still there.
-        next: Version,
     },
     /// A version was given for `@all`, or a position for a stream.
     #[error("{stream} cannot be read from {place}: streams are read by version, `@all` by position")]
@@ -151,7 +149,7 @@ impl StoreError {
             | Self::FormatChanged { .. }
             | Self::WrongPlace { .. }
             | Self::Name(_) => ErrorKind::Caller,
-            Self::Corrupt { .. } | Self::Gap { .. } => ErrorKind::Data,
+            Self::Corrupt { .. } | Self::Truncated { .. } => ErrorKind::Data,
             Self::Io { .. } | Self::Internal { .. } => ErrorKind::Internal,
         }
     }
@@ -173,7 +171,9 @@ impl StoreError {
             Self::WriteRequires { feature } => Self::WriteRequires { feature: feature.clone() },
             Self::FormatChanged { opened, found } => Self::FormatChanged { opened: *opened, found: *found },
             Self::Corrupt { position, reason } => Self::Corrupt { position: *position, reason: reason.clone() },
-            Self::Gap { stream, after, next } => Self::Gap { stream: stream.clone(), after: *after, next: *next },
+            Self::Truncated { stream, floor, after } => {
+                Self::Truncated { stream: stream.clone(), floor: *floor, after: *after }
+            }
             Self::WrongPlace { stream, place } => Self::WrongPlace { stream: stream.clone(), place: *place },
             Self::Name(name) => Self::Name(name.clone()),
             Self::Internal { source } => Self::Internal { source: words(source) },
@@ -434,7 +434,7 @@ mod tests {
             StoreError::WriteRequires { feature: "merged-index".to_owned() },
             StoreError::FormatChanged { opened: 1, found: 2 },
             StoreError::Corrupt { position: Some(Position::new(3)), reason: reason() },
-            StoreError::Gap { stream: StreamId::all(), after: Version::ZERO, next: Version::new(3) },
+            StoreError::Truncated { stream: StreamId::all(), floor: Version::new(3), after: Version::ZERO },
             StoreError::WrongPlace { stream: StreamId::all(), place: Version::new(3).into() },
             StoreError::Name(name),
             StoreError::Internal { source: source() },

@@ -22,6 +22,7 @@ mod metadata;
 mod name;
 mod notifier;
 mod one_or_many;
+mod page_check;
 mod pages;
 mod position;
 mod read;
@@ -56,7 +57,6 @@ pub(crate) use name::check_name;
 pub use name::{CellKey, CommandKey, InvalidName, MAX_NAME_BYTES, ProjectionName, StreamId};
 pub use notifier::Notifier;
 pub use position::{Place, Position, Version};
-pub(crate) use read::follow_on;
 pub use read::{
     Direction, ListStreams, Load, Loaded, Mark, PAGE_BYTES, PAGE_EVENTS, PAGE_SCAN, Page, Read, StreamInfo,
 };

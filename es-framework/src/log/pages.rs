@@ -25,6 +25,8 @@ pub(super) struct Pages {
     engine: Arc<dyn Engine>,
     /// What every page is asked for, but for its part.
     read: Read,
+    /// Whether every event has to come, for a state that they are folded into.
+    whole: bool,
     /// How many events may come.
     left: usize,
     /// Whether no page has come yet.
@@ -60,7 +62,8 @@ impl Pages {
     pub(super) fn new(engine: Arc<dyn Engine>, read: Read, limit: Option<usize>) -> Self {
         let left = limit.unwrap_or(usize::MAX);
         let rest = (left > 0).then_some(Part { after: read.after, before: read.before });
-        let mut pages = Self { engine, read, left, first: true, stride: None, rest, asked: VecDeque::new() };
+        let mut pages =
+            Self { engine, read, whole: false, left, first: true, stride: None, rest, asked: VecDeque::new() };
         pages.bound_by_limit();
         pages
     }
@@ -72,6 +75,11 @@ impl Pages {
             pages.rest = pages.arrived(part, page);
         }
         pages
+    }
+
+    /// Requires that no event is missing; of a read forward, without a filter, of one stream.
+    pub(super) fn whole(&mut self) {
+        self.whole = true;
     }
 
     /// Whether all pages have been taken.
@@ -98,7 +106,7 @@ impl Pages {
             *page = Fetch::Come(ready!(coming.as_mut().poll(context)));
         }
         let Some(Asked { page: Fetch::Come(page), .. }) = self.asked.pop_front() else { return Poll::Ready(None) };
-        let page = page.and_then(|page| self.progress(part, page));
+        let page = page.and_then(|page| self.checked(part, page));
         if let Ok(page) = &page {
             let last = self.is_done();
             match self.arrived(part, page) {
@@ -141,18 +149,12 @@ impl Pages {
         Asked { part, page }
     }
 
-    /// Refuses a page after which the same would be asked for again, for ever.
-    fn progress(&self, part: Part, page: Page) -> Result<Page, StoreError> {
-        let progress = match self.read.direction {
-            Direction::Forward => page.scanned > part.after,
-            Direction::Backward => part.before.is_none_or(|before| page.scanned < before),
-        };
-        if progress || page.end {
-            return Ok(page);
+    fn checked(&self, part: Part, page: Page) -> Result<Page, StoreError> {
+        page.check(&self.read, part.after, part.before)?;
+        if self.whole {
+            page.check_whole(&self.read.stream, part.after, part.before)?;
         }
-        let what =
-            format!("it answered a page that ends where it begins, at {}, and says that there is more", page.scanned);
-        Err(StoreError::Internal { source: what.into() })
+        Ok(page)
     }
 
     /// Learns from a page, and answers what it could not hold of its part.

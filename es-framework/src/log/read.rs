@@ -150,17 +150,6 @@ impl Page {
     }
 }
 
-/// Refuses events of a stream that do not follow on `after`, one on the other: a state folded from them would be wrong.
-pub(crate) fn follow_on(mut after: Version, events: &[StoredEvent]) -> Result<(), StoreError> {
-    for StoredEvent { stream, version, .. } in events {
-        if *version != after.next() {
-            return Err(StoreError::Gap { stream: stream.clone(), after, next: *version });
-        }
-        after = *version;
-    }
-    Ok(())
-}
-
 /// A position and the checksum of the event there, by which a consumer recognises its log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Mark {
@@ -203,16 +192,6 @@ pub struct Loaded {
 }
 
 impl Loaded {
-    /// Refuses to bring a state as of `version` up to date if events after it were removed.
-    pub(crate) fn reaches_back_to(&self, stream: &StreamId, version: Version) -> Result<(), StoreError> {
-        match self.head() {
-            Some(head) if !head.reaches_back_to(version) => {
-                Err(StoreError::Gap { stream: stream.clone(), after: version, next: head.floor.next() })
-            }
-            _ => Ok(()),
-        }
-    }
-
     /// The head of the stream when it was loaded; [`None`] for `@all`, and for a load of the snapshot only.
     pub fn head(&self) -> Option<StreamHead> {
         self.page.stream

@@ -218,6 +218,12 @@ pub struct Reading {
 }
 
 impl Reading {
+    /// Requires that no event is missing: they are folded into a state. Of a read forward, without a filter, of one stream.
+    pub(crate) fn whole(mut self) -> Self {
+        self.pages.whole();
+        self
+    }
+
     /// The rest of a read whose first page has come by another way, and was taken.
     pub(crate) fn following(store: &Store, read: Read, page: &Page) -> Self {
         let pages = Pages::following(Arc::clone(store.engine()), read, page);

@@ -14,7 +14,7 @@ use super::projection::Projection;
 use super::projector::Projector;
 use super::status::{Reporter, RunningState, Status};
 use crate::domain::Event;
-use crate::log::{BoxError, Filter, Position, ProjectionName, Read, Store, StreamId};
+use crate::log::{BoxError, Filter, Position, ProjectionName, Read, Store, StoreError, StreamId};
 use crate::panics;
 
 /// How long a checkpoint may stay behind what was looked at, while the log goes on without an event for the projector.
@@ -119,7 +119,12 @@ impl<P: Projector> Run<P> {
     /// Deals with what is in the log now.
     pub(super) async fn to_head(mut self, mut feed: Feed<P::Event>) -> (Position, Result<(), RunError>) {
         let outcome = panics::catch_async(async {
-            let head = self.store.engine().read(Read { events: 0, ..Read::new(StreamId::all()) }).await?.head;
+            let head = match self.store.engine().read(Read { events: 0, ..Read::new(StreamId::all()) }).await {
+                Ok(page) => page.head,
+                // The feed meets the damage, after what lies before it.
+                Err(StoreError::Corrupt { .. }) => u64::MAX,
+                Err(error) => return Err(error.into()),
+            };
             let mut seen = position_of(self.seen.as_ref()).get();
             while seen < head {
                 let Some(next) = feed.next().await else { break };

@@ -1,53 +1,101 @@
 //! Questions to the log that readers and the writer ask alike.
 
 use bytes::BytesMut;
-use es_framework::{Position, StoreError, StoreId, StoredEvent, StreamId, Timestamp, Version};
-use tokio_rusqlite::rusqlite::{Connection, OptionalExtension};
+use es_framework::{Position, StoreError, StoreId, StoredEvent, Timestamp};
+use tokio_rusqlite::rusqlite::Connection;
 
 use crate::connection::errors;
 use crate::tables::interned::Names;
 use crate::tables::meta;
 use crate::tables::rows::{COLUMNS, Header, REMOVED, natural};
+use crate::tables::stream_index;
 
-/// The last position and time that were given.
-pub(crate) fn head(connection: &Connection) -> Result<(Position, Timestamp), StoreError> {
-    let last = connection
-        .prepare_cached("SELECT position, time FROM es_event ORDER BY position DESC LIMIT 1")
-        .and_then(|mut statement| {
-            statement.query_row([], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?))).optional()
-        })
+pub(crate) use crate::tables::stream_index::version;
+pub(crate) use crate::tables::streams::number as stream_number;
+
+/// The end of the log, as its last two rows show it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LogHead {
+    /// The last position that was handed out.
+    pub(crate) position: Position,
+    /// The time of the last event.
+    pub(crate) time: Timestamp,
+    /// The position of the last row.
+    pub(crate) last: u64,
+    /// Whether positions may be missing between rows: only where the store's generation says that rows were deleted.
+    pub(crate) gaps: bool,
+    /// Whether the last two rows follow each other. If they do not, the number of one of them is damaged, or rows between
+    /// them are missing.
+    pub(crate) follows: bool,
+    /// Whether nothing tells that there was a row after the last one: its stream ends with it.
+    pub(crate) ends_there: bool,
+}
+
+impl LogHead {
+    /// The error of a head that cannot be believed.
+    pub(crate) fn sound(self) -> Result<Self, StoreError> {
+        if self.follows && self.ends_there {
+            return Ok(self);
+        }
+        Err(errors::damaged(
+            Some(self.position),
+            "the last rows of the log do not follow each other, or some are missing",
+        ))
+    }
+}
+
+/// Finds the end of the log, also where it is damaged.
+///
+/// The last row is found without a search, so it is the last in the file whatever its number says.
+pub(crate) fn find_head(connection: &Connection) -> Result<LogHead, StoreError> {
+    let mut statement = connection
+        .prepare_cached(
+            "SELECT position, time, stream, version FROM es_event NOT INDEXED ORDER BY position DESC LIMIT 2",
+        )
         .map_err(errors::store)?;
+    let mut rows = statement.query([]).map_err(errors::store)?;
     // Before the first event any time is later.
-    let (position, time) = last.unwrap_or((0, i64::MIN));
-    let position = position.max(meta::integer(connection, meta::POSITION_FLOOR)?.unwrap_or(0));
+    let (mut last, mut time, mut before, mut ends_there) = (0_i64, i64::MIN, 0_i64, true);
+    if let Some(row) = rows.next().map_err(errors::store)? {
+        last = row.get(0).map_err(errors::store)?;
+        // A column that is damaged is met when the row is read.
+        time = row.get(1).unwrap_or(time);
+        let (version, position) = stream_index::last_entry(connection, row.get(2).unwrap_or(0))?;
+        ends_there = position <= last || version <= row.get(3).unwrap_or(version);
+    }
+    if let Some(row) = rows.next().map_err(errors::store)? {
+        before = row.get(0).map_err(errors::store)?;
+    }
+    let floor = meta::integer(connection, meta::POSITION_FLOOR)?;
+    let generation = meta::integer(connection, meta::GENERATION)?;
+    let generation = generation.ok_or_else(|| errors::damaged(None, "the store has no generation"))?;
+    let gaps = floor.is_some() || generation > 0;
+    let follows = last == 0 || if gaps { last > before } else { last == before.saturating_add(1) };
+    let position = last.max(before).max(floor.unwrap_or(0));
     let time = match meta::integer(connection, meta::TIME_FLOOR)? {
         Some(floor) => time.max(floor),
         None => time,
     };
-    Ok((Position::new(natural(position, None)?), Timestamp::from_micros(time)))
+    Ok(LogHead {
+        position: Position::new(natural(position, None)?),
+        time: Timestamp::from_micros(time),
+        last: natural(last.max(0), None)?,
+        gaps,
+        follows,
+        ends_there,
+    })
 }
 
-/// The number of a stream; [`None`] if it was never written.
-pub(crate) fn stream_number(connection: &Connection, stream: &StreamId) -> Result<Option<i64>, StoreError> {
-    connection
-        .prepare_cached("SELECT id FROM es_stream WHERE name = ?1")
-        .and_then(|mut statement| statement.query_row([stream.as_str()], |row| row.get(0)).optional())
-        .map_err(errors::store)
-}
-
-/// The version of the stream with this number.
-pub(crate) fn version(connection: &Connection, stream: i64) -> Result<Version, StoreError> {
-    let version = connection
-        .prepare_cached("SELECT max(version) FROM es_event WHERE stream = ?1")
-        .and_then(|mut statement| statement.query_row([stream], |row| row.get::<_, Option<i64>>(0)))
-        .map_err(errors::store)?;
-    Ok(Version::new(natural(version.unwrap_or(0), None)?))
+/// The last position and time that were given.
+pub(crate) fn head(connection: &Connection) -> Result<(Position, Timestamp), StoreError> {
+    let LogHead { position, time, .. } = find_head(connection)?.sound()?;
+    Ok((position, time))
 }
 
 /// The bytes of events that are read for watchers, who hold no more in their ring; beyond that they read pages.
 const FOR_WATCHERS: usize = 4 << 20;
 
-/// The events after `after`, at most so many; [`None`] if they are too large to be held all at once.
+/// The events after `after`, `limit` at the most; [`None`] if they are too large to be held all at once.
 pub(crate) fn events_after(
     connection: &Connection,
     names: &mut Names,
@@ -55,23 +103,36 @@ pub(crate) fn events_after(
     after: Position,
     limit: u32,
 ) -> Result<Option<Vec<StoredEvent>>, StoreError> {
+    let head = find_head(connection)?.sound()?;
     let mut statement = connection
-        .prepare_cached(&format!("SELECT {COLUMNS} FROM es_event WHERE position > ?1 ORDER BY position LIMIT ?2"))
+        .prepare_cached(&format!(
+            "SELECT {COLUMNS} FROM es_event NOT INDEXED WHERE position > ?1 ORDER BY position LIMIT ?2"
+        ))
         .map_err(errors::store)?;
     let mut rows = statement.query((after.as_i64(), limit)).map_err(errors::store)?;
     let mut events = Vec::new();
     let mut bytes = 0;
     let mut buffer = BytesMut::new();
+    let (mut last, mut count) = (after, 0);
     while let Some(row) = rows.next().map_err(errors::store)? {
         let header = Header::of(row)?;
-        if header.event_type != REMOVED {
-            let content = header.content(row)?;
-            bytes += content.bytes();
-            if bytes > FOR_WATCHERS {
-                return Ok(None);
-            }
-            events.push(header.event(content, connection, names, store, &mut buffer)?);
+        if header.position <= last || !head.gaps && header.position != last.next() {
+            return Err(errors::damaged(Some(last.next()), "the rows of the log do not follow each other"));
         }
+        (last, count) = (header.position, count + 1);
+        if header.event_type == REMOVED {
+            header.verify_removed(row)?;
+            continue;
+        }
+        let content = header.content(row)?;
+        bytes += content.bytes();
+        if bytes > FOR_WATCHERS {
+            return Ok(None);
+        }
+        events.push(header.event(content, connection, names, store, &mut buffer)?);
+    }
+    if count < limit && last.get() < head.last {
+        return Err(errors::damaged(Some(last.next()), "the rows of the log end before its last one"));
     }
     Ok(Some(events))
 }

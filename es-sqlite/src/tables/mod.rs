@@ -9,4 +9,5 @@ pub(crate) mod row_sum;
 pub(crate) mod rows;
 pub(crate) mod schema;
 pub(crate) mod snapshots;
+pub(crate) mod stream_index;
 pub(crate) mod streams;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
+use es_framework::engine::checksum;
 use es_framework::{
     EventHeader, EventId, EventType, Filter, Metadata, Position, StoreError, StoreId, StoredEvent, StreamId, Timestamp,
     Version,
@@ -95,7 +96,9 @@ impl Header {
 
     /// The columns behind the header.
     pub(crate) fn content<'r>(&self, row: &'r Row<'_>) -> Result<Content<'r>, StoreError> {
-        let columns = || Ok(Content { id: value(row, 6)?, metadata: metadata(row)?, payload: payload(row)? });
+        let columns = || -> Column<Content<'r>> {
+            Ok(Content { id: value(row, 6)?, metadata: metadata(row)?, payload: payload(row)? })
+        };
         columns().map_err(|reason| self.damaged(reason))
     }
 
@@ -120,6 +123,26 @@ impl Header {
         self.verified(stream, id, event_type, payload, metadata)
     }
 
+    /// Verifies an event that is passed over as strictly as one that is returned.
+    pub(crate) fn verify(&self, row: &Row<'_>, connection: &Connection, names: &mut Names) -> Result<(), StoreError> {
+        if self.event_type == REMOVED {
+            return self.verify_removed(row);
+        }
+        let Content { id, metadata, payload } = self.content(row)?;
+        let event_type = Arc::clone(names.event_type(connection, self.event_type, self.position)?);
+        let stream = names.stream(connection, self.stream, self.position)?;
+        let id = match id {
+            ValueRef::Null => None,
+            id => Some(written_id(id).map_err(|reason| self.damaged(reason))?),
+        };
+        let Self { position, version, time, .. } = *self;
+        if checksum(position, stream, version, time, &event_type, id.as_ref(), metadata, payload) == self.checksum {
+            Ok(())
+        } else {
+            Err(self.damaged("the checksum does not fit"))
+        }
+    }
+
     fn verified(
         &self,
         stream: StreamId,
@@ -134,7 +157,7 @@ impl Header {
         if event.computed_checksum() == checksum { Ok(event) } else { Err(self.damaged("the checksum does not fit")) }
     }
 
-    fn damaged(&self, reason: &'static str) -> StoreError {
+    pub(crate) fn damaged(&self, reason: impl Into<String>) -> StoreError {
         errors::damaged(Some(self.position), reason)
     }
 

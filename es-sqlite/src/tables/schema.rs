@@ -36,6 +36,35 @@ pub(crate) fn migrate(connection: &Connection) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// Checks what the file says its tables are: with a column of another kind the same rows would be read as others, or not
+/// be found.
+pub(crate) fn check(connection: &Connection) -> Result<(), StoreError> {
+    let mut statement = connection
+        .prepare("SELECT name, sql FROM sqlite_schema WHERE sql IS NOT NULL AND name LIKE 'es\\_%' ESCAPE '\\'")
+        .map_err(errors::store)?;
+    let found = statement
+        .query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)))
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(errors::store)?;
+    for (name, made_by) in statements() {
+        match found.iter().find(|(found, _)| found == name) {
+            Some((_, sql)) if sql.split_whitespace().eq(made_by.split_whitespace()) => {}
+            // A later feature may do without an index, but not with another one.
+            None if !made_by.starts_with("CREATE TABLE") => {}
+            _ => return Err(errors::damaged(None, format!("the definition of {name} is damaged"))),
+        }
+    }
+    Ok(())
+}
+
+/// The name of each table and index, and the statement that makes it.
+fn statements() -> impl Iterator<Item = (&'static str, &'static str)> {
+    FORMAT_1.split(';').map(str::trim).filter_map(|statement| {
+        let name = statement.split_whitespace().find(|word| word.starts_with("es_"))?;
+        (!statement.starts_with("CREATE VIEW")).then_some((name, statement))
+    })
+}
+
 fn from_nothing(connection: &Connection) -> Result<(), StoreError> {
     connection.pragma_update(None, "application_id", APPLICATION_ID).map_err(errors::store)?;
     connection.execute_batch(FORMAT_1).map_err(errors::store)?;

@@ -8,7 +8,7 @@ use es_framework::{
 };
 use es_sqlite::{SqliteStore, rusqlite};
 
-use crate::support::{all, event, folder, id, sql, texts, with_id, write};
+use crate::support::{all, delete, event, folder, id, sql, texts, with_id, write};
 
 fn is_at(error: &StoreError, at: u64) -> bool {
     matches!(error, StoreError::Corrupt { position: Some(position), .. } if *position == at)
@@ -191,7 +191,7 @@ async fn positions_of_deleted_rows_are_never_given_again() {
         write(&store, &format!("s-{n}"), n).await;
     }
     let plain = sql(&path);
-    let delete = |connection: &rusqlite::Connection| {
+    let shorten = |connection: &rusqlite::Connection| {
         let sum = |key: &str, value: i64| {
             let text =
                 |text: &str| [&[2][..], &u32::try_from(text.len()).unwrap().to_le_bytes(), text.as_bytes()].concat();
@@ -203,7 +203,7 @@ async fn positions_of_deleted_rows_are_never_given_again() {
         connection.execute(set, ("generation", 1, sum("generation", 1)))?;
         connection.execute("DELETE FROM es_event WHERE position > 1", [])
     };
-    delete(&plain).unwrap();
+    shorten(&plain).unwrap();
     drop(plain);
     store.close().await.unwrap();
     let store = SqliteStore::open(&path).await.unwrap();
@@ -294,9 +294,11 @@ async fn gaps_between_positions_mislead_no_read() {
         let events: Vec<_> = (0..1_000).map(|m| event(format!("{n}-{m}"))).collect();
         store.stream(id(&format!("s-{n}"))).write(events, ExpectedVersion::Any).await.unwrap();
     }
-    let gaps = "DELETE FROM es_event WHERE position BETWEEN 1 AND 900 OR position BETWEEN 3001 AND 26000
-                OR position BETWEEN 30000 AND 40000 AND position % 3 = 0 OR position BETWEEN 45500 AND 45600";
-    sql(&path).execute_batch(gaps).unwrap();
+    delete(
+        &path,
+        "position BETWEEN 1 AND 900 OR position BETWEEN 3001 AND 26000
+         OR position BETWEEN 30000 AND 40000 AND position % 3 = 0 OR position BETWEEN 45500 AND 45600",
+    );
     let left: Vec<i64> = {
         let sql = sql(&path);
         let mut left = sql.prepare("SELECT position FROM es_event ORDER BY position").unwrap();

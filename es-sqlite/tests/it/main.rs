@@ -6,9 +6,12 @@
     reason = "a helper that fails is a test that fails, as inside a test"
 )]
 
+mod columns;
 mod conformance;
 mod damage;
 mod files;
+mod flips;
+mod image;
 mod load;
 mod passing_over;
 mod processes;
@@ -16,5 +19,6 @@ mod read_model_constraints;
 mod read_model_rules;
 mod read_model_statements;
 mod read_models;
+mod structure;
 mod support;
 mod writer;

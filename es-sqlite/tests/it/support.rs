@@ -24,6 +24,10 @@ pub(crate) fn with_id(payload: &str, id: &str) -> CandidateEvent {
     event(payload).with_id(EventId::text(id).unwrap())
 }
 
+pub(crate) fn typed(name: &str, payload: &str, id: &str) -> CandidateEvent {
+    CandidateEvent::new(name, payload.to_owned()).unwrap().with_id(EventId::text(id).unwrap())
+}
+
 pub(crate) fn id(stream: &str) -> StreamId {
     StreamId::new(stream).unwrap()
 }
@@ -75,4 +79,14 @@ pub(crate) async fn on_writer<T: Send + 'static>(
     body: impl FnOnce(&rusqlite::Connection) -> rusqlite::Result<T> + Send + 'static,
 ) -> T {
     store.transact(body).await.unwrap()
+}
+
+/// Deletes rows of the log as a later release will: it says so by the store's generation.
+pub(crate) fn delete(path: &Path, condition: &str) {
+    let text = |text: &str| [&[2][..], &u32::try_from(text.len()).unwrap().to_le_bytes(), text.as_bytes()].concat();
+    let generation = [text("meta"), text("generation"), vec![1], 1_i64.to_le_bytes().to_vec()].concat();
+    let plain = sql(path);
+    let set = "INSERT OR REPLACE INTO es_meta VALUES ('generation', 1, ?1)";
+    plain.execute(set, [crc32c::crc32c(&generation).cast_signed()]).unwrap();
+    plain.execute(&format!("DELETE FROM es_event WHERE {condition}"), []).unwrap();
 }

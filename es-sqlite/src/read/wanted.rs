@@ -1,0 +1,189 @@
+//! What a page is asked for besides its span, and how much of it SQL can tell.
+
+use std::fmt::Write;
+
+use es_framework::{Clause, Filter, Position, StoreError, Timestamp};
+use tokio_rusqlite::rusqlite::{Connection, Row};
+
+use super::line::{Axis, Line, Span};
+use crate::tables::interned::{self, Names};
+use crate::tables::rows::Header;
+use crate::tables::streams;
+
+/// More numbers than this in one `IN (…)` are left to the filter.
+const IN_LIMIT: usize = 64;
+
+/// A filter, taken apart.
+#[derive(Debug, Default)]
+pub(super) struct Wanted {
+    /// What SQL can tell: all rows for which it is not true may be passed over unseen. Empty if SQL can tell nothing.
+    pub(super) condition: String,
+    /// The numbers of the types that are wanted, if only some are.
+    types: Option<Vec<i64>>,
+    /// The numbers of the streams that are wanted, if only some are.
+    streams: Option<Vec<i64>>,
+    /// What is left for the one evaluator.
+    left: Filter,
+}
+
+impl Wanted {
+    /// Takes from a filter what SQL and the span can tell; no span if nothing can be wanted.
+    ///
+    /// What cannot be told because something is damaged is left to the evaluator: it looks at every row, so that the
+    /// damage is met where it is.
+    pub(super) fn of(
+        connection: &Connection,
+        names: &mut Names,
+        line: &Line,
+        filter: &Filter,
+        mut span: Span,
+    ) -> Result<(Self, Option<Span>), StoreError> {
+        let mut wanted = Self::default();
+        let mut types: Vec<&Clause> = Vec::new();
+        for clause in filter.clauses() {
+            let told = match clause {
+                Clause::Types(named) if named.len() <= IN_LIMIT => {
+                    types.push(clause);
+                    Ok(true)
+                }
+                Clause::Streams(named) if named.len() <= IN_LIMIT && matches!(line.axis, Axis::All) => {
+                    let numbers = named.iter().map(|stream| streams::number(connection, stream));
+                    numbers.collect::<Result<Vec<_>, _>>().map(|numbers| {
+                        let numbers = numbers.into_iter().flatten();
+                        wanted.streams = Some(match wanted.streams.take() {
+                            None => numbers.collect(),
+                            Some(before) => numbers.filter(|number| before.contains(number)).collect(),
+                        });
+                        true
+                    })
+                }
+                clause => narrow(connection, names, line, &mut span, clause),
+            };
+            match told {
+                Ok(true) => {}
+                Ok(false) | Err(StoreError::Corrupt { .. }) => wanted.left = wanted.left.and(clause.clone()),
+                Err(error) => return Err(error),
+            }
+        }
+        if !types.is_empty() {
+            match wanted.take_types(connection, names, &types) {
+                Ok(()) => {}
+                Err(StoreError::Corrupt { .. }) => {
+                    wanted.left = types.into_iter().fold(wanted.left, |left, clause| left.and(clause.clone()));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        if let Some(streams) = &wanted.streams {
+            push_in(&mut wanted.condition, "stream IN", streams);
+        }
+        Ok((wanted, (span.after < span.upto).then_some(span)))
+    }
+
+    /// A number that stands for no type is wanted too, for it is damaged: SQL is told what is *not* wanted, unless there
+    /// are too many types.
+    fn take_types(
+        &mut self,
+        connection: &Connection,
+        names: &mut Names,
+        clauses: &[&Clause],
+    ) -> Result<(), StoreError> {
+        let is_wanted = |name: &str| {
+            clauses
+                .iter()
+                .all(|clause| matches!(clause, Clause::Types(wanted) if wanted.iter().any(|want| want == name)))
+        };
+        // Types are looked for before any event is met.
+        let nowhere = Position::ZERO;
+        let numbers = match (interned::all_types(connection, IN_LIMIT)?, clauses.first()) {
+            (Some(all), _) => {
+                let (mut numbers, mut others) = (Vec::new(), Vec::new());
+                for number in all {
+                    let list = if is_wanted(names.event_type(connection, number, nowhere)?.name()) {
+                        &mut numbers
+                    } else {
+                        &mut others
+                    };
+                    list.push(number);
+                }
+                if !others.is_empty() {
+                    push_in(&mut self.condition, "type NOT IN", &others);
+                }
+                numbers
+            }
+            (None, Some(Clause::Types(named))) => {
+                let mut numbers = interned::types_named(connection, named)?;
+                for number in &numbers {
+                    let event_type = names.event_type(connection, *number, nowhere)?;
+                    if !named.iter().any(|name| name == event_type.name()) {
+                        return Err(crate::connection::errors::damaged(None, "the index over event types is damaged"));
+                    }
+                }
+                let mut kept = Vec::with_capacity(numbers.len());
+                for number in numbers.drain(..) {
+                    if is_wanted(names.event_type(connection, number, nowhere)?.name()) {
+                        kept.push(number);
+                    }
+                }
+                push_in(&mut self.condition, "type IN", &kept);
+                kept
+            }
+            _ => return Ok(()),
+        };
+        self.types = Some(numbers);
+        Ok(())
+    }
+
+    /// Whether an event is wanted; its payload is not looked at.
+    pub(super) fn passes(
+        &self,
+        header: &Header,
+        row: &Row<'_>,
+        connection: &Connection,
+        names: &mut Names,
+    ) -> Result<bool, StoreError> {
+        let listed = |list: &Option<Vec<i64>>, number| list.as_ref().is_none_or(|list| list.contains(number));
+        Ok(listed(&self.types, &header.event_type)
+            && listed(&self.streams, &header.stream)
+            && (self.left.is_empty() || header.passes(&self.left, row, connection, names)?))
+    }
+}
+
+/// Narrows the span to what a bound of a position or a time lets through; false if the clause is none.
+fn narrow(
+    connection: &Connection,
+    names: &mut Names,
+    line: &Line,
+    span: &mut Span,
+    clause: &Clause,
+) -> Result<bool, StoreError> {
+    let of_all = matches!(line.axis, Axis::All);
+    match clause {
+        Clause::After(position) if of_all => span.after = span.after.max(position.get()),
+        Clause::Before(position) if of_all => span.upto = span.upto.min(position.get().saturating_sub(1)),
+        Clause::After(position) => {
+            span.after = line.last_before(connection, names, *span, |at, _| at <= *position)?;
+        }
+        Clause::Before(position) => {
+            span.upto = line.last_before(connection, names, *span, |at, _| at < *position)?;
+        }
+        Clause::Since(time) => span.after = line.last_before(connection, names, *span, |_, at| at < *time)?,
+        Clause::Until(time) if *time == Timestamp::from_micros(i64::MAX) => {}
+        Clause::Until(time) => span.upto = line.last_before(connection, names, *span, |_, at| at <= *time)?,
+        _ => return Ok(false),
+    }
+    Ok(true)
+}
+
+fn push_in(sql: &mut String, column: &str, numbers: &[i64]) {
+    if !sql.is_empty() {
+        sql.push_str(" AND ");
+    }
+    // The plus keeps SQLite from looking for an index: the rows are to come in the order of the axis.
+    let _infallible = write!(sql, "+{column} (");
+    for (i, number) in numbers.iter().enumerate() {
+        let comma = if i == 0 { "" } else { "," };
+        let _infallible = write!(sql, "{comma}{number}");
+    }
+    sql.push(')');
+}
