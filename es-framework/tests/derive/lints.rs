@@ -42,11 +42,7 @@
     unused_results,
     unused_unsafe,
     unused_variables,
-    variant_size_differences,
-    clippy::all,
-    clippy::cargo,
-    clippy::nursery,
-    clippy::pedantic
+    variant_size_differences
 )]
 
 use std::borrow::Cow;

@@ -5,7 +5,7 @@ use es_framework::{Aggregate, Command, Event};
 use crate::events::{Counted, Text};
 use crate::support::{payload, round_trip, stored_as};
 
-mod names {
+mod account {
     pub(super) const OPENED: &str = "account.opened";
     pub(super) const PREFIX: &str = "account";
     pub(super) const DEPOSITED: &str = "account.deposited";
@@ -25,9 +25,9 @@ impl Named for Closed {
 #[derive(Debug, PartialEq, Event)]
 #[es(codec = Text)]
 enum AccountEvent {
-    #[es(name = names::OPENED)]
+    #[es(name = account::OPENED)]
     Opened { owner: String },
-    #[es(name = names::DEPOSITED, version = 2, alias = names::CREDITED, from(version = 1, type = u32, name = concat!("account", ".paid")))]
+    #[es(name = account::DEPOSITED, version = 2, alias = account::CREDITED, from(version = 1, type = u32, name = concat!("account", ".paid")))]
     Deposited { cents: u64 },
     #[es(name = <Closed as Named>::NAME)]
     Closed,
@@ -42,20 +42,20 @@ impl From<u32> for AccountEvent {
 }
 
 #[derive(Debug, PartialEq, Event)]
-#[es(name = names::OPENED, codec = Text)]
+#[es(name = account::OPENED, codec = Text)]
 struct Alone(u8);
 
 #[derive(Debug, PartialEq, Event)]
 #[es(codec = Text)]
 enum Generic<T> {
-    #[es(name = names::OPENED)]
+    #[es(name = account::OPENED)]
     Opened(T),
-    #[es(name = names::DEPOSITED, alias = "generic.old")]
+    #[es(name = account::DEPOSITED, alias = "generic.old")]
     Deposited,
 }
 
 #[derive(Debug, Default, Clone, Aggregate)]
-#[es(category = names::PREFIX, event = Counted)]
+#[es(category = account::PREFIX, event = Counted)]
 struct Account;
 
 #[derive(Command)]
@@ -77,7 +77,7 @@ fn a_constant_is_a_name_like_a_literal() {
         assert_eq!(round_trip(&event), event);
     }
     let read = |name, version, json: &'static str| AccountEvent::decode(&stored_as(name, version, "text", json));
-    assert_eq!(read(names::CREDITED, 2, r#"{"cents":3}"#).expect("an alias"), AccountEvent::Deposited { cents: 3 });
+    assert_eq!(read(account::CREDITED, 2, r#"{"cents":3}"#).expect("an alias"), AccountEvent::Deposited { cents: 3 });
     assert_eq!(read("account.paid", 1, "3").expect("an old name"), AccountEvent::Deposited { cents: 300 });
     read("account.paid", 2, "3").expect_err("an old name in another version");
 }

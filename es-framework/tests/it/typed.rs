@@ -70,10 +70,13 @@ fn deposited(cents: u64) -> AccountEvent {
 
 /// Five deposits of alice, with a note of another type between them.
 async fn written(store: &Store) {
-    let alice = store.open_stream("account-alice").unwrap();
-    alice.write_events(&[deposited(1), deposited(2)], ExpectedVersion::NoStream).await.unwrap();
-    alice.write_events(&[Noted("x".into())], Version::new(2)).await.unwrap();
-    alice.write_events(&[deposited(3), deposited(4), deposited(5)], ExpectedVersion::StreamExists).await.unwrap();
+    let alice = store.open_stream("account-alice").expect("it is written");
+    alice.write_events(&[deposited(1), deposited(2)], ExpectedVersion::NoStream).await.expect("it is written");
+    alice.write_events(&[Noted("x".into())], Version::new(2)).await.expect("it is written");
+    alice
+        .write_events(&[deposited(3), deposited(4), deposited(5)], ExpectedVersion::StreamExists)
+        .await
+        .expect("it is written");
 }
 
 fn cents(events: &[Recorded<AccountEvent>]) -> Vec<u64> {
@@ -121,8 +124,13 @@ async fn a_typed_read_goes_event_by_event_or_in_batches() {
 
 /// An old name that the type still reads, with bytes that are not its payload.
 async fn damaged(store: &Store) {
-    let broken = CandidateEvent::new("account.credited", vec![0xff; 3]).unwrap();
-    store.open_stream("account-alice").unwrap().write(broken, ExpectedVersion::Any).await.unwrap();
+    let broken = CandidateEvent::new("account.credited", vec![0xff; 3]).expect("it is written");
+    store
+        .open_stream("account-alice")
+        .expect("it is written")
+        .write(broken, ExpectedVersion::Any)
+        .await
+        .expect("it is written");
 }
 
 #[tokio::test]
@@ -228,6 +236,7 @@ async fn closing_the_store_ends_a_typed_watch_with_closed() {
 #[es(name = "odd")]
 struct Odd(#[serde(serialize_with = "number", deserialize_with = "text")] u8);
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
 fn number<S: serde::Serializer>(_: &u8, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_u8(200)
 }
