@@ -11,7 +11,7 @@ use std::time::Duration;
 use es_conformance::bank::AccountEvent;
 use es_framework::{
     BoxError, CandidateEvent, DecodeError, EncodeError, Event, EventType, ExpectedVersion, Filter, ModelError,
-    PAGE_EVENTS, Position, Projection, Projector, Recorded, RunError, RunningState, Store, StoredEvent,
+    PAGE_EVENTS, Position, Projection, Projector, ReadModel as _, Recorded, RunError, RunningState, Store, StoredEvent,
 };
 use es_sqlite::rusqlite::{self, params};
 use es_sqlite::{Durability, SqliteModel, SqliteStore, SqliteTx};
