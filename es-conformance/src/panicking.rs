@@ -12,7 +12,7 @@ use es_framework::{
     Projection, Projector, Recorded, RunError, Running, RunningState, SnapshotPolicy, Snapshots, StateModel, StateTx,
     Store, WaitError,
 };
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::fixture::Fixture;
 use crate::support::{PATIENCE, p, stream, within};
@@ -79,7 +79,9 @@ struct Numbers {
 }
 
 mod breakable {
-    use super::*;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use super::{IN_DESERIALIZE_OF_THE_STATE, IN_SERIALIZE_OF_THE_STATE};
 
     pub(super) fn serialize<S: Serializer>(numbers: &Vec<u64>, serializer: S) -> Result<S::Ok, S::Error> {
         assert!(!numbers.contains(&IN_SERIALIZE_OF_THE_STATE), "a state's Serialize breaks");
@@ -162,11 +164,11 @@ fn numbers(model: &StateModel<Numbers>) -> Vec<u64> {
 /// The error that a projection ends with; every way to ask says the same.
 async fn failed<T, E>(running: &Running, ends: impl Future<Output = Result<T, E>> + Send) -> Arc<RunError> {
     drop(within("it ends", ends).await);
-    let error = within("it says so", running.finished()).await.err().expect("it failed");
+    let error = within("it says so", running.finished()).await.expect_err("it failed");
     let status = running.status();
     assert_eq!(status.state, RunningState::Failed, "{error:?}");
     assert!(Arc::ptr_eq(&error, &status.error.expect("the status has it")));
-    assert!(Arc::ptr_eq(&error, &within("stopping", running.stop()).await.err().expect("stopping says it")));
+    assert!(Arc::ptr_eq(&error, &within("stopping", running.stop()).await.expect_err("stopping says it")));
     let waited = running.wait_for(p(1_000), PATIENCE).await.expect_err("it never gets there");
     assert!(matches!(&waited, WaitError::Failed { source, .. } if Arc::ptr_eq(source, &error)), "{waited:?}");
     error

@@ -3,7 +3,6 @@
 use std::any::Any;
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::pin;
 use std::task::Poll;
 
 /// Runs `code`, and returns the message if it panics.
@@ -21,13 +20,14 @@ pub(crate) fn catch<T>(code: impl FnOnce() -> T) -> Result<T, String> {
 }
 
 /// Runs a future to its end, and returns the message if a poll of it panics.
-pub(crate) async fn catch_async<F: Future>(future: F) -> Result<F::Output, String> {
-    let mut future = pin!(future);
-    poll_fn(|context| match catch(|| future.as_mut().poll(context)) {
+///
+/// The future is boxed, for a caller would else have to be as large as all that is caught in it.
+pub(crate) fn catch_async<F: Future>(future: F) -> impl Future<Output = Result<F::Output, String>> {
+    let mut future = Box::pin(future);
+    poll_fn(move |context| match catch(|| future.as_mut().poll(context)) {
         Ok(poll) => poll.map(Ok),
         Err(message) => Poll::Ready(Err(message)),
     })
-    .await
 }
 
 /// The message of a panic, from its payload.

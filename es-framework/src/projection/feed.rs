@@ -106,12 +106,11 @@ impl<E: Event> Feed<E> {
     /// The next stretch, when there is one; [`None`] after an error was returned. Nothing is lost when the future is
     /// dropped.
     pub(super) async fn next(&mut self) -> Option<Result<Decoded<E>, StoreError>> {
-        let next = match self.ahead.take() {
-            Some(ahead) => Some(ahead),
-            None => {
-                let stretch = self.watch.next_stretch().await;
-                stretch.map(|stretch| stretch.map(|stretch| Decoded::of(stretch, &self.panicked)))
-            }
+        let next = if let Some(ahead) = self.ahead.take() {
+            Some(ahead)
+        } else {
+            let stretch = self.watch.next_stretch().await;
+            stretch.map(|stretch| stretch.map(|stretch| Decoded::of(stretch, &self.panicked)))
         };
         if let Some(Ok(decoded)) = &next {
             self.caught_up = decoded.caught_up;

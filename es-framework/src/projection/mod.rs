@@ -1,9 +1,9 @@
 //! Projections: read models folded from `@all`.
 
+mod builder;
 mod error;
 mod feed;
 mod model;
-mod projection;
 mod projector;
 mod runner;
 mod running;
@@ -12,9 +12,9 @@ mod status;
 mod timer;
 mod undo;
 
+pub use builder::Projection;
 pub use error::{ModelError, RunError, WaitError};
 pub use model::{Batch, Checkpoint, ReadModel, Step};
-pub use projection::Projection;
 pub use projector::Projector;
 pub use running::Running;
 pub use state::{StateModel, StateTx};

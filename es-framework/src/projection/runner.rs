@@ -10,10 +10,9 @@ use tracing::{debug, warn};
 use super::error::{ModelError, RunError};
 use super::feed::{Decoded, Events, Feed, PanickedDrop};
 use super::model::{Batch, Checkpoint, ReadModel, Step};
-use super::projection::Projection;
 use super::projector::Projector;
 use super::status::{Reporter, RunningState, Status};
-use crate::domain::Event;
+use crate::domain::{Event, Recorded};
 use crate::log::{BoxError, Filter, Position, ProjectionName, Read, Store, StoreError, StreamId};
 use crate::panics;
 
@@ -40,9 +39,12 @@ pub(super) struct Run<P: Projector> {
 impl<P: Projector> Run<P> {
     /// Makes the model ready and finds the checkpoint.
     pub(super) async fn begin(
-        projection: Projection<P>,
+        store: Store,
+        projector: P,
+        model: P::Model,
+        name: String,
+        filter: Filter,
     ) -> Result<(Self, Feed<P::Event>, watch::Receiver<Status>), RunError> {
-        let Projection { store, projector, model, name, filter } = projection;
         let name = ProjectionName::new(name)?;
         let wanted = filter.types(P::Event::names());
         let projector = Arc::new(projector);
@@ -117,7 +119,7 @@ impl<P: Projector> Run<P> {
     }
 
     /// Deals with what is in the log now.
-    pub(super) async fn to_head(mut self, mut feed: Feed<P::Event>) -> (Position, Result<(), RunError>) {
+    pub(super) async fn until_head(mut self, mut feed: Feed<P::Event>) -> (Position, Result<(), RunError>) {
         let outcome = panics::catch_async(async {
             let head = match self.store.engine().read(Read { events: 0, ..Read::new(StreamId::all()) }).await {
                 Ok(page) => page.head,
@@ -163,7 +165,7 @@ impl<P: Projector> Run<P> {
     /// so that the checkpoint stands right before it.
     async fn deal_with(&mut self, decoded: Decoded<P::Event>) -> Result<(), RunError> {
         let Decoded { events, unreadable, mark, .. } = decoded;
-        let mark = if unreadable.is_none() { mark } else { events.last().map(|last| last.mark()) };
+        let mark = if unreadable.is_none() { mark } else { events.last().map(Recorded::mark) };
         if let Some(mark) = mark.filter(|mark| mark.position > position_of(self.seen.as_ref())) {
             let to = Checkpoint::new(self.store.id(), mark);
             if events.is_empty() {
@@ -178,7 +180,7 @@ impl<P: Projector> Run<P> {
         }
     }
 
-    /// Takes note that there is nothing for the projector up to here. See [`Projection`] on when that is written.
+    /// Takes note that there is nothing for the projector up to here. See `Projection` on when that is written.
     async fn pass_over(&mut self, to: Checkpoint) -> Result<(), RunError> {
         self.seen = Some(to);
         let since = *self.unwritten.get_or_insert_with(Instant::now);

@@ -1,4 +1,5 @@
 //! H: projections, where a fact needs more than an engine: a paused clock, and somebody who reads the log's lines.
+#![expect(clippy::unwrap_used, reason = "a helper that fails is a test that fails, as inside a test")]
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -63,9 +64,9 @@ impl Visit for Lines {
     }
 
     fn record_error(&mut self, field: &Field, value: &(dyn std::error::Error + 'static)) {
-        let sources = std::iter::successors(Some(value), |error| error.source());
-        let line = sources.map(|error| format!("{field}={error} ")).collect::<String>();
-        self.0.lock().unwrap().push_str(&line);
+        for error in std::iter::successors(Some(value), |error| error.source()) {
+            self.record_debug(field, &error.to_string());
+        }
     }
 }
 

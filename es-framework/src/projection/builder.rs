@@ -5,10 +5,11 @@ use tokio::sync::watch;
 use tracing::Instrument;
 
 use super::error::RunError;
+use super::feed::Feed;
 use super::projector::Projector;
 use super::runner::Run;
 use super::running::Running;
-use super::status::Reporter;
+use super::status::{Reporter, Status};
 use crate::log::{Filter, Position, Store};
 use crate::panics;
 
@@ -60,11 +61,11 @@ use crate::panics;
 #[derive(Debug)]
 #[must_use = "a projection does nothing until it is started"]
 pub struct Projection<P: Projector> {
-    pub(super) store: Store,
-    pub(super) projector: P,
-    pub(super) model: P::Model,
-    pub(super) name: String,
-    pub(super) filter: Filter,
+    store: Store,
+    projector: P,
+    model: P::Model,
+    name: String,
+    filter: Filter,
 }
 
 impl<P: Projector> Projection<P> {
@@ -102,7 +103,7 @@ impl<P: Projector> Projection<P> {
     /// Nothing runs if the future is dropped. What [`Projector::prepare`] wrote is there as a whole or not at all.
     pub async fn start(self) -> Result<Running, RunError> {
         let runtime = Handle::try_current().map_err(|_| RunError::NoRuntime)?;
-        let (run, feed, seen) = panics::catch_async(Run::begin(self)).await.map_err(RunError::panicked)??;
+        let (run, feed, seen) = self.begin().await?;
         let name = run.name().clone();
         let reporter = Reporter::new(run.status().clone());
         let (stop, stopping) = watch::channel(false);
@@ -121,8 +122,14 @@ impl<P: Projector> Projection<P> {
     ///
     /// A dropped future leaves the checkpoint where a whole batch ended.
     pub async fn catch_up(self) -> Result<Position, RunError> {
-        let (run, feed, _) = panics::catch_async(Run::begin(self)).await.map_err(RunError::panicked)??;
-        let (position, outcome) = run.to_head(feed).await;
+        let (run, feed, _) = self.begin().await?;
+        let (position, outcome) = run.until_head(feed).await;
         outcome.map(|()| position)
+    }
+
+    async fn begin(self) -> Result<(Run<P>, Feed<P::Event>, watch::Receiver<Status>), RunError> {
+        let Self { store, projector, model, name, filter } = self;
+        let begun = panics::catch_async(Run::begin(store, projector, model, name, filter)).await;
+        begun.map_err(RunError::panicked)?
     }
 }
