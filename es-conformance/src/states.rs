@@ -164,7 +164,7 @@ states! {
 states! {
     NothingInSomethingInBincode(Option<Option<u8>>, Bincode) = Some(None);
     NotANumberInBincode(f64, Bincode) = f64::NAN;
-    LastDigit(Vec<f64>, Json) = vec![31.245270191439438, 2.2250738585072014e-308, 5e-324, 0.1 + 0.2, -0.0, 1e23];
+    LastDigit(Vec<f64>, Json) = vec![31.245_270_191_439_438, 2.225_073_858_507_201_4e-308, 5e-324, 0.1 + 0.2, -0.0, 1e23];
     Hashed(HashMap<u32, HashSet<u32>>, Bincode) = (0..50).map(|n| (n, (0..n).collect())).collect();
     HashedInJson(HashMap<u32, HashSet<u32>>, Json) = (0..50).map(|n| (n, (0..n).collect())).collect();
     Wide(Vec<i128>, Json) = vec![i128::MIN, i128::MAX, 0];

@@ -486,7 +486,7 @@ mod tests {
         let map = |numbers: &[u32]| numbers.iter().map(|n| (*n, set(&[*n, n + 1]))).collect::<HashMap<_, _>>();
         let (mut numbers, before) = ((0..100).collect::<Vec<_>>(), map(&(0..100).collect::<Vec<_>>()));
         numbers.reverse();
-        assert_eq!(of(&map(&numbers)), of(&before));
+        assert_eq!(of(map(&numbers)), of(&before));
         assert_ne!(of(map(&numbers[1..])), of(before));
     }
 

@@ -69,8 +69,8 @@ impl<'a> Scanner<'a> {
     /// Reads a value without parts, or the opening bracket of one with parts.
     pub(super) fn token(&mut self) -> Result<Token<'a>, Invalid> {
         match self.peek() {
-            Some(b'{') => self.opened(Token::Object),
-            Some(b'[') => self.opened(Token::Array),
+            Some(b'{') => Ok(self.opened(Token::Object)),
+            Some(b'[') => Ok(self.opened(Token::Array)),
             Some(b'"') => self.text().map(Token::Text),
             Some(b'-' | b'0'..=b'9') => self.number().map(Token::Number),
             Some(b't') => self.word("true", Token::Bool(true)),
@@ -151,9 +151,9 @@ impl<'a> Scanner<'a> {
         Invalid { flaw, at: self.at }
     }
 
-    fn opened(&mut self, token: Token<'a>) -> Result<Token<'a>, Invalid> {
+    fn opened(&mut self, token: Token<'a>) -> Token<'a> {
         self.at += 1;
-        Ok(token)
+        token
     }
 
     /// The next byte after white space, not taken.

@@ -203,7 +203,7 @@ mod tests {
             ("-0.0", Scalar::from(0), true),
             ("0.1", Scalar::from(0.1), true),
             ("0.1", Scalar::from(0.2), false),
-            ("3.14", Scalar::from(3.14), true),
+            ("3.25", Scalar::from(3.25), true),
             ("-2.5e-3", Scalar::from(-0.0025), true),
             ("18446744073709551615", Scalar::from(u64::MAX), true),
             ("18446744073709551615", Scalar::from(18_446_744_073_709_551_615.0), false),

@@ -7,7 +7,7 @@ mod render;
 mod samples;
 mod slots;
 mod stored;
-#[cfg(all(test, feature = "bincode"))]
+#[cfg(test)]
 mod stored_tests;
 #[cfg(test)]
 mod tests;

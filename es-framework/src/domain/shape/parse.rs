@@ -139,15 +139,13 @@ impl Parser<'_> {
         }
         let before = self.rest;
         let node = match self.run(|c| c.is_ascii_alphanumeric()) {
-            "opaque" => Node::Opaque,
-            "any" => Node::Any,
-            word => match Plain::named(word) {
-                Some(plain) => Node::Plain(plain),
-                None => {
-                    self.rest = before;
-                    return self.expected("a type");
-                }
-            },
+            "opaque" => Some(Node::Opaque),
+            "any" => Some(Node::Any),
+            word => Plain::named(word).map(Node::Plain),
+        };
+        let Some(node) = node else {
+            self.rest = before;
+            return self.expected("a type");
         };
         Ok(self.leaf(node))
     }
