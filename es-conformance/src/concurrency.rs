@@ -8,8 +8,8 @@ use tokio::task::JoinSet;
 
 use crate::fixture::Fixture;
 use crate::support::{
-    append, event, events_of, exact, id, log, numbered, poll_once_and_drop, positions, stream, texts, up_to, v,
-    versions, within, write,
+    append, event, events_of, exact, id, log, numbered, poll_once, poll_once_and_drop, positions, stream, texts, up_to,
+    v, versions, within, write,
 };
 
 pub async fn a9_twenty_writers_of_one_stream_that_expect_nothing_all_succeed(fixture: &impl Fixture) {
@@ -167,6 +167,46 @@ pub async fn a9_more_writers_than_the_queue_holds_wait_and_succeed(fixture: &imp
     }
     within("5,000 writers at once", writers.join_all()).await;
     assert_eq!(stream(&store, "a-1").version().await.expect("can be asked"), v(5_000));
+}
+
+/// A service keeps a few large writes in a list, polls each once and comes back to them much later. Whatever they wait for,
+/// they keep it from nobody, and they are done when it comes back.
+pub async fn a9_writes_that_nobody_polls_keep_nothing_from_others(fixture: &impl Fixture) {
+    let store = fixture.open().await;
+    // More than waits at a time by default, in bytes.
+    let mut kept: Vec<_> = (0..6)
+        .map(|n| {
+            let kept = stream(&store, &format!("kept-{n}"));
+            let large = event(vec![b'x'; 15 << 20]);
+            Box::pin(
+                async move { kept.write(large, ExpectedVersion::NoStream).await.map(|appended| appended.version()) },
+            )
+        })
+        .collect();
+    let mut answered = Vec::new();
+    for write in &mut kept {
+        answered.push(poll_once(write.as_mut()).await);
+    }
+    let mut others = JoinSet::new();
+    for writer in 0..4 {
+        let other = stream(&store, &format!("other-{writer}"));
+        others.spawn(async move {
+            for n in 0..50 {
+                write(&other, numbered([n])).await;
+            }
+        });
+    }
+    while let Some(other) = within("other writes beside those that nobody polls", others.join_next()).await {
+        other.expect("a writer does not panic");
+    }
+    for (write, answered) in kept.into_iter().zip(answered) {
+        let answer = match answered {
+            Some(answer) => answer,
+            None => within("a write that was kept", write).await,
+        };
+        assert_eq!(answer.expect("it is written"), v(1));
+    }
+    store.close().await.expect("a store that is idle can be closed");
 }
 
 pub async fn a10_a_dropped_write_is_whole_or_absent(fixture: &impl Fixture) {

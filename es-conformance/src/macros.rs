@@ -56,6 +56,7 @@ macro_rules! conformance {
                 a9_one_atomic_transfer_at_a_time_holds_over_two_streams
                 a9_a_caller_that_would_rather_fail_is_served_or_told_overloaded
                 a9_more_writers_than_the_queue_holds_wait_and_succeed
+                a9_writes_that_nobody_polls_keep_nothing_from_others
                 a10_a_dropped_write_is_whole_or_absent
                 a10_a_task_that_is_aborted_leaves_the_store_usable
             }

@@ -1,6 +1,7 @@
 //! What the facts are told with: clocks, events, recordings, waits that end.
 
 use std::future::{Future, IntoFuture, poll_fn};
+use std::ops::DerefMut;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -46,12 +47,18 @@ where
 
 /// Polls a future once, so that whatever it begins is begun, and drops it.
 pub async fn poll_once_and_drop(future: impl Future + Send) {
-    let mut future = Box::pin(future);
+    drop(poll_once(Box::pin(future)).await);
+}
+
+/// Polls a future once, so that whatever it begins is begun; [`None`] if it goes on.
+pub async fn poll_once<F: Future>(mut future: Pin<impl DerefMut<Target = F> + Send>) -> Option<F::Output> {
     poll_fn(|context| {
-        drop(future.as_mut().poll(context));
-        Poll::Ready(())
+        Poll::Ready(match future.as_mut().poll(context) {
+            Poll::Ready(output) => Some(output),
+            Poll::Pending => None,
+        })
     })
-    .await;
+    .await
 }
 
 /// A clock that stands still until it is set; clones show the same time.

@@ -88,7 +88,8 @@ impl fmt::Debug for Fingerprint {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum WhenFull {
-    /// Wait for a place.
+    /// Wait for a place, in the order in which writes come. It is written when there is one, polled or not, unless the future
+    /// is dropped before.
     #[default]
     Wait,
     /// Answer [`AppendError::Overloaded`] at once.

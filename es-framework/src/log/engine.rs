@@ -30,7 +30,8 @@ use super::time::Clock;
 ///    a new event at or below *p*.
 /// 3. After a commit the engine tells its [`Notifier`], in the order of the commits.
 /// 4. Dropping the future of a write either prevents the write or lets it run to its end.
-/// 5. No connection, transaction or lock is held between two calls.
+/// 5. No connection, transaction or lock is held between two calls, nor by a call whose future is not polled: what others
+///    need is never given to a caller that may not come back.
 #[async_trait]
 pub trait Engine: Debug + Send + Sync + 'static {
     /// The random id of the store.

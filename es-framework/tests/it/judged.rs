@@ -3,6 +3,10 @@
 //! The model takes one event after the other and asks what the contract says of it; it shares nothing with the judge but
 //! the types of requests and answers.
 
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a model that panics is a broken test")]
+
+use std::sync::Arc;
+
 use es_framework::engine::{Facts, KnownEvent, PlannedEvent, Questions, StreamFacts, Verdict, judge, judge_as_unknown};
 use es_framework::{
     Append, AppendError, Appended, CandidateEvent, CommandKey, CommandRecord, EventId, ExpectedVersion, Fingerprint,
@@ -73,7 +77,7 @@ impl Log {
                     version: Version::new(*version),
                     position: Position::new(position),
                     time: Timestamp::from_micros(*time),
-                    content: (!removed).then(|| (event.event_type().clone(), event.payload().clone())),
+                    content: (!removed).then(|| (Arc::clone(event.event_type()), event.payload().clone())),
                 });
             }
             facts.push(StreamFacts::new(head, known));
