@@ -15,12 +15,14 @@ use es_framework::{
 use tokio::sync::Mutex;
 use tokio_rusqlite::rusqlite::Connection;
 
-use crate::builder::{Builder, Settings};
 use crate::connection::busy;
 use crate::connection::errors;
-use crate::connection::open::{self, Purpose};
+use crate::connection::file::DatabaseFile;
+use crate::connection::open::{self, Purpose, StoreFile};
 use crate::connection::worker::{Worker, aside, block_on};
+use crate::error::OpenError;
 use crate::model::transact::{TransactError, by_read_model, protect_log, transact};
+use crate::options::Settings;
 use crate::others::poller::{self, Alarm};
 use crate::read::page;
 use crate::read::pool::{self, Pool, Turn};
@@ -60,13 +62,22 @@ struct Workers {
 }
 
 impl Workers {
-    /// Closes all connections, the writer's last.
+    /// Closes all connections, the writer's last: each of them, also where one before it could not be closed cleanly.
+    ///
+    /// # Errors
+    ///
+    /// The first one.
+    ///
+    /// # Cancel safety
+    ///
+    /// What was not closed yet when the future is dropped is closed by the next call.
     async fn close(&mut self, readers: Option<&Pool>, settings: &Settings) -> Result<(), StoreError> {
+        let mut closed = Ok(());
         if let Some(readers) = readers {
-            readers.close().await?;
+            closed = closed.and(readers.close().await);
         }
         if let Some(poller) = &self.poller {
-            poller.close().await?;
+            closed = closed.and(poller.close().await);
         }
         self.poller = None;
         if let Some(writer) = &self.writer {
@@ -79,57 +90,57 @@ impl Workers {
                     Err(error) => Err(error),
                 }
             });
-            let checkpoint = checkpoint.await;
-            writer.close().await?;
+            closed = closed.and(checkpoint.await);
+            closed = closed.and(writer.close().await);
             self.writer = None;
-            checkpoint?;
             if let Some(readers) = readers {
-                let (path, settings) = (readers.path().to_owned(), settings.clone());
-                aside("es-sqlite-close", move || open::tidy(&path, &settings)).await?;
+                let (store, settings) = (readers.store().clone(), settings.clone());
+                closed = closed.and(aside("es-sqlite-close", move || open::tidy(&store, &settings)).await);
             }
         }
-        Ok(())
+        closed
     }
 }
 
 impl SqliteEngine {
-    pub(crate) async fn open_file(builder: Builder, path: PathBuf) -> Result<Arc<Self>, StoreError> {
-        let Builder { create, read_only, settings } = builder;
-        let (main, side) =
-            if read_only { (Purpose::ReadOnly, Purpose::ReadOnly) } else { (Purpose::Write { create }, Purpose::Read) };
-        let connect = |purpose| {
-            let (path, durability, cache_bytes) = (path.clone(), settings.durability, settings.cache_bytes);
-            Worker::start(settings.write_timeout, move || open::file(&path, purpose, durability, cache_bytes))
-        };
-        let first = connect(main).await?;
+    pub(crate) async fn open_file(path: PathBuf, purpose: Purpose, settings: Settings) -> Result<Arc<Self>, OpenError> {
+        let read_only = purpose == Purpose::ReadOnly;
+        let (timeout, durability, cache_bytes) = (settings.write_timeout, settings.durability, settings.cache_bytes);
+        let open = move || open::first(&path, purpose, durability, cache_bytes);
+        let (first, file) = Worker::start(timeout, open).await?;
         let (id, head) = facts(&first, !read_only).await?;
+        let store = StoreFile { file, id };
+        let side = if read_only { Purpose::ReadOnly } else { Purpose::Read };
         let notifier = Arc::new(Notifier::new(head));
         let mut workers = Workers::default();
         let queue = if read_only {
             workers.poller = Some(first);
             None
         } else {
-            workers.poller = Some(connect(side).await?);
-            let queue = write_on(&first, &settings, id, &notifier, true);
+            let polled = store.clone();
+            let open = move || Ok::<_, StoreError>((open::another(&polled, side, durability, cache_bytes)?, ()));
+            workers.poller = Some(Worker::start(timeout, open).await?.0);
+            let queue = write_on(&first, &settings, id, &notifier, Some(store.file.clone()));
             workers.writer = Some(first);
             Some(queue)
         };
         let alarm = Arc::<Alarm>::default();
         if let Some(poller) = &workers.poller {
             let (alarm, notifier, interval) = (Arc::clone(&alarm), Arc::clone(&notifier), settings.poll_interval);
-            poller.occupy(move |connection| poller::work(connection, &alarm, &notifier, id, interval));
+            let store = store.clone();
+            poller.occupy(move |connection| poller::work(connection, &alarm, &notifier, &store, interval));
         }
-        let readers = Some(Pool::new(path, side, &settings));
+        let readers = Some(Pool::new(store, side, &settings));
         Ok(Arc::new(Self { id, settings, notifier, queue, readers, alarm, workers: Mutex::new(workers) }))
     }
 
-    pub(crate) async fn open_in_memory(builder: Builder) -> Result<Arc<Self>, StoreError> {
-        let settings = builder.settings;
+    pub(crate) async fn open_in_memory(settings: Settings) -> Result<Arc<Self>, OpenError> {
         let cache_bytes = settings.cache_bytes;
-        let worker = Worker::start(settings.write_timeout, move || open::memory(cache_bytes)).await?;
+        let open = move || Ok::<_, StoreError>((open::memory(cache_bytes)?, ()));
+        let (worker, ()) = Worker::start(settings.write_timeout, open).await?;
         let (id, head) = facts(&worker, true).await?;
         let notifier = Arc::new(Notifier::new(head));
-        let queue = Some(write_on(&worker, &settings, id, &notifier, false));
+        let queue = Some(write_on(&worker, &settings, id, &notifier, None));
         let workers = Mutex::new(Workers { poller: None, writer: Some(worker) });
         Ok(Arc::new(Self { id, settings, notifier, queue, readers: None, alarm: Arc::default(), workers }))
     }
@@ -201,7 +212,8 @@ impl Drop for SqliteEngine {
         let thread = thread::Builder::new().name("es-sqlite-drop".to_owned());
         let told = thread.spawn(move || {
             if let Err(error) = block_on(workers.close(readers.as_ref(), &settings)) {
-                tracing::warn!(%error, "a store that was dropped could not be closed cleanly");
+                let error: &dyn std::error::Error = &error;
+                tracing::warn!(error, "a store that was dropped could not be closed cleanly");
             }
         });
         // They end all the same, in any order.
@@ -224,12 +236,21 @@ async fn facts(worker: &Worker, write: bool) -> Result<(StoreId, Position), Stor
 }
 
 /// Gives a connection to a writer and answers the queue before it.
-fn write_on(worker: &Worker, settings: &Settings, id: StoreId, notifier: &Arc<Notifier>, shared: bool) -> Queue {
+fn write_on(
+    worker: &Worker,
+    settings: &Settings,
+    id: StoreId,
+    notifier: &Arc<Notifier>,
+    file: Option<DatabaseFile>,
+) -> Queue {
     let (queue, jobs) = Queue::new(settings.queue_appends, settings.queue_bytes);
-    let mut writer = Writer::new(id, Arc::clone(&settings.clock), Arc::clone(notifier), settings.write_timeout, shared);
+    let mut writer = Writer::new(id, Arc::clone(&settings.clock), Arc::clone(notifier), settings.write_timeout, file);
     worker.occupy(move |connection| match protect_log(connection) {
         Ok(()) => writer.work(connection, &jobs),
-        Err(error) => tracing::error!(%error, "the log cannot be protected from read models"),
+        Err(error) => {
+            let error: &dyn std::error::Error = &error;
+            tracing::error!(error, "the log cannot be protected from read models");
+        }
     });
     queue
 }

@@ -151,7 +151,7 @@ pub enum KeyError {
     #[error(transparent)]
     Name(#[from] InvalidName),
     /// The command cannot be written as JSON, from which its fingerprint is made.
-    #[error("a command with a key must serialize to JSON, for its fingerprint: {source}")]
+    #[error("a command with a key must serialize to JSON, for its fingerprint")]
     Fingerprint {
         /// What the serializer said.
         source: serde_json::Error,

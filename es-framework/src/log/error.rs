@@ -47,39 +47,30 @@ pub enum StoreError {
         /// What the engine said.
         source: BoxError,
     },
-    /// The store was opened read-only, or its file cannot be written.
+    /// The store was opened read-only, or cannot be written.
     #[error("the store is read-only")]
     ReadOnly,
     /// Reading or writing the store failed. After a failed write, ask for the outcome with the event's ids or a command
     /// key before writing again: a power loss may still decide either way.
-    #[error("the store could not be read or written: {source}")]
+    #[error("the store could not be read or written")]
     Io {
         /// What the engine said.
         source: BoxError,
     },
-    /// There is nothing at the path and the store was not to be made.
-    #[error("there is no store at {path}; check the path, or open it with `create(true)`")]
-    Missing {
-        /// The path that was asked for.
-        path: String,
+    /// The operating system or the database does not allow this process to use the store.
+    #[error("permission denied: this process may not use the store as it was asked to")]
+    PermissionDenied {
+        /// What the engine said.
+        source: BoxError,
     },
-    /// The file is not a store of this library; it was not touched.
-    #[error("{path} was not opened, and not touched: {reason}")]
-    NotAStore {
-        /// The path that was asked for.
-        path: String,
-        /// What was found instead.
+    /// Another store, or another copy of this one, has taken its place while it was open; nothing was read or written.
+    /// Put the right one back, or close this handle and open the store again.
+    #[error("the store was replaced while it was open: {reason}; close it and open it again")]
+    StoreChanged {
+        /// How that was noticed.
         reason: String,
     },
-    /// The file was written by a newer release; use that release or a newer one.
-    #[error("the store has format {found}, this release knows formats up to {known}; use a newer release")]
-    NewerFormat {
-        /// The format of the file.
-        found: u32,
-        /// The newest format this release knows.
-        known: u32,
-    },
-    /// The file has something that this release can read but would damage by writing; use a newer release to write.
+    /// The store has something that this release can read but would damage by writing; use a newer release to write.
     #[error("writing to this store needs {feature}, which this release does not know; use a newer release")]
     WriteRequires {
         /// What this release does not know.
@@ -113,7 +104,7 @@ pub enum StoreError {
     #[error(transparent)]
     Name(#[from] InvalidName),
     /// The engine failed in a way it should not; please report it.
-    #[error("the engine failed: {source}")]
+    #[error("the engine failed in a way it should not; please report it")]
     Internal {
         /// What the engine said.
         source: BoxError,
@@ -131,9 +122,8 @@ impl StoreError {
             Self::Closed => ErrorKind::Closed,
             Self::Busy { .. } | Self::DiskFull { .. } => ErrorKind::Retry,
             Self::ReadOnly
-            | Self::Missing { .. }
-            | Self::NotAStore { .. }
-            | Self::NewerFormat { .. }
+            | Self::PermissionDenied { .. }
+            | Self::StoreChanged { .. }
             | Self::WriteRequires { .. }
             | Self::FormatChanged { .. }
             | Self::WrongPlace { .. }

@@ -23,7 +23,7 @@ pub struct Metadata(Bytes);
 #[non_exhaustive]
 pub enum InvalidMetadata {
     /// The text is not JSON.
-    #[error("metadata is one JSON object, this is not JSON: {source}")]
+    #[error("metadata is one JSON object, this is not JSON")]
     NotJson {
         /// What the parser found.
         source: serde_json::Error,

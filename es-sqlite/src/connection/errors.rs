@@ -3,16 +3,22 @@
 use std::fmt;
 use std::path::Path;
 
-use es_framework::{Position, StoreError};
-use tokio_rusqlite::rusqlite::{Error, ErrorCode};
+use es_framework::{BoxError, Position, StoreError};
+use tokio_rusqlite::rusqlite::{Error, ErrorCode, ffi};
 
 use crate::connection::busy;
+use crate::connection::file::{why_denied, why_denied_beside};
+use crate::error::OpenError;
+use crate::tables::schema;
 
 /// What an error of SQLite means for the caller.
 pub(crate) fn store(error: Error) -> StoreError {
     match &error {
         Error::SqliteFailure(failure, _) => match failure.code {
-            ErrorCode::DiskFull => StoreError::DiskFull { source: error.into() },
+            ErrorCode::DiskFull => StoreError::DiskFull { source: said(&error) },
+            ErrorCode::SystemIoFailure if is_too_large(failure.extended_code) => {
+                StoreError::DiskFull { source: Said::boxed(&"the file would be larger than this process may make one") }
+            }
             ErrorCode::ReadOnly => StoreError::ReadOnly,
             ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::FileLockingProtocolFailed => {
                 StoreError::Busy { waited: busy::waited() }
@@ -22,16 +28,36 @@ pub(crate) fn store(error: Error) -> StoreError {
             ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::ConstraintViolation => {
                 damaged(None, error.to_string())
             }
-            ErrorCode::SystemIoFailure | ErrorCode::CannotOpen | ErrorCode::PermissionDenied => {
-                StoreError::Io { source: error.into() }
-            }
-            _ => StoreError::Internal { source: error.into() },
+            ErrorCode::PermissionDenied => StoreError::PermissionDenied { source: said(&error) },
+            ErrorCode::SystemIoFailure | ErrorCode::CannotOpen => StoreError::Io { source: said(&error) },
+            _ => StoreError::Internal { source: said(&error) },
         },
         Error::FromSqlConversionFailure(..)
         | Error::IntegralValueOutOfRange(..)
         | Error::InvalidColumnType(..)
         | Error::Utf8Error(..) => damaged(None, error.to_string()),
-        _ => StoreError::Internal { source: error.into() },
+        _ => StoreError::Internal { source: said(&error) },
+    }
+}
+
+/// Whether a write failed because the file would exceed the size that this process is allowed (`ulimit -f`). SQLite does
+/// not tell `EFBIG` from a broken disk, so the limit itself is asked for, where that is possible.
+fn is_too_large(extended_code: i32) -> bool {
+    if !matches!(extended_code, ffi::SQLITE_IOERR_WRITE | ffi::SQLITE_IOERR_TRUNCATE | ffi::SQLITE_IOERR_SHMSIZE) {
+        return false;
+    }
+    let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    let limit = limits.lines().find_map(|line| line.strip_prefix("Max file size"));
+    limit.and_then(|limit| limit.split_whitespace().next()).is_some_and(|soft| soft != "unlimited")
+}
+
+/// What SQLite said, with its number. Not the error itself, which says the same once more as its own cause.
+fn said(error: &Error) -> BoxError {
+    match error {
+        Error::SqliteFailure(failure, Some(message)) => {
+            Said::boxed(&format_args!("{message} (SQLite's error {})", failure.extended_code))
+        }
+        error => Said::boxed(error),
     }
 }
 
@@ -43,20 +69,57 @@ pub(crate) fn store_at(position: Position, error: Error) -> StoreError {
     }
 }
 
-/// The same, for an error met while a file is opened.
-pub(crate) fn opening(path: &Path, error: Error) -> StoreError {
+/// The same, for an error met when SQLite opens a file, to be written or not.
+pub(crate) fn connecting(path: &Path, write: bool, error: Error) -> OpenError {
     match error.sqlite_error_code() {
-        Some(ErrorCode::NotADatabase) => not_a_store(path, "it is not an SQLite database"),
-        _ => store(error),
+        Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => {
+            why_denied(path, write).unwrap_or_else(|| opening(path, write, error))
+        }
+        _ => opening(path, write, error),
     }
 }
 
-pub(crate) fn not_a_store(path: &Path, reason: impl Into<String>) -> StoreError {
-    StoreError::NotAStore { path: path.display().to_string(), reason: reason.into() }
+/// The same, for an error met when SQLite looks into a file that it has opened, and opens the files beside it.
+pub(crate) fn opening(path: &Path, write: bool, error: Error) -> OpenError {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::NotADatabase) => not_a_store(path, "it is not an SQLite database"),
+        Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied | ErrorCode::ReadOnly) => {
+            why_denied_beside(path, write).unwrap_or_else(|| store(error).into())
+        }
+        _ => store(error).into(),
+    }
 }
 
-pub(crate) fn missing(path: &Path) -> StoreError {
-    StoreError::Missing { path: path.display().to_string() }
+pub(crate) fn not_a_store(path: &Path, reason: impl Into<String>) -> OpenError {
+    OpenError::NotAStore { path: path.to_owned(), reason: reason.into() }
+}
+
+pub(crate) fn missing(path: &Path) -> OpenError {
+    OpenError::Missing { path: path.to_owned() }
+}
+
+pub(crate) fn too_long(path: &Path, reason: impl Into<String>) -> OpenError {
+    OpenError::PathTooLong { path: path.to_owned(), reason: reason.into() }
+}
+
+pub(crate) fn denied(path: &Path, reason: &str, error: std::io::Error) -> OpenError {
+    OpenError::PermissionDenied { path: path.to_owned(), reason: reason.to_owned(), source: error.into() }
+}
+
+pub(crate) fn changed(reason: impl Into<String>) -> StoreError {
+    StoreError::StoreChanged { reason: reason.into() }
+}
+
+/// What it means that another connection on a store that is open could not be opened.
+pub(crate) fn reopening(error: OpenError) -> StoreError {
+    match error {
+        OpenError::Store(error) => error,
+        OpenError::NewerFormat { found, .. } => StoreError::FormatChanged { opened: schema::FORMAT, found },
+        OpenError::Missing { path } => changed(format!("there is no file at {} any more", path.display())),
+        OpenError::NotAStore { path, reason } => changed(format!("{}: {reason}", path.display())),
+        OpenError::PermissionDenied { .. } => StoreError::PermissionDenied { source: error.into() },
+        OpenError::PathTooLong { .. } | OpenError::SeveralNames { .. } => StoreError::Io { source: error.into() },
+    }
 }
 
 pub(crate) fn damaged(position: Option<Position>, reason: impl Into<String>) -> StoreError {
@@ -75,12 +138,12 @@ pub(crate) fn repeat(error: &StoreError) -> StoreError {
         StoreError::DiskFull { source } => StoreError::DiskFull { source: Said::boxed(source) },
         StoreError::ReadOnly => StoreError::ReadOnly,
         StoreError::Io { source } => StoreError::Io { source: Said::boxed(source) },
-        StoreError::Missing { path } => StoreError::Missing { path: path.clone() },
-        StoreError::NotAStore { path, reason } => StoreError::NotAStore { path: path.clone(), reason: reason.clone() },
-        StoreError::NewerFormat { found, known } => StoreError::NewerFormat { found: *found, known: *known },
+        StoreError::PermissionDenied { source } => StoreError::PermissionDenied { source: Said::boxed(source) },
+        StoreError::StoreChanged { reason } => changed(reason.clone()),
         StoreError::FormatChanged { opened, found } => StoreError::FormatChanged { opened: *opened, found: *found },
         StoreError::WriteRequires { feature } => StoreError::WriteRequires { feature: feature.clone() },
         StoreError::Corrupt { position, reason } => damaged(*position, reason.clone()),
+        StoreError::Internal { source } => StoreError::Internal { source: Said::boxed(source) },
         other => StoreError::Internal { source: Said::boxed(other) },
     }
 }
@@ -90,7 +153,7 @@ pub(crate) fn repeat(error: &StoreError) -> StoreError {
 struct Said(String);
 
 impl Said {
-    fn boxed(error: &impl fmt::Display) -> es_framework::BoxError {
+    fn boxed(error: &impl fmt::Display) -> BoxError {
         Box::new(Self(error.to_string()))
     }
 }
@@ -111,7 +174,6 @@ mod tests {
 
     #[test]
     fn everybody_is_told_the_same_error() {
-        let path = Path::new("store.db");
         let source = || Said::boxed(&"why");
         let errors = [
             StoreError::Closed,
@@ -119,9 +181,9 @@ mod tests {
             StoreError::DiskFull { source: source() },
             StoreError::ReadOnly,
             StoreError::Io { source: source() },
-            missing(path),
-            not_a_store(path, "it is a folder"),
-            StoreError::NewerFormat { found: 2, known: 1 },
+            StoreError::PermissionDenied { source: source() },
+            changed("another file is at its path"),
+            StoreError::Internal { source: source() },
             StoreError::WriteRequires { feature: "merged-index".to_owned() },
             StoreError::FormatChanged { opened: 1, found: 2 },
             damaged(Some(Position::new(3)), "its checksum does not fit"),
@@ -130,6 +192,8 @@ mod tests {
             let told = repeat(&error);
             assert_eq!(std::mem::discriminant(&told), std::mem::discriminant(&error), "{told:?}");
             assert_eq!(told.to_string(), error.to_string());
+            let cause = |error: &StoreError| std::error::Error::source(error).map(ToString::to_string);
+            assert_eq!(cause(&told), cause(&error));
         }
     }
 }

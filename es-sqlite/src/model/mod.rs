@@ -11,9 +11,10 @@ use es_framework::{Checkpoint, Mark, ModelError, Position, ProjectionName, ReadM
 use tokio_rusqlite::rusqlite::fallible_iterator::FallibleIterator as _;
 use tokio_rusqlite::rusqlite::{self, Batch, CachedStatement, Connection, OptionalExtension, Params, Row, params};
 
-use crate::builder::Durability;
+use crate::error::OpenError;
 use crate::model::file::SqliteFile;
 use crate::model::transact::TransactError;
+use crate::options::Durability;
 use crate::store::SqliteStore;
 
 /// How long a transaction of a read model's own file waits for other processes.
@@ -47,11 +48,15 @@ impl SqliteModel {
     ///
     /// # Errors
     ///
-    /// [`StoreError`] if the file cannot be opened or is not an SQLite database.
-    pub async fn open(path: impl AsRef<Path> + Send) -> Result<Self, StoreError> {
+    /// [`OpenError`] if the file cannot be opened, is not an SQLite database, or is a store.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future leaves no file open; it may have made an empty one.
+    pub async fn open(path: impl AsRef<Path> + Send) -> Result<Self, OpenError> {
         let path = path.as_ref().to_owned();
         let writer = SqliteFile::open(&path, Durability::Normal, PATIENCE).await?;
-        let reader = SqliteFile::open(&path, Durability::Normal, PATIENCE).await?;
+        let reader = writer.another(Durability::Normal, PATIENCE).await?;
         Ok(Self { place: Place::Own { writer, reader } })
     }
 
@@ -59,8 +64,12 @@ impl SqliteModel {
     ///
     /// # Errors
     ///
-    /// [`StoreError`] if SQLite cannot be started.
-    pub async fn in_memory() -> Result<Self, StoreError> {
+    /// [`OpenError::Store`] if SQLite cannot be started.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future leaves nothing behind.
+    pub async fn in_memory() -> Result<Self, OpenError> {
         let writer = SqliteFile::in_memory().await?;
         Ok(Self { place: Place::Own { reader: writer.clone(), writer } })
     }
@@ -106,8 +115,8 @@ impl SqliteModel {
         match &self.place {
             Place::InLog(_) => Ok(()),
             Place::Own { writer, reader } => {
-                reader.close().await?;
-                writer.close().await
+                let (reader, writer) = (reader.close().await, writer.close().await);
+                reader.and(writer)
             }
         }
     }

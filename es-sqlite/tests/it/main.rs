@@ -7,10 +7,15 @@
 )]
 
 mod conformance;
+mod cut_off;
 mod damage;
+mod errors;
 mod files;
 mod load;
+mod permissions;
+mod places;
 mod processes;
 mod read_models;
 mod support;
+mod upkeep;
 mod writer;
