@@ -29,6 +29,21 @@ pub async fn a12_the_same_command_again_answers_the_first_outcome_and_writes_not
     before.unchanged("a command carried out twice").await;
 }
 
+pub async fn a12_a_command_keeps_its_name(fixture: &impl Fixture) {
+    let store = fixture.open().await;
+    for (key, name) in [("with", Some("account.deposit")), ("without", None), ("odd", Some("[\"\u{e9}]"))] {
+        let mut keyed = command(key, "same");
+        keyed.name = name.map(Into::into);
+        append(&store, Append::to(id("a-1"), ExpectedVersion::Any, numbered([1])).command(keyed.clone())).await;
+        let record = store.command(&keyed.key).await.expect("readable").expect("it was carried out");
+        assert_eq!((record.command.name.as_deref(), record.appended.streams.len()), (name, 1));
+        // Not part of what the command is: the fingerprint says that.
+        let renamed = command(key, "same").named("another");
+        let again = append(&store, Append::to(id("a-1"), ExpectedVersion::Any, numbered([1])).command(renamed)).await;
+        assert_eq!(again.outcome, Outcome::AlreadyWritten);
+    }
+}
+
 pub async fn a12_a_command_without_events_is_remembered(fixture: &impl Fixture) {
     let store = fixture.open().await;
     let account = stream(&store, "a-1");

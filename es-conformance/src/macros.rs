@@ -61,6 +61,7 @@ macro_rules! conformance {
             }
             commands {
                 a12_the_same_command_again_answers_the_first_outcome_and_writes_nothing
+                a12_a_command_keeps_its_name
                 a12_a_command_without_events_is_remembered
                 a12_the_same_key_for_another_command_is_refused
                 a12_a_key_is_unique_in_the_store_not_in_a_stream

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use es_framework::{
-    Append, Appended, CandidateEvent, Clock, Command, CommandKey, EventId, EventType, ExpectedVersion, Fingerprint,
-    ListStreams, Metadata, Position, Read, Store, StoreError, StoredEvent, Stream, StreamId, Timestamp, Version, Watch,
-    Watcher,
+    Append, Appended, CandidateEvent, Clock, CommandKey, EventId, EventType, ExpectedVersion, Fingerprint,
+    KeyedCommand, ListStreams, Metadata, Position, Read, Store, StoreError, StoredEvent, Stream, StreamId, Timestamp,
+    Version, Watch, Watcher,
 };
 use futures_core::Stream as _;
 
@@ -148,8 +148,8 @@ pub fn numbered(numbers: impl IntoIterator<Item = u64>) -> Vec<CandidateEvent> {
 }
 
 /// A command with a key and something that its fingerprint is taken of.
-pub fn command(key: &str, what: &str) -> Command {
-    Command::new(CommandKey::new(key).expect("a test's command keys are valid"), Fingerprint::of(what.as_bytes()))
+pub fn command(key: &str, what: &str) -> KeyedCommand {
+    KeyedCommand::new(CommandKey::new(key).expect("a test's command keys are valid"), Fingerprint::of(what.as_bytes()))
 }
 
 /// A page to be read of a stream or of `@all`, changed from the defaults.

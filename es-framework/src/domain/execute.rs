@@ -14,8 +14,9 @@ use super::event::{DecodeError, EncodeError, Event};
 use super::provenance::Provenance;
 use super::repository::{Inner, LoadError, Repository};
 use crate::log::{
-    Append, AppendError, Appended, CandidateEvent, Command, CommandKey, Conflict, ErrorKind, EventId, ExpectedVersion,
-    Fingerprint, InvalidMetadata, InvalidName, Metadata, Position, StoredEvent, StreamId, Timestamp, Version,
+    Append, AppendError, Appended, CandidateEvent, CommandKey, Conflict, ErrorKind, EventId, ExpectedVersion,
+    Fingerprint, InvalidMetadata, InvalidName, KeyedCommand, Metadata, Position, StoredEvent, StreamId, Timestamp,
+    Version,
 };
 
 /// A command that is about to be executed; await it.
@@ -49,7 +50,7 @@ pub struct Execute<'r, A: Aggregate, C> {
     repository: &'r Repository<A>,
     id: A::Id,
     command: C,
-    key: Option<Result<Command, KeyError>>,
+    key: Option<Result<KeyedCommand, KeyError>>,
     provenance: Provenance,
     expected: ExpectedVersion,
 }
@@ -180,7 +181,7 @@ impl<'r, A: Aggregate, C> Execute<'r, A, C> {
         self
     }
 
-    fn command_under<K>(&self, key: K) -> Result<Command, KeyError>
+    fn command_under<K>(&self, key: K) -> Result<KeyedCommand, KeyError>
     where
         K: TryInto<CommandKey>,
         InvalidName: From<K::Error>,
@@ -190,7 +191,7 @@ impl<'r, A: Aggregate, C> Execute<'r, A, C> {
         let stream = A::stream_id(&self.id)?;
         // As a value, whose objects are sorted: a `HashMap` writes its entries in another order each time.
         let command = serde_json::to_value(&self.command).map_err(|source| KeyError::Fingerprint { source })?;
-        Ok(Command::new(key, Fingerprint::of(format!("{stream}\n{command}").as_bytes())))
+        Ok(KeyedCommand::new(key, Fingerprint::of(format!("{stream}\n{command}").as_bytes())))
     }
 
     /// Executes the command only on the version that whoever sends it has seen, as `If-Match` does in HTTP, or only on an
@@ -289,7 +290,7 @@ struct Decision<'a, A: Aggregate, C> {
     stream: &'a StreamId,
     id: &'a A::Id,
     command: &'a C,
-    key: Option<Command>,
+    key: Option<KeyedCommand>,
     metadata: Option<Metadata>,
     expected: ExpectedVersion,
 }
@@ -378,7 +379,7 @@ where
         &self,
         version: Version,
         events: Vec<CandidateEvent>,
-        key: Option<Command>,
+        key: Option<KeyedCommand>,
     ) -> Result<Result<Appended, Conflict>, ExecuteError<A::Error>> {
         let mut append = Append::to(self.stream.clone(), ExpectedVersion::Exact(version), events);
         append.command = key;

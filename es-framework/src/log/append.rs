@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::error::{AppendError, InvalidAppend};
@@ -71,20 +72,29 @@ pub struct StreamWrite {
     pub events: Vec<CandidateEvent>,
 }
 
-/// A command that an append carries out, so that carrying it out twice can be noticed.
+/// A command that an append carries out under a key, so that carrying it out twice is noticed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Command {
+pub struct KeyedCommand {
     /// The key, unique in the store.
     pub key: CommandKey,
+    /// What kind of command it is, for people and tools; it is kept in the record and not compared.
+    pub name: Option<Arc<str>>,
     /// What the command is; the same key with another fingerprint is refused.
     pub fingerprint: Fingerprint,
 }
 
-impl Command {
-    /// Makes a command of its key and fingerprint.
+impl KeyedCommand {
+    /// Creates a command of its key and fingerprint, without a name.
     pub fn new(key: CommandKey, fingerprint: Fingerprint) -> Self {
-        Self { key, fingerprint }
+        Self { key, name: None, fingerprint }
+    }
+
+    /// Gives the command a name.
+    #[must_use]
+    pub fn named(mut self, name: impl Into<Arc<str>>) -> Self {
+        self.name = Some(name.into());
+        self
     }
 }
 
@@ -154,7 +164,7 @@ pub struct Append {
     /// The streams, each at most once.
     pub streams: Vec<StreamWrite>,
     /// The command it carries out, if that is to be remembered.
-    pub command: Option<Command>,
+    pub command: Option<KeyedCommand>,
     /// What to do when the queue of waiting writes is full.
     pub when_full: WhenFull,
 }
@@ -177,7 +187,7 @@ impl Append {
     }
 
     /// Remembers that this append carries out a command.
-    pub fn command(mut self, command: Command) -> Self {
+    pub fn command(mut self, command: KeyedCommand) -> Self {
         self.command = Some(command);
         self
     }
@@ -331,14 +341,14 @@ impl Appended {
 #[non_exhaustive]
 pub struct CommandRecord {
     /// Its key and fingerprint.
-    pub command: Command,
+    pub command: KeyedCommand,
     /// What the append that carried it out answered.
     pub appended: Appended,
 }
 
 impl CommandRecord {
     /// Puts a record together.
-    pub fn new(command: Command, appended: Appended) -> Self {
+    pub fn new(command: KeyedCommand, appended: Appended) -> Self {
         Self { command, appended }
     }
 }

@@ -29,7 +29,7 @@ mod time;
 mod watch;
 
 pub use append::{
-    Append, Appended, Command, CommandRecord, ExpectedVersion, Fingerprint, Outcome, StreamAppended, StreamWrite,
+    Append, Appended, CommandRecord, ExpectedVersion, Fingerprint, KeyedCommand, Outcome, StreamAppended, StreamWrite,
     WhenFull,
 };
 pub use cell::Cell;

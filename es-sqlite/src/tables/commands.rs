@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use es_framework::{
-    Appended, Command, CommandKey, CommandRecord, Fingerprint, Outcome, Position, StoreError, StreamAppended, StreamId,
-    Timestamp, Version,
+    Appended, CommandKey, CommandRecord, Fingerprint, KeyedCommand, Outcome, Position, StoreError, StreamAppended,
+    StreamId, Timestamp, Version,
 };
 use tokio_rusqlite::rusqlite::{Connection, OptionalExtension};
 
@@ -42,7 +42,7 @@ pub(crate) fn find(connection: &Connection, key: &CommandKey) -> Result<Option<C
     row.record(key).map(Some)
 }
 
-pub(crate) fn insert(connection: &Connection, command: &Command, appended: &Appended) -> Result<(), StoreError> {
+pub(crate) fn insert(connection: &Connection, command: &KeyedCommand, appended: &Appended) -> Result<(), StoreError> {
     let streams: Vec<StreamRow> = appended
         .streams
         .iter()
@@ -51,9 +51,13 @@ pub(crate) fn insert(connection: &Connection, command: &Command, appended: &Appe
             (stream.to_string(), first.get(), last.get(), *written as u64, *known as u64)
         })
         .collect();
+    let streams = match &command.name {
+        Some(name) => serde_json::to_string(&(&**name, streams)),
+        None => serde_json::to_string(&streams),
+    };
     let row = Row {
         fingerprint: command.fingerprint.to_bytes(),
-        streams: serde_json::to_string(&streams).map_err(|error| errors::internal(error.to_string()))?,
+        streams: streams.map_err(|error| errors::internal(error.to_string()))?,
         known: i64::from(appended.was_known()),
         position: appended.position.as_i64(),
         time: appended.time.as_micros(),
@@ -89,7 +93,15 @@ impl Row {
     }
 
     fn record(self, key: &CommandKey) -> Result<CommandRecord, StoreError> {
-        let rows: Vec<StreamRow> = serde_json::from_str(&self.streams).map_err(|_| damaged(key))?;
+        let (name, rows) = if self.streams.starts_with("[\"") {
+            let (name, rows): (String, Vec<StreamRow>) =
+                serde_json::from_str(&self.streams).map_err(|_| damaged(key))?;
+            (Some(name), rows)
+        } else {
+            (None, serde_json::from_str(&self.streams).map_err(|_| damaged(key))?)
+        };
+        let mut command = KeyedCommand::new(key.clone(), Fingerprint::from_bytes(self.fingerprint));
+        command.name = name.map(Into::into);
         let count = |count: u64| usize::try_from(count).map_err(|_| damaged(key));
         let mut streams = Vec::with_capacity(rows.len());
         for (stream, first, last, written, known) in rows {
@@ -101,7 +113,6 @@ impl Row {
         let position = Position::new(natural(self.position, None)?);
         let mut appended = Appended::new(outcome, streams, position, Timestamp::from_micros(self.time));
         appended.clock_behind = Duration::from_micros(natural(self.clock_behind, None)?);
-        let command = Command::new(key.clone(), Fingerprint::from_bytes(self.fingerprint));
         Ok(CommandRecord::new(command, appended))
     }
 }

@@ -3,9 +3,9 @@
 use std::sync::{Arc, LazyLock};
 
 use es_framework::{
-    Append, AppendError, Appended, Command, CommandKey, CommandRecord, EventId, EventIdKind, EventType, KnownEvent,
-    LogView, Metadata, Plan, PlannedStream, Position, StoreError, StoredEvent, StreamId, StreamWrite, Timestamp,
-    Verdict, Version, checksum, judge, judge_as_unknown,
+    Append, AppendError, Appended, CommandKey, CommandRecord, EventId, EventIdKind, EventType, KeyedCommand,
+    KnownEvent, LogView, Metadata, Plan, PlannedStream, Position, StoreError, StoredEvent, StreamId, StreamWrite,
+    Timestamp, Verdict, Version, checksum, judge, judge_as_unknown,
 };
 use tokio_rusqlite::rusqlite::Connection;
 use tokio_rusqlite::rusqlite::types::Value;
@@ -85,7 +85,7 @@ impl<'w> Transaction<'w> {
         })
     }
 
-    fn remember(&mut self, command: Option<&Command>, appended: &Appended) -> Result<(), StoreError> {
+    fn remember(&mut self, command: Option<&KeyedCommand>, appended: &Appended) -> Result<(), StoreError> {
         command.map_or(Ok(()), |command| commands::insert(self.connection, command, appended))
     }
 

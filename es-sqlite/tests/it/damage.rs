@@ -3,7 +3,7 @@
 use std::fs;
 
 use es_framework::{
-    Append, AppendError, Command, CommandKey, ErrorKind, EventId, ExpectedVersion, Filter, Fingerprint, Outcome,
+    Append, AppendError, CommandKey, ErrorKind, EventId, ExpectedVersion, Filter, Fingerprint, KeyedCommand, Outcome,
     Position, ProjectionName, Snapshot, StoreError, Version,
 };
 use es_sqlite::{OpenError, SqliteStore, rusqlite};
@@ -115,7 +115,7 @@ async fn damaged_cells_commands_and_facts_are_errors() {
     store.set_cell(&cell, 0, Some("me".into())).await.unwrap();
     let command = CommandKey::new("c-1").unwrap();
     let append = Append::to(id("s-1"), ExpectedVersion::Any, event("a"));
-    store.append(append.command(Command::new(command.clone(), Fingerprint::of(b"c")))).await.unwrap();
+    store.append(append.command(KeyedCommand::new(command.clone(), Fingerprint::of(b"c")))).await.unwrap();
     sql(&path).execute_batch("UPDATE es_cell SET revision = 7; UPDATE es_command SET position = 7").unwrap();
     assert!(matches!(store.cell(&cell).await, Err(StoreError::Corrupt { position: None, .. })));
     assert!(matches!(store.command(&command).await, Err(StoreError::Corrupt { position: None, .. })));
@@ -249,7 +249,7 @@ async fn every_kind_of_write_can_be_retried_after_the_store_was_opened_again() {
     let uuid = EventId::time_ordered(es_framework::Timestamp::from_micros(1));
     let with_command = || {
         Append::to(id("c-1"), ExpectedVersion::NoStream, event("c"))
-            .command(Command::new(CommandKey::new("k").unwrap(), Fingerprint::of(b"k")))
+            .command(KeyedCommand::new(CommandKey::new("k").unwrap(), Fingerprint::of(b"k")))
     };
     let several = || {
         Append::to(id("m-1"), ExpectedVersion::NoStream, vec![with_id("1", "1"), with_id("2", "2")])
@@ -257,7 +257,7 @@ async fn every_kind_of_write_can_be_retried_after_the_store_was_opened_again() {
             .check(id("m-3"), ExpectedVersion::NoStream)
     };
     let nothing =
-        || Append::default().command(Command::new(CommandKey::new("none").unwrap(), Fingerprint::of(b"none")));
+        || Append::default().command(KeyedCommand::new(CommandKey::new("none").unwrap(), Fingerprint::of(b"none")));
     let store = SqliteStore::open(&path).await.unwrap();
     let mut first = Vec::new();
     for append in [with_command(), several(), nothing()] {
