@@ -349,3 +349,72 @@ impl Engine for SqliteEngine {
         self.workers.lock().await.close(self.readers.as_ref(), &self.settings).await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::options::Durability;
+
+    async fn open(path: &std::path::Path, settings: Settings) -> Arc<SqliteEngine> {
+        SqliteEngine::open_file(path.to_owned(), Purpose::Write { create: true }, settings).await.unwrap()
+    }
+
+    /// What a store promises by default was set on a connection that did not write.
+    #[tokio::test]
+    async fn each_connection_is_as_durable_as_the_store_says() {
+        let folder = tempfile::tempdir().unwrap();
+        for (durability, promised) in [(Durability::Full, (2, 1, 1)), (Durability::Normal, (1, 0, 0))] {
+            let engine = open(&folder.path().join("store.db"), Settings { durability, ..Settings::default() }).await;
+            let ask = |connection: &Connection| {
+                let ask = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).unwrap();
+                (ask("synchronous"), ask("fullfsync"), ask("checkpoint_fullfsync"))
+            };
+            let asked = engine.writing().unwrap().alone(move |connection, _| ask(connection)).await.unwrap();
+            assert_eq!(asked, promised, "the writer, {durability:?}");
+            // A reader checkpoints when it closes last.
+            assert_eq!(engine.look(ask).await.unwrap(), promised, "a reader, {durability:?}");
+            let mode = |connection: &Connection| {
+                connection.pragma_query_value(None, "journal_mode", |row| row.get::<_, String>(0)).unwrap()
+            };
+            let asked = engine.writing().unwrap().alone(move |connection, _| mode(connection)).await.unwrap();
+            assert_eq!(asked, "wal");
+            engine.close().await.unwrap();
+        }
+        let builder = Settings::default();
+        assert_eq!(builder.durability, Durability::Full);
+    }
+
+    /// SQLite does not close a connection of which a statement is still there.
+    fn keep_open(connection: &Connection) {
+        std::mem::forget(connection.prepare("SELECT 1").unwrap());
+    }
+
+    /// A reader that could not be closed left the poller and the writer open for ever.
+    #[tokio::test]
+    async fn a_connection_that_cannot_be_closed_keeps_no_other_open() {
+        for broken in ["reader", "writer", "both"] {
+            let folder = tempfile::tempdir().unwrap();
+            let engine = open(&folder.path().join("store.db"), Settings::default()).await;
+            engine.look(|_| ()).await.unwrap();
+            if broken != "writer" {
+                engine.look(keep_open).await.unwrap();
+            }
+            if broken != "reader" {
+                engine.writing().unwrap().alone(|connection, _| keep_open(connection)).await.unwrap();
+            }
+            let connections = {
+                let workers = engine.workers.lock().await;
+                [workers.poller.clone().unwrap(), workers.writer.clone().unwrap()]
+            };
+            engine.close().await.unwrap_err();
+            // One that could not be closed is let go.
+            let closed = if broken == "reader" { 2 } else { 1 };
+            for connection in connections.iter().take(closed) {
+                let ran = connection.run(|_| Ok(())).await;
+                assert!(matches!(ran, Err(StoreError::Closed)), "{broken}: {ran:?}");
+            }
+            // And nothing is left for a second call.
+            engine.close().await.unwrap();
+        }
+    }
+}

@@ -12,8 +12,9 @@ use es_sqlite::{Durability, SqliteModel, SqliteStore};
 
 use crate::support::{all, child, event, folder, id, in_child, sql, write};
 
-/// What the file may have: it is emptied when it has 64 MiB, and until then and meanwhile a little more is written.
-const BOUND: u64 = 96 << 20;
+/// What the file may have: it is emptied when it has 64 MiB, and a little more is written until then. On a machine that is
+/// busy with other things the readers may once take longer than they are waited for: then again at twice as much.
+const BOUND: u64 = 160 << 20;
 /// What is written in all.
 const WRITTEN: usize = 300;
 
