@@ -361,27 +361,55 @@ mod tests {
 
     /// What a store promises by default was set on a connection that did not write.
     #[tokio::test]
-    async fn each_connection_is_as_durable_as_the_store_says() {
+    async fn each_connection_is_set_up_as_the_docs_say() {
         let folder = tempfile::tempdir().unwrap();
-        for (durability, promised) in [(Durability::Full, (2, 1, 1)), (Durability::Normal, (1, 0, 0))] {
+        assert_eq!(Settings::default().durability, Durability::Full);
+        for (durability, promised) in [(Durability::Full, [2, 1, 1]), (Durability::Normal, [1, 0, 0])] {
             let engine = open(&folder.path().join("store.db"), Settings { durability, ..Settings::default() }).await;
             let ask = |connection: &Connection| {
                 let ask = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).unwrap();
-                (ask("synchronous"), ask("fullfsync"), ask("checkpoint_fullfsync"))
+                let others = ["wal_autocheckpoint", "journal_size_limit", "temp_store", "trusted_schema"].map(ask);
+                assert_eq!(others, [2_000, 64 << 20, 2, 0]);
+                let mode = connection.pragma_query_value(None, "journal_mode", |row| row.get::<_, String>(0)).unwrap();
+                assert_eq!(mode, "wal");
+                (["synchronous", "fullfsync", "checkpoint_fullfsync"].map(ask), ask("query_only"))
             };
-            let asked = engine.writing().unwrap().alone(move |connection, _| ask(connection)).await.unwrap();
-            assert_eq!(asked, promised, "the writer, {durability:?}");
+            let writer = engine.writing().unwrap().alone(move |connection, _| ask(connection)).await.unwrap();
+            assert_eq!(writer, (promised, 0), "{durability:?}");
             // A reader checkpoints when it closes last.
-            assert_eq!(engine.look(ask).await.unwrap(), promised, "a reader, {durability:?}");
-            let mode = |connection: &Connection| {
-                connection.pragma_query_value(None, "journal_mode", |row| row.get::<_, String>(0)).unwrap()
-            };
-            let asked = engine.writing().unwrap().alone(move |connection, _| mode(connection)).await.unwrap();
-            assert_eq!(asked, "wal");
+            assert_eq!(engine.look(ask).await.unwrap(), (promised, 1), "{durability:?}");
             engine.close().await.unwrap();
         }
-        let builder = Settings::default();
-        assert_eq!(builder.durability, Durability::Full);
+    }
+
+    /// Another process has changed what the numbers of streams stand for, which a generation tells, and later what
+    /// writers must know.
+    #[tokio::test]
+    async fn a_new_generation_is_learnt_before_the_next_write() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("store.db");
+        let engine = open(&path, Settings::default()).await;
+        let store: es_framework::Store = (Arc::clone(&engine) as Arc<dyn Engine>).into();
+        let event = || es_framework::CandidateEvent::new("tested", "x").unwrap();
+        let stream = store.open_stream("s-1").unwrap();
+        stream.write(event(), es_framework::ExpectedVersion::Any).await.unwrap();
+        let other = Connection::open(&path).unwrap();
+        let sum = crate::tables::interned::stream_sum(50, "s-1", "s").stored();
+        other.execute("UPDATE es_stream SET id = 50, checksum = ?1", [sum]).unwrap();
+        other.execute("UPDATE es_event SET stream = 50", []).unwrap();
+        meta::set_integer(&other, meta::GENERATION, 1).unwrap();
+        stream.write(event(), es_framework::ExpectedVersion::StreamExists).await.unwrap();
+        let numbers = "SELECT count(*) FROM es_event WHERE stream = 50";
+        assert_eq!(other.query_row(numbers, [], |row| row.get::<_, i64>(0)).unwrap(), 2);
+        // A text's checksum, made by another implementation of the documented bytes.
+        other.execute("INSERT INTO es_meta VALUES ('write_requires', 'merged-index', 1700840087)", []).unwrap();
+        meta::set_integer(&other, meta::GENERATION, 2).unwrap();
+        for _ in 0..2 {
+            let refused = stream.write(event(), es_framework::ExpectedVersion::Any).await.unwrap_err();
+            assert!(matches!(refused, AppendError::Store(StoreError::WriteRequires { .. })), "{refused:?}");
+        }
+        assert_eq!(stream.version().await.unwrap(), 2);
+        store.close().await.unwrap();
     }
 
     /// SQLite does not close a connection of which a statement is still there.

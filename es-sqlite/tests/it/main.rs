@@ -16,6 +16,7 @@ mod permissions;
 mod places;
 mod processes;
 mod read_models;
+mod remembered;
 mod support;
 mod upkeep;
 mod writer;

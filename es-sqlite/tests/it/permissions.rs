@@ -204,6 +204,21 @@ async fn a_file_that_may_not_be_read_any_more() {
     write(&store, "s-1", "b").await;
     mode(&path, 0o644);
     assert_eq!(texts(&all(&store).await), ["a", "b"]);
+    // A second reader cannot be opened while the first is busy: what waits is read by the first.
+    mode(&path, 0o000);
+    let (hold, held) = std::sync::mpsc::channel::<()>();
+    let model = store.read_model();
+    let holding = tokio::spawn(async move { model.query(move |_| Ok(held.recv().is_ok())).await });
+    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    let waiting = tokio::spawn({
+        let store = store.clone();
+        async move { store.all().read().collect().await }
+    });
+    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    assert!(!waiting.is_finished());
+    hold.send(()).unwrap();
+    assert!(holding.await.unwrap().unwrap());
+    assert_eq!(texts(&waiting.await.unwrap().unwrap()), ["a", "b"]);
     store.close().await.unwrap();
 }
 

@@ -176,6 +176,23 @@ async fn a_file_that_was_replaced_is_not_taken_for_the_one_that_was_opened() {
     }
 }
 
+/// `cp` writes into the same file: it stays where it was, and is another store.
+#[tokio::test]
+async fn a_file_that_became_another_store_is_refused() {
+    let (_folder, path, other) = two_banks();
+    store_with(&path, "poor").await;
+    store_with(&other, "rich").await;
+    let store = SqliteStore::open(&path).await.unwrap();
+    let reader = SqliteStore::builder().read_only(true).open(&path).await.unwrap();
+    fs::copy(&other, &path).unwrap();
+    for store in [&store, &reader] {
+        let error = store.all().read().collect().await.unwrap_err();
+        assert!(matches!(error, StoreError::StoreChanged { .. }), "{error:?}");
+    }
+    store.close().await.unwrap();
+    reader.close().await.unwrap();
+}
+
 /// The right file comes back, and the store goes on.
 #[cfg(unix)]
 #[tokio::test]
