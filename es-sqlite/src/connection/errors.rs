@@ -12,6 +12,7 @@ use crate::error::OpenError;
 use crate::tables::schema;
 
 /// What an error of SQLite means for the caller.
+#[expect(clippy::needless_pass_by_value, reason = "called by `map_err`, which gives the error away")]
 pub(crate) fn store(error: Error) -> StoreError {
     match &error {
         Error::SqliteFailure(failure, _) => match failure.code {

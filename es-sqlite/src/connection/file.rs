@@ -168,7 +168,7 @@ fn check_length(path: &Path) -> Result<(), OpenError> {
             return Err(errors::too_long(path, format!("it has {bytes} bytes, and SQLite takes {PATH_BYTES}")));
         }
     }
-    let bytes = path.file_name().map_or(0, |name| name.len());
+    let bytes = path.file_name().map_or(0, std::ffi::OsStr::len);
     if bytes > NAME_BYTES {
         let reason =
             format!("the file's name has {bytes} bytes, and {NAME_BYTES} leave room for the files that SQLite makes");

@@ -61,7 +61,10 @@ impl Upkeep {
                 return;
             }
             Ok(false) => {
-                tracing::warn!(bytes, "the write-ahead log grows: somebody has been reading an old part of it for long")
+                tracing::warn!(
+                    bytes,
+                    "the write-ahead log grows: somebody has been reading an old part of it for long"
+                );
             }
             Err(error) => tracing::warn!(%error, bytes, "the write-ahead log could not be emptied"),
         }

@@ -122,6 +122,10 @@ async fn a_process_that_makes_stores() {
     }
 }
 
+fn is_store(name: &str) -> bool {
+    Path::new(name).extension().is_some_and(|ending| ending == "db")
+}
+
 async fn make(path: &Path, n: usize) {
     let path = path.with_file_name(format!("{n}.db"));
     let store = SqliteStore::open(&path).await.unwrap();
@@ -140,7 +144,7 @@ async fn a_store_whose_maker_was_killed_can_be_opened() {
         tokio::time::sleep(Duration::from_micros(1_000 + round * 977 % 8_000)).await;
         child.kill().unwrap();
         child.wait().unwrap();
-        let stores: Vec<_> = files(&path).into_iter().filter(|name| name.ends_with(".db")).collect();
+        let stores: Vec<_> = files(&path).into_iter().filter(|name| is_store(name)).collect();
         for name in stores {
             let path = folder.path().join(name);
             let store = SqliteStore::open(&path).await.unwrap();
@@ -150,6 +154,6 @@ async fn a_store_whose_maker_was_killed_can_be_opened() {
             );
             store.close().await.unwrap();
         }
-        assert!(files(&path).iter().all(|name| name.ends_with(".db")), "{:?}", files(&path));
+        assert!(files(&path).iter().all(|name| is_store(name)), "{:?}", files(&path));
     }
 }

@@ -15,7 +15,7 @@ use std::process::Command;
 use es_framework::{AppendError, ErrorKind, ExpectedVersion, StoreError};
 use es_sqlite::{OpenError, SqliteModel, SqliteStore};
 
-use crate::support::{CHILD, all, command, event, files, folder, id, in_child, sql, texts, write};
+use crate::support::{CHILD, all, command, event, files, folder, id, in_child, say, sql, texts, write};
 
 /// The user and group `nobody`, on all systems that have one.
 const NOBODY: u32 = 65_534;
@@ -43,7 +43,7 @@ fn as_user(test: &str) -> Option<PathBuf> {
             assert!(output.status.success() && told.contains("1 passed"), "{told}");
         }
         // In a folder that others may not enter, for example.
-        Err(error) => println!("not tested: this binary cannot be run as another user: {error}"),
+        Err(error) => say(&format!("not tested: this binary cannot be run as another user: {error}")),
     }
     None
 }
@@ -260,10 +260,10 @@ async fn a_read_only_file_system() {
             let skipped = told.contains("no mount") || told.contains("unshare");
             assert!(passed || skipped, "{told}");
             if !passed {
-                println!("not tested: nothing may be mounted here: {told}");
+                say(&format!("not tested: nothing may be mounted here: {told}"));
             }
         }
-        Err(error) => println!("not tested: nothing can be mounted here: {error}"),
+        Err(error) => say(&format!("not tested: nothing can be mounted here: {error}")),
     }
     store.close().await.unwrap();
 }
@@ -288,8 +288,7 @@ async fn a_process_whose_files_are_limited() {
     let refused = es_framework::ReadModel::transact(&model, move |tx| {
         tx.execute_batch(insert).map_err(es_framework::ModelError::failed)
     });
-    let refused = refused.await.unwrap_err();
-    println!("{refused:?}");
+    refused.await.unwrap_err();
     model.close().await.unwrap();
 }
 
@@ -309,7 +308,7 @@ async fn a_file_that_may_not_become_larger_is_a_full_disk() {
                 [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
             assert!(output.status.success() && told.contains("1 passed"), "{told}");
         }
-        Err(error) => println!("not tested: there is no bash: {error}"),
+        Err(error) => say(&format!("not tested: there is no bash: {error}")),
     }
     assert_eq!(files(&path), ["model.db", "store.db"]);
     let count = sql(&path).query_row("SELECT count(*) FROM es_event", [], |row| row.get::<_, i64>(0)).unwrap();

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use es_framework::{AppendError, ErrorKind, ExpectedVersion, ReadModel as _, StoreError};
+use es_framework::{AppendError, ErrorKind, ExpectedVersion, ModelError, ReadModel as _, StoreError};
 use es_sqlite::{OpenError, SqliteModel, SqliteStore, rusqlite};
 
 use crate::support::{all, child, event, files, folder, id, in_child, sql, texts, write};
@@ -14,6 +14,10 @@ async fn store_with(path: &Path, payload: &str) {
     let store = SqliteStore::open(path).await.unwrap();
     write(&store, "account-1", payload).await;
     store.close().await.unwrap();
+}
+
+async fn make_table(model: &SqliteModel) -> Result<(), ModelError> {
+    model.transact(|tx| tx.execute_batch("CREATE TABLE IF NOT EXISTS t (x)").map_err(ModelError::failed)).await
 }
 
 fn two_banks() -> (tempfile::TempDir, PathBuf, PathBuf) {
@@ -38,7 +42,7 @@ async fn a_process_that_changes_its_folder() {
             std::env::set_current_dir(root.join("rich")).unwrap();
             // Its readers are opened only now.
             assert_eq!(texts(&all(&store).await), ["poor"], "{given}");
-            model.transact(|tx| Ok(tx.execute_batch("CREATE TABLE IF NOT EXISTS t (x)").unwrap())).await.unwrap();
+            make_table(&model).await.unwrap();
             let tables = "SELECT count(*) FROM sqlite_schema WHERE name = 't'";
             let count = model.query(move |connection| connection.query_row(tables, [], |row| row.get::<_, i64>(0)));
             assert_eq!(count.await.unwrap(), 1);
@@ -115,19 +119,19 @@ async fn a_link_to_a_file_that_does_not_exist_yet_makes_it_there() {
 /// How another file comes to be at the path of a store that is open.
 #[derive(Debug, Clone, Copy)]
 enum Replaced {
-    ByAnotherStore,
-    ByAnOlderCopy,
-    ByAnEmptyFile,
-    ByNothing,
+    AnotherStore,
+    AnOlderCopy,
+    AnEmptyFile,
+    Nothing,
 }
 
 fn replace(path: &Path, by: Replaced, other: &Path, older: &Path) {
     let new = path.with_file_name("new.db");
     match by {
-        Replaced::ByAnotherStore => drop(fs::copy(other, &new).unwrap()),
-        Replaced::ByAnOlderCopy => drop(fs::copy(older, &new).unwrap()),
-        Replaced::ByAnEmptyFile => fs::write(&new, "").unwrap(),
-        Replaced::ByNothing => return fs::remove_file(path).unwrap(),
+        Replaced::AnotherStore => drop(fs::copy(other, &new).unwrap()),
+        Replaced::AnOlderCopy => drop(fs::copy(older, &new).unwrap()),
+        Replaced::AnEmptyFile => fs::write(&new, "").unwrap(),
+        Replaced::Nothing => return fs::remove_file(path).unwrap(),
     }
     fs::rename(&new, path).unwrap();
 }
@@ -137,7 +141,7 @@ fn replace(path: &Path, by: Replaced, other: &Path, older: &Path) {
 #[cfg(unix)]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_file_that_was_replaced_is_not_taken_for_the_one_that_was_opened() {
-    for by in [Replaced::ByAnotherStore, Replaced::ByAnOlderCopy, Replaced::ByAnEmptyFile, Replaced::ByNothing] {
+    for by in [Replaced::AnotherStore, Replaced::AnOlderCopy, Replaced::AnEmptyFile, Replaced::Nothing] {
         // Whether the readers are open before that.
         for read_before in [false, true] {
             let (folder, path, other) = two_banks();
@@ -216,13 +220,12 @@ async fn a_file_that_is_put_back_is_used_again() {
 async fn a_read_models_own_file_that_was_replaced_is_not_written() {
     let (_folder, path) = folder();
     let model = SqliteModel::open(&path).await.unwrap();
-    let table = |tx: &mut es_sqlite::SqliteTx<'_>| Ok(tx.execute_batch("CREATE TABLE IF NOT EXISTS t (x)").unwrap());
-    model.transact(table).await.unwrap();
+    make_table(&model).await.unwrap();
     let new = path.with_file_name("new.db");
     sql(&new).execute_batch("CREATE TABLE t (x); INSERT INTO t VALUES (1)").unwrap();
     fs::rename(&new, &path).unwrap();
     tokio::time::sleep(Duration::from_millis(30)).await;
-    model.transact(table).await.unwrap_err();
+    make_table(&model).await.unwrap_err();
     let count = |connection: &rusqlite::Connection| connection.query_row("SELECT count(*) FROM t", [], |_| Ok(()));
     model.query(count).await.unwrap_err();
     model.close().await.unwrap();

@@ -131,12 +131,13 @@ async fn whoever_begins_to_watch_is_told_at_once_what_others_write() {
     for _ in 0..6 {
         tokio::time::sleep(Duration::from_millis(60)).await;
         let mut watch = store.all().watch().await.unwrap();
+        assert!(tokio::time::timeout(Duration::from_millis(40), watch.next()).await.is_err(), "it is live");
         write(&other, "s-1", "x").await;
         let begun = Instant::now();
         tokio::time::timeout(Duration::from_secs(10), watch.next()).await.unwrap().unwrap().unwrap();
         took += begun.elapsed();
     }
-    assert!(took < Duration::from_millis(2_000), "{took:?} for six");
+    assert!(took < Duration::from_secs(2), "{took:?} for six");
     store.close().await.unwrap();
     other.close().await.unwrap();
 }
@@ -153,5 +154,5 @@ async fn closing_wakes_the_one_who_looks_for_writes_of_others() {
         store.close().await.unwrap();
         took += begun.elapsed();
     }
-    assert!(took < Duration::from_millis(3_000), "{took:?} for six");
+    assert!(took < Duration::from_secs(3), "{took:?} for six");
 }

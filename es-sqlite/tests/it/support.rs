@@ -77,3 +77,10 @@ pub(crate) async fn on_writer<T: Send + 'static>(
 ) -> T {
     store.transact(body).await.unwrap()
 }
+
+/// Says something on the output of this process, not on what the test harness captures.
+pub(crate) fn say(line: &str) {
+    use std::io::Write;
+    // Straight to the output: the test harness captures `println!`.
+    writeln!(std::io::stdout().lock(), "\n> {line}").unwrap();
+}

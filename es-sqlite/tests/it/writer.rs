@@ -254,6 +254,26 @@ async fn f3_closing_waits_for_what_was_accepted() {
     }
 }
 
+/// What is done between two groups takes a place in the queue, and gives it back.
+#[tokio::test]
+async fn a9_read_models_give_their_places_in_the_queue_back() {
+    for in_memory in [false, true] {
+        let (_folder, path) = folder();
+        let builder = SqliteStore::builder().queue(2, 2_048);
+        let store = if in_memory { builder.in_memory().await } else { builder.open(&path).await }.unwrap();
+        let model = store.read_model();
+        let many = async {
+            for n in 0..10 {
+                model.transact(|_| Ok(())).await.unwrap();
+                model.transact(|_| Err::<(), _>(ModelError::failed("on purpose"))).await.unwrap_err();
+                write(&store, &format!("s-{n}"), "x").await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), many).await.expect("a place is given back");
+        store.close().await.unwrap();
+    }
+}
+
 fn errors(error: CellError) -> StoreError {
     match error {
         CellError::Store(error) => error,
