@@ -2,90 +2,72 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 
-use es_framework::{Clock, Limits, StoreError, SystemClock};
+use es_framework::{Clock, Limits};
 
+use crate::connection::open::Purpose;
+use crate::error::OpenError;
+use crate::options::{Durability, LEAST_CACHE, Settings};
 use crate::store::SqliteStore;
 
-/// What an acknowledged write survives; see `docs/durability.md`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-#[non_exhaustive]
-pub enum Durability {
-    /// `synchronous=FULL`: each commit is flushed to the disk before it is acknowledged; writers that wait share one flush.
+impl SqliteStore {
+    /// Opens the store at `path`, and makes it if there is nothing; [`Self::builder`] for anything else.
     ///
-    /// Survives: a crash of the process, of the kernel, a power loss (if the disk keeps what it says it has flushed).
-    #[default]
-    Full,
-    /// `synchronous=NORMAL`: the log is flushed at checkpoints only.
+    /// # Errors
     ///
-    /// Survives: a crash of the process. Does not survive: after a crash of the kernel or a power loss the newest
-    /// acknowledged writes may be gone; what is left is whole, and positions that were lost are handed out again.
-    Normal,
+    /// As for [`Builder::open`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As for [`Builder::open`].
+    pub async fn open(path: impl AsRef<Path> + Send) -> Result<Self, OpenError> {
+        Self::builder().open(path).await
+    }
+
+    /// Makes an empty store in memory, private to its handles and gone with the last of them.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError::Store`] if SQLite cannot be started.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future leaves nothing behind.
+    pub async fn in_memory() -> Result<Self, OpenError> {
+        Self::builder().in_memory().await
+    }
+
+    /// Begins to put together how a store is opened.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
 }
 
 /// How a store is opened; made by [`SqliteStore::builder`].
 #[derive(Debug, Clone)]
 #[must_use = "a builder does nothing until `open` or `in_memory`"]
 pub struct Builder {
-    pub(crate) create: bool,
-    pub(crate) read_only: bool,
-    pub(crate) settings: Settings,
-}
-
-/// What no connection keeps less of, in bytes.
-const LEAST_CACHE: usize = 64 << 10;
-
-/// What stays of a builder once the store is open.
-#[derive(Debug, Clone)]
-pub(crate) struct Settings {
-    pub(crate) durability: Durability,
-    pub(crate) cache_bytes: usize,
-    pub(crate) readers: usize,
-    pub(crate) queue_appends: usize,
-    pub(crate) queue_bytes: usize,
-    pub(crate) write_timeout: Duration,
-    pub(crate) poll_interval: Duration,
-    pub(crate) limits: Limits,
-    pub(crate) clock: Arc<dyn Clock>,
-}
-
-impl Settings {
-    /// What each reader keeps: a quarter of the writer's. For loads and scans 2 to 16 MiB make no difference that can be
-    /// told from noise, since the system's cache of the file answers; but a read of all of a log fills every cache there
-    /// is: 63 MiB in all with 16 each, 29 with 4.
-    pub(crate) fn reader_cache_bytes(&self) -> usize {
-        (self.cache_bytes / 4).max(LEAST_CACHE)
-    }
+    create: bool,
+    read_only: bool,
+    settings: Settings,
 }
 
 impl Default for Builder {
     fn default() -> Self {
-        let settings = Settings {
-            durability: Durability::Full,
-            cache_bytes: 16 << 20,
-            readers: thread::available_parallelism().map_or(2, |processors| processors.get().clamp(2, 4)),
-            queue_appends: 4_096,
-            queue_bytes: 64 << 20,
-            write_timeout: Duration::from_secs(30),
-            poll_interval: Duration::from_millis(12),
-            limits: Limits::default(),
-            clock: Arc::new(SystemClock),
-        };
-        Self { create: true, read_only: false, settings }
+        Self { create: true, read_only: false, settings: Settings::default() }
     }
 }
 
 impl Builder {
     /// Makes the store if there is nothing at the path; on by default. Switched off, a mistyped path is answered with
-    /// [`StoreError::Missing`] instead of an empty store.
+    /// [`OpenError::Missing`] instead of an empty store.
     pub fn create(mut self, create: bool) -> Self {
         self.create = create;
         self
     }
 
-    /// Opens the store for reading and watching only: writes are answered with [`StoreError::ReadOnly`]. Off by default.
+    /// Opens the store for reading and watching only: writes are answered with [`StoreError::ReadOnly`](es_framework::StoreError::ReadOnly). Off by default.
     /// Never makes a store.
     ///
     /// SQLite keeps an index of its write-ahead log in a file beside the store, so the folder must be writable unless
@@ -128,7 +110,7 @@ impl Builder {
         self
     }
 
-    /// How long a write waits for other processes until it is answered with [`StoreError::Busy`]; 30 seconds by default.
+    /// How long a write waits for other processes until it is answered with [`StoreError::Busy`](es_framework::StoreError::Busy); 30 seconds by default.
     pub fn write_timeout(mut self, timeout: Duration) -> Self {
         self.settings.write_timeout = timeout;
         self
@@ -156,21 +138,33 @@ impl Builder {
     /// Opens the store at `path`. Several processes may have it open, and may make it, at the same time; within one
     /// process open it once and clone the handle.
     ///
+    /// Links and a relative path are followed once, now: what becomes of them, or of the process's current folder,
+    /// later on makes no difference. If another file takes the place of this one while the store is open, calls fail
+    /// with [`StoreError::StoreChanged`](es_framework::StoreError::StoreChanged).
+    ///
     /// # Errors
     ///
-    /// [`StoreError::Missing`], [`StoreError::NotAStore`], [`StoreError::NewerFormat`], and whatever the file system
-    /// says. A file that is not a store is not touched.
-    pub async fn open(self, path: impl AsRef<Path> + Send) -> Result<SqliteStore, StoreError> {
+    /// [`OpenError`]. A file that is not a store is not changed.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future leaves no store open. It may have made the file, with nothing in it or with an empty store.
+    pub async fn open(self, path: impl AsRef<Path> + Send) -> Result<SqliteStore, OpenError> {
         let path: PathBuf = path.as_ref().to_owned();
-        SqliteStore::open_file(self, path).await
+        let purpose = if self.read_only { Purpose::ReadOnly } else { Purpose::Write { create: self.create } };
+        SqliteStore::open_file(path, purpose, self.settings).await
     }
 
     /// Makes an empty store in memory, private to its handles and gone with the last of them.
     ///
     /// # Errors
     ///
-    /// [`StoreError`] if SQLite cannot be started.
-    pub async fn in_memory(self) -> Result<SqliteStore, StoreError> {
-        SqliteStore::open_in_memory(self).await
+    /// [`OpenError::Store`] if SQLite cannot be started.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future leaves nothing behind.
+    pub async fn in_memory(self) -> Result<SqliteStore, OpenError> {
+        SqliteStore::open_in_memory(self.settings).await
     }
 }

@@ -15,12 +15,14 @@ use es_framework::{
 use tokio::sync::Mutex;
 use tokio_rusqlite::rusqlite::Connection;
 
-use crate::builder::{Builder, Settings};
 use crate::connection::busy;
 use crate::connection::errors;
-use crate::connection::open::{self, Purpose};
+use crate::connection::file::DatabaseFile;
+use crate::connection::open::{self, Purpose, StoreFile};
 use crate::connection::worker::{Worker, aside, block_on};
+use crate::error::OpenError;
 use crate::model::transact::{TransactError, transact};
+use crate::options::Settings;
 use crate::others::poller::{self, Alarm};
 use crate::read::page;
 use crate::read::pool::{self, Pool, Turn};
@@ -64,21 +66,30 @@ struct Workers {
 }
 
 impl Workers {
-    /// Closes all connections, the writer's last.
+    /// Closes all connections, the writer's last: each of them, also where one before it could not be closed cleanly.
+    ///
+    /// # Errors
+    ///
+    /// The first one.
+    ///
+    /// # Cancel safety
+    ///
+    /// What was not closed yet when the future is dropped is closed by the next call.
     async fn close(
         &mut self,
         readers: Option<&Pool>,
         queries: Option<&Pool>,
         settings: &Settings,
     ) -> Result<(), StoreError> {
+        let mut closed = Ok(());
         if let Some(queries) = queries {
-            queries.close().await?;
+            closed = closed.and(queries.close().await);
         }
         if let Some(readers) = readers {
-            readers.close().await?;
+            closed = closed.and(readers.close().await);
         }
         if let Some(poller) = &self.poller {
-            poller.close().await?;
+            closed = closed.and(poller.close().await);
         }
         self.poller = None;
         if let Some(writer) = &self.writer {
@@ -91,58 +102,58 @@ impl Workers {
                     Err(error) => Err(error),
                 }
             });
-            let checkpoint = checkpoint.await;
-            writer.close().await?;
+            closed = closed.and(checkpoint.await);
+            closed = closed.and(writer.close().await);
             self.writer = None;
-            checkpoint?;
             if let Some(readers) = readers {
-                let (path, settings) = (readers.path().to_owned(), settings.clone());
-                aside("es-sqlite-close", move || open::tidy(&path, &settings)).await?;
+                let (store, settings) = (readers.store().clone(), settings.clone());
+                closed = closed.and(aside("es-sqlite-close", move || open::tidy(&store, &settings)).await);
             }
         }
-        Ok(())
+        closed
     }
 }
 
 impl SqliteEngine {
-    pub(crate) async fn open_file(builder: Builder, path: PathBuf) -> Result<Arc<Self>, StoreError> {
-        let Builder { create, read_only, settings } = builder;
-        let (main, side) =
-            if read_only { (Purpose::ReadOnly, Purpose::ReadOnly) } else { (Purpose::Write { create }, Purpose::Read) };
-        let connect = |purpose| {
-            let (path, durability, cache_bytes) = (path.clone(), settings.durability, settings.cache_bytes);
-            Worker::start(settings.write_timeout, move || open::file(&path, purpose, durability, cache_bytes))
-        };
-        let first = connect(main).await?;
+    pub(crate) async fn open_file(path: PathBuf, purpose: Purpose, settings: Settings) -> Result<Arc<Self>, OpenError> {
+        let read_only = purpose == Purpose::ReadOnly;
+        let (timeout, durability, cache_bytes) = (settings.write_timeout, settings.durability, settings.cache_bytes);
+        let open = move || open::first(&path, purpose, durability, cache_bytes);
+        let (first, file) = Worker::start(timeout, open).await?;
         let (id, head) = facts(&first, !read_only).await?;
+        let store = StoreFile { file, id };
+        let side = if read_only { Purpose::ReadOnly } else { Purpose::Read };
         let notifier = Arc::new(Notifier::new(head));
         let mut workers = Workers::default();
         let queue = if read_only {
             workers.poller = Some(first);
             None
         } else {
-            workers.poller = Some(connect(side).await?);
-            let queue = write_on(&first, &settings, id, &notifier, true);
+            let polled = store.clone();
+            let open = move || Ok::<_, StoreError>((open::another(&polled, side, durability, cache_bytes)?, ()));
+            workers.poller = Some(Worker::start(timeout, open).await?.0);
+            let queue = write_on(&first, &settings, id, &notifier, Some(store.file.clone()));
             workers.writer = Some(first);
             Some(queue)
         };
         let alarm = Arc::<Alarm>::default();
         if let Some(poller) = &workers.poller {
             let (alarm, notifier, interval) = (Arc::clone(&alarm), Arc::clone(&notifier), settings.poll_interval);
-            poller.occupy(move |connection| poller::work(connection, &alarm, &notifier, id, interval));
+            let store = store.clone();
+            poller.occupy(move |connection| poller::work(connection, &alarm, &notifier, &store, interval));
         }
-        let queries = Some(Pool::new(path.clone(), Purpose::ReadOnly, &settings));
-        let readers = Some(Pool::new(path, side, &settings));
+        let queries = Some(Pool::new(store.clone(), Purpose::ReadOnly, &settings));
+        let readers = Some(Pool::new(store, side, &settings));
         Ok(Arc::new(Self { id, settings, notifier, queue, readers, queries, alarm, workers: Mutex::new(workers) }))
     }
 
-    pub(crate) async fn open_in_memory(builder: Builder) -> Result<Arc<Self>, StoreError> {
-        let settings = builder.settings;
+    pub(crate) async fn open_in_memory(settings: Settings) -> Result<Arc<Self>, OpenError> {
         let cache_bytes = settings.cache_bytes;
-        let worker = Worker::start(settings.write_timeout, move || open::memory(cache_bytes)).await?;
+        let open = move || Ok::<_, StoreError>((open::memory(cache_bytes)?, ()));
+        let (worker, ()) = Worker::start(settings.write_timeout, open).await?;
         let (id, head) = facts(&worker, true).await?;
         let notifier = Arc::new(Notifier::new(head));
-        let queue = Some(write_on(&worker, &settings, id, &notifier, false));
+        let queue = Some(write_on(&worker, &settings, id, &notifier, None));
         let workers = Mutex::new(Workers { poller: None, writer: Some(worker) });
         let (readers, queries) = (None, None);
         Ok(Arc::new(Self { id, settings, notifier, queue, readers, queries, alarm: Arc::default(), workers }))
@@ -224,7 +235,8 @@ impl Drop for SqliteEngine {
         let thread = thread::Builder::new().name("es-sqlite-drop".to_owned());
         let told = thread.spawn(move || {
             if let Err(error) = block_on(workers.close(readers.as_ref(), queries.as_ref(), &settings)) {
-                tracing::warn!(%error, "a store that was dropped could not be closed cleanly");
+                let error: &dyn std::error::Error = &error;
+                tracing::warn!(error, "a store that was dropped could not be closed cleanly");
             }
         });
         // They end all the same, in any order.
@@ -248,9 +260,15 @@ async fn facts(worker: &Worker, write: bool) -> Result<(StoreId, Position), Stor
 }
 
 /// Gives a connection to a writer and answers the queue before it.
-fn write_on(worker: &Worker, settings: &Settings, id: StoreId, notifier: &Arc<Notifier>, shared: bool) -> Queue {
+fn write_on(
+    worker: &Worker,
+    settings: &Settings,
+    id: StoreId,
+    notifier: &Arc<Notifier>,
+    file: Option<DatabaseFile>,
+) -> Queue {
     let (queue, mut inbox) = Queue::new(settings.queue_appends, settings.queue_bytes);
-    let mut writer = Writer::new(id, Arc::clone(&settings.clock), Arc::clone(notifier), settings.write_timeout, shared);
+    let mut writer = Writer::new(id, Arc::clone(&settings.clock), Arc::clone(notifier), settings.write_timeout, file);
     worker.occupy(move |connection| writer.work(connection, &mut inbox));
     queue
 }
@@ -348,5 +366,102 @@ impl Engine for SqliteEngine {
         // Held to the end: a second call answers when the first is through, and goes on where one was dropped.
         let (readers, queries) = (self.readers.as_ref(), self.queries.as_ref());
         self.workers.lock().await.close(readers, queries, &self.settings).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::options::Durability;
+
+    async fn open(path: &std::path::Path, settings: Settings) -> Arc<SqliteEngine> {
+        SqliteEngine::open_file(path.to_owned(), Purpose::Write { create: true }, settings).await.unwrap()
+    }
+
+    /// What a store promises by default was set on a connection that did not write.
+    #[tokio::test]
+    async fn each_connection_is_set_up_as_the_docs_say() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(Settings::default().durability, Durability::Full);
+        for (durability, promised) in [(Durability::Full, [2, 1, 1]), (Durability::Normal, [1, 0, 0])] {
+            let engine = open(&folder.path().join("store.db"), Settings { durability, ..Settings::default() }).await;
+            let ask = |connection: &Connection| {
+                let ask = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).unwrap();
+                let others = ["wal_autocheckpoint", "journal_size_limit", "temp_store", "trusted_schema"].map(ask);
+                assert_eq!(others, [2_000, 64 << 20, 2, 0]);
+                let mode = connection.pragma_query_value(None, "journal_mode", |row| row.get::<_, String>(0)).unwrap();
+                assert_eq!(mode, "wal");
+                (["synchronous", "fullfsync", "checkpoint_fullfsync"].map(ask), ask("query_only"))
+            };
+            let writer = engine.writing().unwrap().alone(move |connection, _| ask(connection)).await.unwrap();
+            assert_eq!(writer, (promised, 0), "{durability:?}");
+            // A reader checkpoints when it closes last.
+            assert_eq!(engine.look(ask).await.unwrap(), (promised, 1), "{durability:?}");
+            engine.close().await.unwrap();
+        }
+    }
+
+    /// Another process has changed what the numbers of streams stand for, which a generation tells, and later what
+    /// writers must know.
+    #[tokio::test]
+    async fn a_new_generation_is_learnt_before_the_next_write() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("store.db");
+        let engine = open(&path, Settings::default()).await;
+        let store: es_framework::Store = (Arc::clone(&engine) as Arc<dyn Engine>).into();
+        let event = || es_framework::CandidateEvent::new("tested", "x").unwrap();
+        let stream = store.open_stream("s-1").unwrap();
+        stream.write(event(), es_framework::ExpectedVersion::Any).await.unwrap();
+        let other = Connection::open(&path).unwrap();
+        let sum = crate::tables::interned::stream_sum(50, "s-1", "s").stored();
+        other.execute("UPDATE es_stream SET id = 50, checksum = ?1", [sum]).unwrap();
+        other.execute("UPDATE es_event SET stream = 50", []).unwrap();
+        meta::set_integer(&other, meta::GENERATION, 1).unwrap();
+        stream.write(event(), es_framework::ExpectedVersion::StreamExists).await.unwrap();
+        let numbers = "SELECT count(*) FROM es_event WHERE stream = 50";
+        assert_eq!(other.query_row(numbers, [], |row| row.get::<_, i64>(0)).unwrap(), 2);
+        // A text's checksum, made by another implementation of the documented bytes.
+        other.execute("INSERT INTO es_meta VALUES ('write_requires', 'merged-index', 1700840087)", []).unwrap();
+        meta::set_integer(&other, meta::GENERATION, 2).unwrap();
+        for _ in 0..2 {
+            let refused = stream.write(event(), es_framework::ExpectedVersion::Any).await.unwrap_err();
+            assert!(matches!(refused, AppendError::Store(StoreError::WriteRequires { .. })), "{refused:?}");
+        }
+        assert_eq!(stream.version().await.unwrap(), 2);
+        store.close().await.unwrap();
+    }
+
+    /// SQLite does not close a connection of which a statement is still there.
+    fn keep_open(connection: &Connection) {
+        std::mem::forget(connection.prepare("SELECT 1").unwrap());
+    }
+
+    /// A reader that could not be closed left the poller and the writer open for ever.
+    #[tokio::test]
+    async fn a_connection_that_cannot_be_closed_keeps_no_other_open() {
+        for broken in ["reader", "writer", "both"] {
+            let folder = tempfile::tempdir().unwrap();
+            let engine = open(&folder.path().join("store.db"), Settings::default()).await;
+            engine.look(|_| ()).await.unwrap();
+            if broken != "writer" {
+                engine.look(keep_open).await.unwrap();
+            }
+            if broken != "reader" {
+                engine.writing().unwrap().alone(|connection, _| keep_open(connection)).await.unwrap();
+            }
+            let connections = {
+                let workers = engine.workers.lock().await;
+                [workers.poller.clone().unwrap(), workers.writer.clone().unwrap()]
+            };
+            engine.close().await.unwrap_err();
+            // One that could not be closed is let go.
+            let closed = if broken == "reader" { 2 } else { 1 };
+            for connection in connections.iter().take(closed) {
+                let ran = connection.run(|_| Ok(())).await;
+                assert!(matches!(ran, Err(StoreError::Closed)), "{broken}: {ran:?}");
+            }
+            // And nothing is left for a second call.
+            engine.close().await.unwrap();
+        }
     }
 }

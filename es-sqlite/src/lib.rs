@@ -24,21 +24,25 @@
 mod builder;
 mod connection;
 mod engine;
+mod error;
 #[cfg(doctest)]
 mod guides;
 mod model;
+mod options;
 mod others;
 mod read;
 mod store;
 mod tables;
 mod write;
 
-pub use builder::{Builder, Durability};
+pub use builder::Builder;
+pub use error::OpenError;
 #[doc(hidden)]
 pub use model::file::SqliteFile;
 #[doc(hidden)]
 pub use model::transact::TransactError;
 pub use model::{SqliteModel, SqliteTx};
+pub use options::Durability;
 pub use store::SqliteStore;
 /// The rusqlite that projectors and queries are written with: the one this crate links.
 pub use tokio_rusqlite::rusqlite;

@@ -2,16 +2,18 @@
 
 use std::fmt;
 use std::ops::Deref;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use es_framework::{Engine, Store, StoreError};
 use tokio_rusqlite::rusqlite::Connection;
 
-use crate::builder::Builder;
+use crate::connection::open::Purpose;
 use crate::engine::SqliteEngine;
+use crate::error::OpenError;
 use crate::model::SqliteModel;
 use crate::model::transact::TransactError;
+use crate::options::Settings;
 
 /// A store in one SQLite file, or in memory; cheap to clone. What can be done with it is said at [`Store`], which it
 /// dereferences to.
@@ -25,29 +27,6 @@ pub struct SqliteStore {
 }
 
 impl SqliteStore {
-    /// Opens the store at `path`, and makes it if there is nothing; [`Self::builder`] for anything else.
-    ///
-    /// # Errors
-    ///
-    /// As for [`Builder::open`].
-    pub async fn open(path: impl AsRef<Path> + Send) -> Result<Self, StoreError> {
-        Self::builder().open(path).await
-    }
-
-    /// Makes an empty store in memory, private to its handles and gone with the last of them.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError`] if SQLite cannot be started.
-    pub async fn in_memory() -> Result<Self, StoreError> {
-        Self::builder().in_memory().await
-    }
-
-    /// Begins to put together how a store is opened.
-    pub fn builder() -> Builder {
-        Builder::default()
-    }
-
     /// Runs `body` in a write transaction of its own on the log's connection, between two groups of appends: for read
     /// models that live in the log's file, and for tests. What it does is not judged. Committed if it returns [`Ok`]; if
     /// it fails, panics or ends the transaction itself, nothing is written and no append is harmed.
@@ -83,12 +62,12 @@ impl SqliteStore {
         self.engine.look(look).await
     }
 
-    pub(crate) async fn open_file(builder: Builder, path: PathBuf) -> Result<Self, StoreError> {
-        SqliteEngine::open_file(builder, path).await.map(Self::of)
+    pub(crate) async fn open_file(path: PathBuf, purpose: Purpose, settings: Settings) -> Result<Self, OpenError> {
+        SqliteEngine::open_file(path, purpose, settings).await.map(Self::of)
     }
 
-    pub(crate) async fn open_in_memory(builder: Builder) -> Result<Self, StoreError> {
-        SqliteEngine::open_in_memory(builder).await.map(Self::of)
+    pub(crate) async fn open_in_memory(settings: Settings) -> Result<Self, OpenError> {
+        SqliteEngine::open_in_memory(settings).await.map(Self::of)
     }
 
     fn of(engine: Arc<SqliteEngine>) -> Self {

@@ -2,8 +2,8 @@ use std::fs;
 use std::path::Path;
 
 use es_framework::{Append, AppendError, CandidateEvent, ExpectedVersion, Position, StoreError, StreamId, Version};
-use es_sqlite::SqliteStore;
 use es_sqlite::rusqlite::{self, Connection};
+use es_sqlite::{OpenError, SqliteStore};
 use tempfile::TempDir;
 
 use super::migrate::FEATURE;
@@ -221,7 +221,7 @@ async fn builds_that_do_not_know_the_index_refuse_to_write_from_the_switch_on() 
     switch(&writer.floor.connection).unwrap();
     let refused = |error: &StoreError| matches!(error, StoreError::WriteRequires { feature } if feature == FEATURE);
     assert!(matches!(append().await.unwrap_err(), AppendError::Store(error) if refused(&error)));
-    assert!(refused(&SqliteStore::open(&path).await.unwrap_err()));
+    assert!(matches!(SqliteStore::open(&path).await.unwrap_err(), OpenError::Store(error) if refused(&error)));
     assert_eq!(open.all().read().collect().await.unwrap().len(), 29);
     open.close().await.unwrap();
     let merged = recover(&writer.floor.connection, SMALL).unwrap();

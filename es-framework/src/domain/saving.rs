@@ -97,7 +97,7 @@ fn is_for_good(error: &StoreError) -> bool {
         error,
         StoreError::ReadOnly
             | StoreError::WriteRequires { .. }
-            | StoreError::NewerFormat { .. }
+            | StoreError::StoreChanged { .. }
             | StoreError::FormatChanged { .. }
     )
 }

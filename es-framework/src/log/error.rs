@@ -47,39 +47,30 @@ pub enum StoreError {
         /// What the engine said.
         source: BoxError,
     },
-    /// The store was opened read-only, or its file cannot be written.
+    /// The store was opened read-only, or cannot be written.
     #[error("the store is read-only")]
     ReadOnly,
     /// Reading or writing the store failed. After a failed write, ask for the outcome with the event's ids or a command
     /// key before writing again: a power loss may still decide either way.
-    #[error("the store could not be read or written: {source}")]
+    #[error("the store could not be read or written")]
     Io {
         /// What the engine said.
         source: BoxError,
     },
-    /// There is nothing at the path and the store was not to be made.
-    #[error("there is no store at {path}; check the path, or open it with `create(true)`")]
-    Missing {
-        /// The path that was asked for.
-        path: String,
+    /// The operating system or the database does not allow this process to use the store.
+    #[error("permission denied: this process may not use the store as it was asked to")]
+    PermissionDenied {
+        /// What the engine said.
+        source: BoxError,
     },
-    /// The file is not a store of this library; it was not touched.
-    #[error("{path} was not opened, and not touched: {reason}")]
-    NotAStore {
-        /// The path that was asked for.
-        path: String,
-        /// What was found instead.
+    /// Another store, or another copy of this one, has taken its place while it was open; nothing was read or written.
+    /// Put the right one back, or close this handle and open the store again.
+    #[error("the store was replaced while it was open: {reason}; close it and open it again")]
+    StoreChanged {
+        /// How that was noticed.
         reason: String,
     },
-    /// The file was written by a newer release; use that release or a newer one.
-    #[error("the store has format {found}, this release knows formats up to {known}; use a newer release")]
-    NewerFormat {
-        /// The format of the file.
-        found: u32,
-        /// The newest format this release knows.
-        known: u32,
-    },
-    /// The file has something that this release can read but would damage by writing; use a newer release to write.
+    /// The store has something that this release can read but would damage by writing; use a newer release to write.
     #[error("writing to this store needs {feature}, which this release does not know; use a newer release")]
     WriteRequires {
         /// What this release does not know.
@@ -124,7 +115,7 @@ pub enum StoreError {
     #[error(transparent)]
     Name(#[from] InvalidName),
     /// The engine failed in a way it should not; please report it.
-    #[error("the engine failed: {source}")]
+    #[error("the engine failed in a way it should not; please report it")]
     Internal {
         /// What the engine said.
         source: BoxError,
@@ -142,9 +133,8 @@ impl StoreError {
             Self::Closed => ErrorKind::Closed,
             Self::Busy { .. } | Self::DiskFull { .. } => ErrorKind::Retry,
             Self::ReadOnly
-            | Self::Missing { .. }
-            | Self::NotAStore { .. }
-            | Self::NewerFormat { .. }
+            | Self::PermissionDenied { .. }
+            | Self::StoreChanged { .. }
             | Self::WriteRequires { .. }
             | Self::FormatChanged { .. }
             | Self::WrongPlace { .. }
@@ -165,9 +155,8 @@ impl StoreError {
             Self::DiskFull { source } => Self::DiskFull { source: words(source) },
             Self::ReadOnly => Self::ReadOnly,
             Self::Io { source } => Self::Io { source: words(source) },
-            Self::Missing { path } => Self::Missing { path: path.clone() },
-            Self::NotAStore { path, reason } => Self::NotAStore { path: path.clone(), reason: reason.clone() },
-            Self::NewerFormat { found, known } => Self::NewerFormat { found: *found, known: *known },
+            Self::PermissionDenied { source } => Self::PermissionDenied { source: words(source) },
+            Self::StoreChanged { reason } => Self::StoreChanged { reason: reason.clone() },
             Self::WriteRequires { feature } => Self::WriteRequires { feature: feature.clone() },
             Self::FormatChanged { opened, found } => Self::FormatChanged { opened: *opened, found: *found },
             Self::Corrupt { position, reason } => Self::Corrupt { position: *position, reason: reason.clone() },
@@ -420,7 +409,7 @@ mod tests {
     #[test]
     fn everybody_is_told_the_same_error() {
         let source = || "why".into();
-        let (path, reason) = (|| "store.db".to_owned(), || "it is a folder".to_owned());
+        let reason = || "it is a folder".to_owned();
         let name = StreamId::new("").unwrap_err();
         let errors = [
             StoreError::Closed,
@@ -428,9 +417,8 @@ mod tests {
             StoreError::DiskFull { source: source() },
             StoreError::ReadOnly,
             StoreError::Io { source: source() },
-            StoreError::Missing { path: path() },
-            StoreError::NotAStore { path: path(), reason: reason() },
-            StoreError::NewerFormat { found: 2, known: 1 },
+            StoreError::PermissionDenied { source: source() },
+            StoreError::StoreChanged { reason: reason() },
             StoreError::WriteRequires { feature: "merged-index".to_owned() },
             StoreError::FormatChanged { opened: 1, found: 2 },
             StoreError::Corrupt { position: Some(Position::new(3)), reason: reason() },
@@ -444,6 +432,8 @@ mod tests {
             assert_eq!(std::mem::discriminant(&told), std::mem::discriminant(&error), "{told:?}");
             assert_eq!(told.to_string(), error.to_string());
             assert_eq!(told.kind(), error.kind());
+            let cause = |error: &StoreError| std::error::Error::source(error).map(ToString::to_string);
+            assert_eq!(cause(&told), cause(&error));
         }
     }
 }

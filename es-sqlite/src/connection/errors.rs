@@ -3,16 +3,23 @@
 use std::fmt;
 use std::path::Path;
 
-use es_framework::{Position, StoreError};
-use tokio_rusqlite::rusqlite::{Error, ErrorCode};
+use es_framework::{BoxError, Position, StoreError};
+use tokio_rusqlite::rusqlite::{Error, ErrorCode, ffi};
 
 use crate::connection::busy;
+use crate::connection::file::{why_denied, why_denied_beside};
+use crate::error::OpenError;
+use crate::tables::schema;
 
 /// What an error of SQLite means for the caller.
+#[expect(clippy::needless_pass_by_value, reason = "called by `map_err`, which gives the error away")]
 pub(crate) fn store(error: Error) -> StoreError {
     match &error {
         Error::SqliteFailure(failure, _) => match failure.code {
-            ErrorCode::DiskFull => StoreError::DiskFull { source: error.into() },
+            ErrorCode::DiskFull => StoreError::DiskFull { source: said(&error) },
+            ErrorCode::SystemIoFailure if is_too_large(failure.extended_code) => {
+                StoreError::DiskFull { source: Said::boxed(&"the file would be larger than this process may make one") }
+            }
             ErrorCode::ReadOnly => StoreError::ReadOnly,
             ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::FileLockingProtocolFailed => {
                 StoreError::Busy { waited: busy::waited() }
@@ -22,16 +29,36 @@ pub(crate) fn store(error: Error) -> StoreError {
             ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::ConstraintViolation => {
                 damaged(None, error.to_string())
             }
-            ErrorCode::SystemIoFailure | ErrorCode::CannotOpen | ErrorCode::PermissionDenied => {
-                StoreError::Io { source: error.into() }
-            }
-            _ => StoreError::Internal { source: error.into() },
+            ErrorCode::PermissionDenied => StoreError::PermissionDenied { source: said(&error) },
+            ErrorCode::SystemIoFailure | ErrorCode::CannotOpen => StoreError::Io { source: said(&error) },
+            _ => StoreError::Internal { source: said(&error) },
         },
         Error::FromSqlConversionFailure(..)
         | Error::IntegralValueOutOfRange(..)
         | Error::InvalidColumnType(..)
         | Error::Utf8Error(..) => damaged(None, error.to_string()),
-        _ => StoreError::Internal { source: error.into() },
+        _ => StoreError::Internal { source: said(&error) },
+    }
+}
+
+/// Whether a write failed because the file would exceed the size that this process is allowed (`ulimit -f`). SQLite does
+/// not tell `EFBIG` from a broken disk, so the limit itself is asked for, where that is possible.
+fn is_too_large(extended_code: i32) -> bool {
+    if !matches!(extended_code, ffi::SQLITE_IOERR_WRITE | ffi::SQLITE_IOERR_TRUNCATE | ffi::SQLITE_IOERR_SHMSIZE) {
+        return false;
+    }
+    let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    let limit = limits.lines().find_map(|line| line.strip_prefix("Max file size"));
+    limit.and_then(|limit| limit.split_whitespace().next()).is_some_and(|soft| soft != "unlimited")
+}
+
+/// What SQLite said, with its number. Not the error itself, which says the same once more as its own cause.
+fn said(error: &Error) -> BoxError {
+    match error {
+        Error::SqliteFailure(failure, Some(message)) => {
+            Said::boxed(&format_args!("{message} (SQLite's error {})", failure.extended_code))
+        }
+        error => Said::boxed(error),
     }
 }
 
@@ -43,20 +70,57 @@ pub(crate) fn store_at(position: Position, error: Error) -> StoreError {
     }
 }
 
-/// The same, for an error met while a file is opened.
-pub(crate) fn opening(path: &Path, error: Error) -> StoreError {
+/// The same, for an error met when SQLite opens a file, to be written or not.
+pub(crate) fn connecting(path: &Path, write: bool, error: Error) -> OpenError {
     match error.sqlite_error_code() {
-        Some(ErrorCode::NotADatabase) => not_a_store(path, "it is not an SQLite database"),
-        _ => store(error),
+        Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => {
+            why_denied(path, write).unwrap_or_else(|| opening(path, write, error))
+        }
+        _ => opening(path, write, error),
     }
 }
 
-pub(crate) fn not_a_store(path: &Path, reason: impl Into<String>) -> StoreError {
-    StoreError::NotAStore { path: path.display().to_string(), reason: reason.into() }
+/// The same, for an error met when SQLite looks into a file that it has opened, and opens the files beside it.
+pub(crate) fn opening(path: &Path, write: bool, error: Error) -> OpenError {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::NotADatabase) => not_a_store(path, "it is not an SQLite database"),
+        Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied | ErrorCode::ReadOnly) => {
+            why_denied_beside(path, write).unwrap_or_else(|| store(error).into())
+        }
+        _ => store(error).into(),
+    }
 }
 
-pub(crate) fn missing(path: &Path) -> StoreError {
-    StoreError::Missing { path: path.display().to_string() }
+pub(crate) fn not_a_store(path: &Path, reason: impl Into<String>) -> OpenError {
+    OpenError::NotAStore { path: path.to_owned(), reason: reason.into() }
+}
+
+pub(crate) fn missing(path: &Path) -> OpenError {
+    OpenError::Missing { path: path.to_owned() }
+}
+
+pub(crate) fn too_long(path: &Path, reason: impl Into<String>) -> OpenError {
+    OpenError::PathTooLong { path: path.to_owned(), reason: reason.into() }
+}
+
+pub(crate) fn denied(path: &Path, reason: &str, error: std::io::Error) -> OpenError {
+    OpenError::PermissionDenied { path: path.to_owned(), reason: reason.to_owned(), source: error.into() }
+}
+
+pub(crate) fn changed(reason: impl Into<String>) -> StoreError {
+    StoreError::StoreChanged { reason: reason.into() }
+}
+
+/// What it means that another connection on a store that is open could not be opened.
+pub(crate) fn reopening(error: OpenError) -> StoreError {
+    match error {
+        OpenError::Store(error) => error,
+        OpenError::NewerFormat { found, .. } => StoreError::FormatChanged { opened: schema::FORMAT, found },
+        OpenError::Missing { path } => changed(format!("there is no file at {} any more", path.display())),
+        OpenError::NotAStore { path, reason } => changed(format!("{}: {reason}", path.display())),
+        OpenError::PermissionDenied { .. } => StoreError::PermissionDenied { source: error.into() },
+        OpenError::PathTooLong { .. } | OpenError::SeveralNames { .. } => StoreError::Io { source: error.into() },
+    }
 }
 
 pub(crate) fn damaged(position: Option<Position>, reason: impl Into<String>) -> StoreError {
@@ -70,6 +134,12 @@ pub(crate) fn internal(what: impl Into<String>) -> StoreError {
 /// An error of which only the words are left.
 #[derive(Debug)]
 struct Said(String);
+
+impl Said {
+    fn boxed(error: &impl fmt::Display) -> BoxError {
+        Box::new(Self(error.to_string()))
+    }
+}
 
 impl fmt::Display for Said {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

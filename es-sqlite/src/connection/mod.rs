@@ -2,5 +2,6 @@
 
 pub(crate) mod busy;
 pub(crate) mod errors;
+pub(crate) mod file;
 pub(crate) mod open;
 pub(crate) mod worker;

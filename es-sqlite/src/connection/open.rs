@@ -3,18 +3,21 @@
 use std::collections::hash_map::RandomState;
 use std::fs;
 use std::hash::BuildHasher as _;
-use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::io::{ErrorKind, Read as _};
+use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
-use es_framework::StoreError;
-use tokio_rusqlite::rusqlite::{Connection, ErrorCode, OpenFlags};
+use es_framework::{StoreError, StoreId};
+use tokio_rusqlite::rusqlite::{self, Connection, ErrorCode, MAIN_DB, OpenFlags};
 
-use crate::builder::{Durability, Settings};
 use crate::connection::busy;
 use crate::connection::errors;
+use crate::connection::file::{self, DatabaseFile};
 use crate::connection::worker::roll_back;
+use crate::error::OpenError;
+use crate::options::{Durability, Settings};
+use crate::tables::meta;
 use crate::tables::schema;
 
 /// How often [`tidy`] tries.
@@ -34,67 +37,122 @@ pub(crate) enum Purpose {
     ReadOnly,
 }
 
-/// Opens a connection on a store's file.
-pub(crate) fn file(
+/// A store's file that is open, and which store was found in it.
+#[derive(Debug, Clone)]
+pub(crate) struct StoreFile {
+    pub(crate) file: DatabaseFile,
+    pub(crate) id: StoreId,
+}
+
+/// Opens the first connection on a store: the one that writes it, or [`Purpose::ReadOnly`].
+pub(crate) fn first(
     path: &Path,
     purpose: Purpose,
     durability: Durability,
     cache_bytes: usize,
-) -> Result<Connection, StoreError> {
-    let empty = match purpose {
-        Purpose::Write { .. } | Purpose::ReadOnly => inspect(path, purpose)?,
-        Purpose::Read => false,
-    };
+) -> Result<(Connection, DatabaseFile), OpenError> {
+    let path = &*file::resolve(path)?;
+    let empty = inspect(path, purpose)?;
+    file::check_names(path)?;
     let flags = match purpose {
         Purpose::Write { create: true } => OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE,
-        // A reader may write as far as SQLite is concerned: whoever closes last must be able to remove the `-wal` file.
         Purpose::Write { create: false } | Purpose::Read => OpenFlags::SQLITE_OPEN_READ_WRITE,
         Purpose::ReadOnly => OpenFlags::SQLITE_OPEN_READ_ONLY,
     };
-    let connection = Connection::open_with_flags(address(path)?, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)
-        .map_err(|error| errors::opening(path, error))?;
-    connection.busy_handler(Some(busy::handler)).map_err(errors::store)?;
-    match purpose {
-        Purpose::Write { create } => {
-            // Looked at again: where the making of the store was broken off, SQLite has taken it back only now.
-            if empty || holds_nothing(&connection, path)? {
-                if !create {
-                    return Err(errors::missing(path));
-                }
-                make(&connection)?;
-            }
-            check(&connection, path)?;
-            migrate(&connection)?;
-            write_ahead(&connection)?;
-        }
-        Purpose::Read | Purpose::ReadOnly => {
-            check(&connection, path)?;
-            connection.pragma_update(None, "query_only", true).map_err(errors::store)?;
-        }
+    let write = purpose != Purpose::ReadOnly;
+    if write {
+        file::share_permissions(path);
     }
+    let opening = |error| errors::opening(path, write, error);
+    let connection = connect(path, flags)?;
+    if write {
+        check_writable(&connection, path)?;
+    }
+    let opened = DatabaseFile::opened(path.to_owned())?;
+    if let Purpose::Write { create } = purpose {
+        // Looked at again: where the making of the store was broken off, SQLite has taken it back only now.
+        if empty || holds_nothing(&connection).map_err(opening)? {
+            if !create {
+                return Err(errors::missing(path));
+            }
+            make(&connection)?;
+        }
+        check(&connection, path, write)?;
+        migrate(&connection)?;
+        write_ahead(&connection)?;
+    } else {
+        check(&connection, path, write)?;
+        connection.pragma_update(None, "query_only", true).map_err(errors::store)?;
+    }
+    set_up(&connection, durability, cache_bytes)?;
+    Ok((connection, opened))
+}
+
+/// Opens another connection on a store that is open, to read it.
+///
+/// # Errors
+///
+/// [`StoreError::StoreChanged`] if another store, or another file, is there now; and whatever SQLite says.
+pub(crate) fn another(
+    store: &StoreFile,
+    purpose: Purpose,
+    durability: Durability,
+    cache_bytes: usize,
+) -> Result<Connection, StoreError> {
+    let path = store.file.path();
+    // Before SQLite touches it.
+    store.file.check()?;
+    let read_only = purpose == Purpose::ReadOnly;
+    // A reader may write as far as SQLite is concerned: whoever closes last must be able to remove the `-wal` file.
+    let flags = if read_only { OpenFlags::SQLITE_OPEN_READ_ONLY } else { OpenFlags::SQLITE_OPEN_READ_WRITE };
+    let connection = connect(path, flags).map_err(errors::reopening)?;
+    check(&connection, path, !read_only).map_err(errors::reopening)?;
+    let found = meta::store_id(&connection)?;
+    if found != store.id {
+        return Err(errors::changed(format!("{} is store {found}, not {}", path.display(), store.id)));
+    }
+    // It may have been replaced in between, by a copy of itself.
+    store.file.check()?;
+    connection.pragma_update(None, "query_only", true).map_err(errors::store)?;
     set_up(&connection, durability, cache_bytes)?;
     Ok(connection)
 }
 
+/// Opens a connection that waits for others.
+pub(crate) fn connect(path: &Path, flags: OpenFlags) -> Result<Connection, OpenError> {
+    let connection = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)
+        .map_err(|error| errors::connecting(path, false, error))?;
+    connection.busy_handler(Some(busy::handler)).map_err(errors::store)?;
+    Ok(connection)
+}
+
+/// Refuses a file that may only be read: SQLite opens it all the same, and would say so at the first write.
+pub(crate) fn check_writable(connection: &Connection, path: &Path) -> Result<(), OpenError> {
+    if connection.is_readonly(MAIN_DB).map_err(errors::store)? {
+        return Err(file::why_denied(path, true).unwrap_or_else(|| StoreError::ReadOnly.into()));
+    }
+    Ok(())
+}
+
 /// Removes the `-wal` and `-shm` files that stay when two connections close at the same moment, each of which takes the
 /// other for the last: the file is opened and closed once more. Where somebody still has it open they stay.
-pub(crate) fn tidy(path: &Path, settings: &Settings) {
-    // SQLite keeps them beside the file itself, not beside a link to it.
-    let Ok(mut beside) = fs::canonicalize(path).map(PathBuf::into_os_string) else { return };
-    beside.push("-wal");
+pub(crate) fn tidy(store: &StoreFile, settings: &Settings) {
     for attempt in 0..TIDIED {
-        if !Path::new(&beside).exists() {
+        if !store.file.beside("-wal").exists() {
             return;
         }
         // Of different length, else two processes meet again.
         let odd = RandomState::new().hash_one(attempt) % 8;
         thread::sleep(Duration::from_millis(1 + odd));
         busy::allow(Duration::from_millis(100));
-        match file(path, Purpose::Read, settings.durability, settings.cache_bytes) {
+        match another(store, Purpose::Read, settings.durability, settings.cache_bytes) {
             Ok(connection) => drop(connection),
             // Whatever it is, everything was written before.
             Err(error) => {
-                tracing::debug!(%error, "could not open the store once more to remove its -wal file");
+                tracing::debug!(
+                    error = &error as &dyn std::error::Error,
+                    "could not open the store once more to remove its -wal file"
+                );
                 return;
             }
         }
@@ -131,24 +189,18 @@ pub(crate) fn set_up(connection: &Connection, durability: Durability, cache_byte
         .map_err(errors::store)
 }
 
-/// The path as SQLite takes it, which reads `file:` as the begin of a URI and has names that are no files.
-pub(crate) fn address(path: &Path) -> Result<PathBuf, StoreError> {
-    if path.as_os_str().is_empty() || path.as_os_str() == ":memory:" {
-        return Err(errors::not_a_store(path, "it names no file; for one in memory use `in_memory()`"));
-    }
-    Ok(if path.is_relative() { Path::new(".").join(path) } else { path.to_owned() })
-}
-
 /// What a file is, as far as can be said without touching it.
 pub(crate) enum Found {
-    /// Not even the folder.
-    Nowhere,
     Nothing,
     Empty,
+    /// The making of a database was cut off: SQLite will make it empty again.
+    CutOff,
     Other,
     Database {
         application_id: i32,
         format: u32,
+        /// Whether it has the tables of a store.
+        tables: bool,
     },
 }
 
@@ -157,14 +209,16 @@ pub(crate) enum Found {
 /// Never by a file handle of our own: closing one drops every lock that this process holds on the file, also those of
 /// SQLite, and then another process may remove the `-wal` file of a store that is open here. SQLite keeps count of its
 /// own handles. Opened as immutable it takes no locks, makes no files and reads nothing but the file itself.
-pub(crate) fn look(path: &Path) -> Result<Found, StoreError> {
-    let path = &*address(path)?;
+pub(crate) fn look(path: &Path) -> Result<Found, OpenError> {
     let metadata = match fs::metadata(path) {
         Ok(metadata) => metadata,
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
-            return Ok(if path.parent().is_some_and(Path::is_dir) { Found::Nothing } else { Found::Nowhere });
+            return Ok(Found::Nothing);
         }
-        Err(error) => return Err(StoreError::Io { source: error.into() }),
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+            return Err(errors::denied(path, "is in a folder that cannot be entered", error));
+        }
+        Err(error) => return Err(StoreError::Io { source: error.into() }.into()),
     };
     if metadata.is_dir() {
         return Err(errors::not_a_store(path, "it is a folder"));
@@ -176,25 +230,45 @@ pub(crate) fn look(path: &Path) -> Result<Found, StoreError> {
     if metadata.len() == 0 {
         return Ok(Found::Empty);
     }
+    if was_cut_off(path) {
+        return Ok(Found::CutOff);
+    }
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let header = Connection::open_with_flags(immutable(path), flags).and_then(|connection| {
-        // Else a file that another process makes longer at this moment is said to be damaged.
-        connection.pragma_update(None, "writable_schema", true)?;
-        let application_id = connection.query_row("PRAGMA application_id", [], |row| row.get(0))?;
-        Ok(Found::Database { application_id, format: schema::format(&connection)? })
-    });
-    match header {
+    let connection =
+        Connection::open_with_flags(immutable(path), flags).map_err(|error| errors::connecting(path, false, error))?;
+    match header(&connection) {
+        // Another process may have begun to make it in between.
+        Err(_) | Ok(Found::Database { application_id: 0, .. }) if was_cut_off(path) => Ok(Found::CutOff),
         Err(error) if error.sqlite_error_code() == Some(ErrorCode::NotADatabase) => Ok(Found::Other),
-        found => found.map_err(errors::store),
+        found => found.map_err(|error| errors::opening(path, false, error)),
     }
 }
 
-/// What [`address`] answers, as the URI of a file that SQLite must neither lock nor recover.
+fn header(connection: &Connection) -> rusqlite::Result<Found> {
+    // Else a file that another process makes longer at this moment is said to be damaged.
+    connection.pragma_update(None, "writable_schema", true)?;
+    let application_id = connection.query_row("PRAGMA application_id", [], |row| row.get(0))?;
+    let format = schema::format(connection)?;
+    let tables = connection.prepare("SELECT 1 FROM es_meta, es_stream, es_event LIMIT 0").is_ok();
+    Ok(Found::Database { application_id, format, tables })
+}
+
+/// Whether a power loss or a crash cut off the transaction that would have made the database: beside it is a journal that
+/// says it had no pages before. Whatever the file holds, SQLite will empty it.
+fn was_cut_off(path: &Path) -> bool {
+    let mut header = [0; 28];
+    let journal = fs::File::open(file::beside(path, "-journal"));
+    journal.and_then(|mut journal| journal.read_exact(&mut header)).is_ok()
+        && header.starts_with(&[0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7])
+        && header.get(16..20) == Some(&[0; 4])
+}
+
+/// An absolute path as the URI of a file that SQLite must neither lock nor recover.
 fn immutable(path: &Path) -> String {
-    let mut address = String::from(if path.is_absolute() { "file://" } else { "file:" });
+    let mut address = String::from("file://");
     let bytes = path.as_os_str().as_encoded_bytes();
     // A drive's letter, which does not begin with a slash.
-    if path.is_absolute() && bytes.first() != Some(&b'/') {
+    if bytes.first() != Some(&b'/') {
         address.push('/');
     }
     for byte in bytes {
@@ -211,22 +285,30 @@ fn immutable(path: &Path) -> String {
 
 /// Looks at what is to be opened, so that a file that is not ours is not touched, not even its `-wal`. Says whether
 /// there is nothing yet.
-fn inspect(path: &Path, purpose: Purpose) -> Result<bool, StoreError> {
+fn inspect(path: &Path, purpose: Purpose) -> Result<bool, OpenError> {
     let create = purpose == Purpose::Write { create: true };
     match look(path)? {
         // Empty is what a process leaves that makes the store at this moment, or was stopped while it did.
         Found::Nothing | Found::Empty if create => Ok(true),
-        Found::Nowhere | Found::Nothing | Found::Empty => Err(errors::missing(path)),
+        // Looked at again once SQLite has emptied it, which takes a connection that writes.
+        Found::CutOff if purpose != Purpose::ReadOnly => Ok(false),
+        Found::Nothing | Found::Empty | Found::CutOff => Err(errors::missing(path)),
         Found::Other => Err(errors::not_a_store(path, "it is not an SQLite database")),
+        Found::Database { application_id: 0, tables: true, .. } => Err(errors::not_a_store(path, RESTORED_DUMP)),
         Found::Database { application_id, .. } if application_id != schema::APPLICATION_ID => {
             Err(errors::not_a_store(path, "it is a database of another application"))
         }
         Found::Database { format, .. } if format > schema::FORMAT => {
-            Err(StoreError::NewerFormat { found: format, known: schema::FORMAT })
+            Err(OpenError::NewerFormat { path: path.to_owned(), found: format, known: schema::FORMAT })
         }
         Found::Database { .. } => Ok(false),
     }
 }
+
+/// What is said of a file that `sqlite3`'s `.dump` was restored into.
+const RESTORED_DUMP: &str = "it has the tables of a store, but not the two numbers in its header by which a store is \
+                             known; `.dump` leaves them out. Restore a backup made with `VACUUM INTO` or `.backup`, or \
+                             see \"Backup\" in docs/operations.md";
 
 /// Makes the tables, unless another process was faster.
 ///
@@ -246,23 +328,20 @@ fn make(connection: &Connection) -> Result<(), StoreError> {
     finish(connection, made)
 }
 
-fn holds_nothing(connection: &Connection, path: &Path) -> Result<bool, StoreError> {
-    let pages: i64 = connection
-        .query_row("PRAGMA page_count", [], |row| row.get(0))
-        .map_err(|error| errors::opening(path, error))?;
-    Ok(pages == 0)
+fn holds_nothing(connection: &Connection) -> rusqlite::Result<bool> {
+    connection.query_row("PRAGMA page_count", [], |row| row.get::<_, i64>(0)).map(|pages| pages == 0)
 }
 
-fn check(connection: &Connection, path: &Path) -> Result<(), StoreError> {
+fn check(connection: &Connection, path: &Path, write: bool) -> Result<(), OpenError> {
     let application_id: i32 = connection
         .query_row("PRAGMA application_id", [], |row| row.get(0))
-        .map_err(|error| errors::opening(path, error))?;
+        .map_err(|error| errors::opening(path, write, error))?;
     if application_id != schema::APPLICATION_ID {
         return Err(errors::not_a_store(path, "it is a database of another application"));
     }
     let found = schema::format(connection).map_err(errors::store)?;
     if found > schema::FORMAT {
-        return Err(StoreError::NewerFormat { found, known: schema::FORMAT });
+        return Err(OpenError::NewerFormat { path: path.to_owned(), found, known: schema::FORMAT });
     }
     Ok(())
 }

@@ -26,18 +26,19 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    /// Opens a connection away from the caller's thread. Its jobs may wait for other processes for `timeout`.
-    pub(crate) async fn start(
+    /// Opens a connection away from the caller's thread, and returns it with what else `open` has found. Its jobs may wait
+    /// for other processes for `timeout`.
+    pub(crate) async fn start<T: Send + 'static, E: From<StoreError> + Send + 'static>(
         timeout: Duration,
-        open: impl FnOnce() -> Result<Connection, StoreError> + Send + 'static,
-    ) -> Result<Self, StoreError> {
+        open: impl FnOnce() -> Result<(Connection, T), E> + Send + 'static,
+    ) -> Result<(Self, T), E> {
         let open = move || {
             busy::allow(timeout);
             open()
         };
         // A caller that went away gets no connection: it is closed right there.
-        let connection = aside("es-sqlite-open", open).await??;
-        Ok(Self::of(connection, timeout))
+        let (connection, found) = aside("es-sqlite-open", open).await??;
+        Ok((Self::of(connection, timeout), found))
     }
 
     /// Gives a connection a thread.

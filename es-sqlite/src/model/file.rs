@@ -1,19 +1,21 @@
 //! A read model's own SQLite file.
 
 use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use es_framework::StoreError;
 use tokio_rusqlite::rusqlite::{Connection, OpenFlags};
 
-use crate::builder::Durability;
-use crate::connection::busy;
 use crate::connection::errors;
-use crate::connection::open;
-use crate::connection::open::Found;
+use crate::connection::file::{self, DatabaseFile, Presence};
+use crate::connection::open::{self, Found};
 use crate::connection::worker::Worker;
+use crate::error::OpenError;
 use crate::model::transact::{TransactError, transact};
+use crate::options::Durability;
 use crate::tables::schema;
+use crate::write::upkeep::Upkeep;
 
 /// An SQLite file that is not a store, with a connection on a thread of its own: for read models that do not live in the
 /// log's file. Cheap to clone; in WAL mode, so that others can read it meanwhile.
@@ -21,6 +23,22 @@ use crate::tables::schema;
 #[derive(Debug, Clone)]
 pub struct SqliteFile {
     worker: Worker,
+    /// What is looked after between two transactions; nothing in memory.
+    care: Option<Arc<Mutex<Care>>>,
+}
+
+/// What is looked after, by the thread of the connection.
+#[derive(Debug)]
+struct Care {
+    presence: Presence,
+    upkeep: Upkeep,
+}
+
+impl Care {
+    fn of(care: &Arc<Mutex<Self>>) -> MutexGuard<'_, Self> {
+        // Nothing panics half-way through a change, so it is whole.
+        care.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl SqliteFile {
@@ -28,61 +46,62 @@ impl SqliteFile {
     ///
     /// # Errors
     ///
-    /// [`StoreError`] if the file cannot be opened, is not an SQLite database, or is a store.
+    /// [`OpenError`] if the file cannot be opened, is not an SQLite database, or is a store.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future leaves no file open; it may have made an empty one.
     pub async fn open(
         path: impl AsRef<Path> + Send,
         durability: Durability,
         timeout: Duration,
-    ) -> Result<Self, StoreError> {
+    ) -> Result<Self, OpenError> {
         let path = path.as_ref().to_owned();
-        let open = move || {
-            match open::look(&path)? {
-                Found::Nowhere => return Err(errors::missing(&path)),
-                // A lock and a transaction of its own beside the store's writer, and nothing to protect the log from it.
-                Found::Database { application_id: schema::APPLICATION_ID, .. } => {
-                    let reason = "a read model's own file was asked for and this is a store's; for tables in it use \
-                                  `SqliteStore::read_model`";
-                    return Err(errors::not_a_store(&path, reason));
-                }
-                _ => {}
-            }
-            let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
-            let connection =
-                Connection::open_with_flags(open::address(&path)?, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)
-                    .map_err(|error| errors::opening(&path, error))?;
-            connection.busy_handler(Some(busy::handler)).map_err(errors::store)?;
-            open::write_ahead(&connection)?;
-            open::set_up(&connection, durability, 16 << 20)?;
-            // Opens the `-wal` file, else it is not removed in the end, which a connection for queries cannot do.
-            connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(())).map_err(errors::store)?;
-            Ok(connection)
-        };
-        Ok(Self { worker: Worker::start(timeout, open).await? })
+        Self::start(timeout, move || {
+            let path = file::resolve(&path)?;
+            let connection = connect(&path, durability)?;
+            Ok((connection, DatabaseFile::opened(path)?))
+        })
+        .await
     }
 
-    /// Opens one more connection on a file that is open, which cannot write whatever it is asked for.
-    pub(crate) async fn open_for_queries(path: &Path, timeout: Duration) -> Result<Self, StoreError> {
-        let path = path.to_owned();
-        let open = move || {
-            let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-            let connection = Connection::open_with_flags(open::address(&path)?, flags)
-                .map_err(|error| errors::opening(&path, error))?;
-            connection.busy_handler(Some(busy::handler)).map_err(errors::store)?;
+    /// Opens one more connection on the same file, which cannot write whatever it is asked for.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::open`]; [`StoreError::StoreChanged`] if another file has taken its place.
+    pub(crate) async fn open_for_queries(&self, timeout: Duration) -> Result<Self, OpenError> {
+        let Some(care) = &self.care else { return Ok(self.clone()) };
+        let opened = Care::of(care).presence.file().clone();
+        Self::start(timeout, move || {
+            opened.check()?;
+            let connection = open::connect(opened.path(), OpenFlags::SQLITE_OPEN_READ_ONLY)?;
             open::set_up(&connection, Durability::Normal, 16 << 20)?;
             connection.pragma_update(None, "query_only", true).map_err(errors::store)?;
-            Ok(connection)
-        };
-        Ok(Self { worker: Worker::start(timeout, open).await? })
+            opened.check()?;
+            Ok((connection, opened))
+        })
+        .await
+    }
+
+    async fn start(
+        timeout: Duration,
+        open: impl FnOnce() -> Result<(Connection, DatabaseFile), OpenError> + Send + 'static,
+    ) -> Result<Self, OpenError> {
+        let (worker, file) = Worker::start(timeout, open).await?;
+        let upkeep = Upkeep::of(Some(&file));
+        let care = Care { presence: Presence::of(file), upkeep };
+        Ok(Self { worker, care: Some(Arc::new(Mutex::new(care))) })
     }
 
     /// Opens a database in memory, private to this handle.
     ///
     /// # Errors
     ///
-    /// [`StoreError`] if SQLite cannot be started.
-    pub async fn in_memory() -> Result<Self, StoreError> {
-        let open = || Connection::open_in_memory().map_err(errors::store);
-        Ok(Self { worker: Worker::start(Duration::ZERO, open).await? })
+    /// [`OpenError::Store`] if SQLite cannot be started.
+    pub async fn in_memory() -> Result<Self, OpenError> {
+        let open = || Ok::<_, OpenError>((Connection::open_in_memory().map_err(errors::store)?, ()));
+        Ok(Self { worker: Worker::start(Duration::ZERO, open).await?.0, care: None })
     }
 
     /// Runs `body` in a write transaction of its own: committed if it answers [`Ok`], rolled back if it fails, panics or
@@ -101,7 +120,18 @@ impl SqliteFile {
         E: Send + 'static,
         F: FnOnce(&Connection) -> Result<T, E> + Send + 'static,
     {
-        self.worker.run(move |connection| Ok(transact(connection, |_| Ok(()), body))).await?
+        let care = self.care.clone();
+        let run = move |connection: &mut Connection| {
+            if let Some(care) = &care {
+                Care::of(care).presence.check()?;
+            }
+            let done = transact(connection, |_| Ok(()), body);
+            if let Some(care) = &care {
+                Care::of(care).upkeep.after_job(connection);
+            }
+            Ok(done)
+        };
+        self.worker.run(run).await?
     }
 
     /// Runs `body` outside of any transaction, for reading.
@@ -115,7 +145,14 @@ impl SqliteFile {
         E: Send + 'static,
         F: FnOnce(&Connection) -> Result<T, E> + Send + 'static,
     {
-        self.worker.run(move |connection| Ok(body(connection))).await?.map_err(TransactError::Body)
+        let care = self.care.clone();
+        let run = move |connection: &mut Connection| {
+            if let Some(care) = &care {
+                Care::of(care).presence.check()?;
+            }
+            Ok(body(connection))
+        };
+        self.worker.run(run).await?.map_err(TransactError::Body)
     }
 
     /// Closes the file after the transactions that were accepted. Closing twice does nothing.
@@ -126,4 +163,27 @@ impl SqliteFile {
     pub async fn close(&self) -> Result<(), StoreError> {
         self.worker.close().await
     }
+}
+
+/// Looks at a file and opens a connection on it that may write.
+fn connect(path: &Path, durability: Durability) -> Result<Connection, OpenError> {
+    // A lock and a transaction of its own beside the store's writer, and nothing to protect the log from it.
+    if let Found::Database { application_id: schema::APPLICATION_ID, .. } = open::look(path)? {
+        let reason = "a read model's own file was asked for and this is a store's; for tables in it use \
+                      `SqliteStore::read_model`";
+        return Err(errors::not_a_store(path, reason));
+    }
+    file::check_names(path)?;
+    file::share_permissions(path);
+    let opening = |error| errors::opening(path, true, error);
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
+    let connection = open::connect(path, flags)?;
+    open::check_writable(&connection, path)?;
+    // Read first: that fails for what is not a database.
+    connection.query_row("PRAGMA schema_version", [], |_| Ok(())).map_err(opening)?;
+    open::write_ahead(&connection)?;
+    open::set_up(&connection, durability, 16 << 20)?;
+    // Opens the `-wal` file, else it is not removed in the end, which a connection for queries cannot do.
+    connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(())).map_err(errors::store)?;
+    Ok(connection)
 }

@@ -16,11 +16,12 @@ use std::time::Duration;
 use es_framework::{Checkpoint, Mark, ModelError, Position, ProjectionName, ReadModel, Step, StoreError, StoreId};
 use tokio_rusqlite::rusqlite::{self, Connection, OptionalExtension, params};
 
-use crate::builder::Durability;
 use crate::connection::worker::block_on;
+use crate::error::OpenError;
 use crate::model::file::SqliteFile;
 use crate::model::rules::{Asker, Home};
 use crate::model::transact::TransactError;
+use crate::options::Durability;
 use crate::store::SqliteStore;
 
 pub use crate::model::tx::SqliteTx;
@@ -86,20 +87,28 @@ impl SqliteModel {
     ///
     /// # Errors
     ///
-    /// [`StoreError`] if the file cannot be opened or is not an SQLite database.
-    pub async fn open(path: impl AsRef<Path> + Send) -> Result<Self, StoreError> {
+    /// [`OpenError`] if the file cannot be opened, is not an SQLite database, or is a store.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future leaves no file open; it may have made an empty one.
+    pub async fn open(path: impl AsRef<Path> + Send) -> Result<Self, OpenError> {
         let path = path.as_ref().to_owned();
         let writer = SqliteFile::open(&path, Durability::Normal, PATIENCE).await?;
-        let reader = Some(SqliteFile::open_for_queries(&path, PATIENCE).await?);
-        Ok(Self { place: Place::Own(Arc::new(Own { writer, reader })) })
+        let reader = writer.open_for_queries(PATIENCE).await?;
+        Ok(Self { place: Place::Own(Arc::new(Own { writer, reader: Some(reader) })) })
     }
 
     /// Makes an empty read model in memory, private to its handles and gone with the last of them.
     ///
     /// # Errors
     ///
-    /// [`StoreError`] if SQLite cannot be started.
-    pub async fn in_memory() -> Result<Self, StoreError> {
+    /// [`OpenError::Store`] if SQLite cannot be started.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future leaves nothing behind.
+    pub async fn in_memory() -> Result<Self, OpenError> {
         let writer = SqliteFile::in_memory().await?;
         Ok(Self { place: Place::Own(Arc::new(Own { writer, reader: None })) })
     }

@@ -4,12 +4,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use es_framework::StoreError;
 use es_framework::engine::Notifier;
-use es_framework::{StoreError, StoreId};
 use tokio_rusqlite::rusqlite::Connection;
 
 use crate::connection::busy;
 use crate::connection::errors;
+use crate::connection::open::StoreFile;
 use crate::others::wal_hint::{Look, WalFile};
 use crate::read::pool;
 use crate::tables::interned::Names;
@@ -70,7 +71,7 @@ pub(crate) fn work(
     connection: &Connection,
     alarm: &Alarm,
     notifier: &Arc<Notifier>,
-    store: StoreId,
+    store: &StoreFile,
     interval: Duration,
 ) {
     let mut poller = Poller::new(connection, notifier, store, Instant::now());
@@ -118,7 +119,8 @@ impl Failed {
         match before {
             Some(before) if before.said == said => Self { said, pause: (before.pause * 2).min(DISCOURAGED) },
             _ => {
-                tracing::warn!(%error, "could not look for writes of other processes");
+                let error = error as &dyn std::error::Error;
+                tracing::warn!(error, "could not look for writes of other processes");
                 Self { said, pause: interval.min(DISCOURAGED) }
             }
         }
@@ -129,7 +131,7 @@ impl Failed {
 struct Poller<'a> {
     connection: &'a Connection,
     notifier: &'a Arc<Notifier>,
-    store: StoreId,
+    store: &'a StoreFile,
     names: Names,
     wal: WalFile,
     /// The version of the database that was looked at last.
@@ -137,8 +139,9 @@ struct Poller<'a> {
 }
 
 impl<'a> Poller<'a> {
-    fn new(connection: &'a Connection, notifier: &'a Arc<Notifier>, store: StoreId, now: Instant) -> Self {
-        Self { connection, notifier, store, names: Names::default(), wal: WalFile::of(connection, now), seen: None }
+    fn new(connection: &'a Connection, notifier: &'a Arc<Notifier>, store: &'a StoreFile, now: Instant) -> Self {
+        let wal = WalFile::of(store.file.beside("-wal"), now);
+        Self { connection, notifier, store, names: Names::default(), wal, seen: None }
     }
 
     /// Tells the notifier of what was committed, unless the `-wal` file says that nothing was.
@@ -148,6 +151,7 @@ impl<'a> Poller<'a> {
         if look == Look::Needless && self.seen.is_some() {
             return Ok(());
         }
+        self.store.file.check()?;
         let found = self.poll()?;
         // Asked again: what was found may have come between the two.
         if found && look == Look::ToBeSure && self.wal.look(now) != Look::Needed {
@@ -168,7 +172,7 @@ impl<'a> Poller<'a> {
         }
         let found = pool::in_transaction(connection, |connection| {
             let (head, _) = log::head(connection)?;
-            notifier.publish_foreign(head, |after, count| log::events_after(connection, names, *store, after, count))
+            notifier.publish_foreign(head, |after, count| log::events_after(connection, names, store.id, after, count))
         })?;
         *seen = Some(data_version);
         Ok(found)
@@ -184,8 +188,9 @@ mod tests {
 
     use super::*;
     use crate::SqliteStore;
-    use crate::builder::Durability;
+    use crate::connection::file::DatabaseFile;
     use crate::connection::open::{self, Purpose};
+    use crate::options::Durability;
 
     async fn write(store: &SqliteStore) -> Position {
         let event = CandidateEvent::new("happened", "x").unwrap();
@@ -205,10 +210,11 @@ mod tests {
         };
         let store = SqliteStore::open(&path).await.unwrap();
         let mut written = write(&store).await;
-        let connection = open::file(&path, Purpose::Read, Durability::Full, 1 << 20).unwrap();
+        let file = StoreFile { file: DatabaseFile::opened(path.clone()).unwrap(), id: store.id() };
+        let connection = open::another(&file, Purpose::Read, Durability::Full, 1 << 20).unwrap();
         let notifier = Arc::new(Notifier::new(Position::ZERO));
         let start = Instant::now();
-        let mut poller = Poller::new(&connection, &notifier, store.id(), start);
+        let mut poller = Poller::new(&connection, &notifier, &file, start);
         silent();
         poller.look(start).unwrap();
         assert_eq!(notifier.head(), written);

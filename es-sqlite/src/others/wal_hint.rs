@@ -1,10 +1,8 @@
 //! What a look at the `-wal` file's metadata tells of commits.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
-
-use tokio_rusqlite::rusqlite::Connection;
 
 /// How long after a change every look is one at the log: a commit shows later than its frames, which are written and
 /// flushed before, and the frames of several commits within one tick of the file system's clock (1 to 10 ms) bear the
@@ -21,7 +19,7 @@ const ANYWAY: Duration = Duration::from_secs(1);
 /// Asked by path and never by a handle of our own: [`open::look`](crate::connection::open::look) says why.
 #[derive(Debug)]
 pub(crate) struct WalFile {
-    /// None if it cannot be told where it is, or its metadata do not tell of commits: then the log is looked at always.
+    /// None if its metadata do not tell of commits: then the log is looked at always.
     path: Option<PathBuf>,
     stamp: Option<Stamp>,
     /// When the stamp was last found to be another.
@@ -44,11 +42,9 @@ pub(crate) enum Look {
 }
 
 impl WalFile {
-    /// The file beside the database of a connection, where SQLite itself says that one is: links are followed already.
-    pub(crate) fn of(connection: &Connection, now: Instant) -> Self {
+    pub(crate) fn of(path: PathBuf, now: Instant) -> Self {
         // Elsewhere than on Unix the time of the last write may not change before the writer closes the file.
-        let database = connection.path().filter(|path| cfg!(unix) && Path::new(path).is_absolute());
-        let path = database.map(|path| PathBuf::from(format!("{path}-wal")));
+        let path = Some(path).filter(|_| cfg!(unix));
         Self { path, stamp: None, changed: now, looked: now }
     }
 
@@ -84,6 +80,8 @@ impl WalFile {
 
 #[cfg(test)]
 mod tests {
+    use tokio_rusqlite::rusqlite::Connection;
+
     use super::*;
 
     const LATER: Duration = Duration::from_secs(2);
@@ -101,13 +99,11 @@ mod tests {
 
     #[test]
     #[cfg(unix)]
-    fn a_commit_after_a_long_pause_is_told_also_through_a_link() {
+    fn a_commit_after_a_long_pause_is_told() {
         let folder = tempfile::tempdir().unwrap();
         let writer = database(&folder, "log.db");
-        std::os::unix::fs::symlink(folder.path().join("log.db"), folder.path().join("link.db")).unwrap();
-        let reader = database(&folder, "link.db");
         let start = Instant::now();
-        let mut wal = WalFile::of(&reader, start);
+        let mut wal = WalFile::of(folder.path().join("log.db-wal"), start);
         assert_eq!(wal.look(start), Look::Needed, "nothing is known yet");
         age(&wal);
         assert_eq!(wal.look(start), Look::Needed);
@@ -128,9 +124,9 @@ mod tests {
     #[test]
     fn commits_within_one_tick_are_looked_for_until_the_file_has_settled() {
         let folder = tempfile::tempdir().unwrap();
-        let reader = database(&folder, "log.db");
+        let _writer = database(&folder, "log.db");
         let start = Instant::now();
-        let mut wal = WalFile::of(&reader, start);
+        let mut wal = WalFile::of(folder.path().join("log.db-wal"), start);
         age(&wal);
         for n in 0..1_000 {
             let now = start + Duration::from_millis(n);
@@ -142,28 +138,24 @@ mod tests {
     }
 
     #[test]
-    fn where_the_file_cannot_be_told_or_is_not_to_be_trusted_the_log_is_looked_at_always() {
+    fn where_the_file_is_not_to_be_trusted_or_gone_the_log_is_looked_at_always() {
         let folder = tempfile::tempdir().unwrap();
-        let connections = [Connection::open_in_memory().unwrap(), database(&folder, "log.db")];
-        for connection in connections {
+        let _writer = database(&folder, "log.db");
+        let path = folder.path().join("log.db-wal");
+        for gone in [false, true] {
             let start = Instant::now();
-            let mut wal = WalFile::of(&connection, start);
+            let mut wal = WalFile::of(path.clone(), start);
             wal.look(start);
-            if wal.path.is_some() {
+            if gone {
+                fs::rename(&path, folder.path().join("elsewhere")).unwrap();
+            } else if wal.path.is_some() {
                 assert_eq!(wal.look(start + LATER), Look::ToBeSure, "it was trusted");
                 wal.distrust();
             }
-            for n in 0..10 {
+            for n in 1..10 {
                 assert_eq!(wal.look(start + LATER * n), Look::Needed);
                 assert_eq!(wal.look(start + LATER * n), Look::Needed);
             }
         }
-        // Nor where it is gone.
-        let connection = database(&folder, "moved.db");
-        let start = Instant::now();
-        let mut wal = WalFile::of(&connection, start);
-        wal.look(start);
-        fs::rename(wal.path.as_ref().unwrap(), folder.path().join("elsewhere")).unwrap();
-        assert_eq!([wal.look(start + LATER), wal.look(start + LATER * 2)], [Look::Needed; 2]);
     }
 }

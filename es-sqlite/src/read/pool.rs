@@ -1,7 +1,6 @@
 //! The connections that read.
 
 use std::collections::VecDeque;
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
@@ -9,11 +8,12 @@ use es_framework::StoreError;
 use tokio::sync::{Notify, oneshot};
 use tokio_rusqlite::rusqlite::Connection;
 
-use crate::builder::Settings;
 use crate::connection::busy;
 use crate::connection::errors;
-use crate::connection::open::{self, Purpose};
+use crate::connection::file::Presence;
+use crate::connection::open::{self, Purpose, StoreFile};
 use crate::connection::worker::{Worker, unpanicked};
+use crate::options::Settings;
 use crate::tables::interned::Names;
 use crate::tables::schema;
 
@@ -28,7 +28,7 @@ pub(crate) struct Pool {
 }
 
 struct Shared {
-    path: PathBuf,
+    store: StoreFile,
     purpose: Purpose,
     settings: Settings,
     state: Mutex<State>,
@@ -111,14 +111,14 @@ impl Jobs {
 type Job = Box<dyn FnOnce(Result<(&mut Connection, &mut Names), StoreError>) + Send>;
 
 impl Pool {
-    pub(crate) fn new(path: PathBuf, purpose: Purpose, settings: &Settings) -> Self {
+    pub(crate) fn new(store: StoreFile, purpose: Purpose, settings: &Settings) -> Self {
         let (state, settings) = (Mutex::default(), settings.clone());
         let (changed, opened) = (Condvar::new(), Notify::new());
-        Self { shared: Arc::new(Shared { path, purpose, settings, state, changed, opened }) }
+        Self { shared: Arc::new(Shared { store, purpose, settings, state, changed, opened }) }
     }
 
-    pub(crate) fn path(&self) -> &Path {
-        &self.shared.path
+    pub(crate) fn store(&self) -> &StoreFile {
+        &self.shared.store
     }
 
     /// Runs a job in a read transaction of its own, so that it sees one state of the log.
@@ -152,12 +152,13 @@ impl Pool {
             opened.await;
         }
         let workers = self.shared.lock().workers.clone();
+        let mut closed = Ok(());
         for worker in workers {
             // Runs after the worker's own job, which ends with the last read.
-            worker.close().await?;
+            closed = closed.and(worker.close().await);
         }
         self.shared.lock().workers.clear();
-        Ok(())
+        closed
     }
 
     fn enqueue(&self, turn: Turn, job: Job) -> Result<Waiting<'_>, StoreError> {
@@ -213,9 +214,9 @@ impl Drop for Pool {
 
 impl Shared {
     fn open(self: Arc<Self>) {
-        let Self { path, purpose, settings, .. } = &*self;
+        let Self { store, purpose, settings, .. } = &*self;
         busy::allow(settings.write_timeout);
-        match open::file(path, *purpose, settings.durability, settings.reader_cache_bytes()) {
+        match open::another(store, *purpose, settings.durability, settings.reader_cache_bytes()) {
             Ok(connection) => {
                 let worker = Worker::of(connection, settings.write_timeout);
                 let shared = Arc::clone(&self);
@@ -225,10 +226,6 @@ impl Shared {
                 state.workers.push(worker);
                 drop(state);
                 self.opened.notify_waiters();
-            }
-            // The store was opened with an older one, so it changed since.
-            Err(StoreError::NewerFormat { found, .. }) => {
-                self.not_opened(&StoreError::FormatChanged { opened: schema::FORMAT, found });
             }
             Err(error) => self.not_opened(&error),
         }
@@ -250,9 +247,10 @@ impl Shared {
     /// Runs jobs until the pool is closed and none is left.
     fn serve(&self, connection: &mut Connection) {
         let mut names = Names::default();
+        let mut presence = Presence::of(self.store.file.clone());
         while let Some(job) = self.next() {
             busy::allow(self.settings.write_timeout);
-            job(Ok((&mut *connection, &mut names)));
+            job(presence.check().map(|()| (&mut *connection, &mut names)));
         }
     }
 
@@ -280,7 +278,10 @@ impl Shared {
 impl std::fmt::Debug for Shared {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let state = self.lock();
-        f.debug_struct("Pool").field("path", &self.path).field("readers", &state.readers).finish_non_exhaustive()
+        f.debug_struct("Pool")
+            .field("path", &self.store.file.path())
+            .field("readers", &state.readers)
+            .finish_non_exhaustive()
     }
 }
 

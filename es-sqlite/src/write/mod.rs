@@ -4,4 +4,5 @@ pub(crate) mod append;
 pub(crate) mod insert_buffer;
 pub(crate) mod memory;
 pub(crate) mod queue;
+pub(crate) mod upkeep;
 pub(crate) mod writer;

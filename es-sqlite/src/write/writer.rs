@@ -1,6 +1,5 @@
 //! The one writer: takes all that waits, commits it together, tells everybody.
 
-use std::fs;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -11,12 +10,14 @@ use tokio_rusqlite::rusqlite::Connection;
 
 use crate::connection::busy;
 use crate::connection::errors;
+use crate::connection::file::{DatabaseFile, Presence};
 use crate::connection::worker::{roll_back, unpanicked};
 use crate::tables::log;
 use crate::tables::meta;
 use crate::tables::schema;
 use crate::write::append::Transaction;
 use crate::write::memory::Memory;
+use crate::write::upkeep::Upkeep;
 
 /// Up to so many events of other processes are looked through for the streams they are of; beyond that all heads are
 /// forgotten.
@@ -24,11 +25,6 @@ const LEARNT_EVENTS: u64 = 2_048;
 /// How long another process counts as writing after its last commit, and the gap left to it between two groups.
 const CONTENDED: Duration = Duration::from_millis(50);
 const GAP: Duration = Duration::from_micros(700);
-/// Every so many groups the writer looks whether the `-wal` file has outgrown this, because readers that overlap keep
-/// SQLite from beginning it anew; then new readers wait, for this long at most, until it has been emptied.
-const WAL_LOOK: u32 = 64;
-const WAL_BYTES: u64 = 64 << 20;
-const WAL_PATIENCE: Duration = Duration::from_millis(200);
 
 /// A write that shares its transaction with others.
 pub(crate) trait Write: Send {
@@ -55,10 +51,9 @@ pub(crate) struct Writer {
     generation: Option<i64>,
     foreign_commit: Option<Instant>,
     last_commit: Option<Instant>,
-    /// The bytes up to which the write-ahead log is left alone.
-    wal_bound: u64,
-    /// Groups since the size of the `-wal` file was looked at.
-    unlooked: u32,
+    /// Whether the file is still where it was; nothing if the database is in memory.
+    presence: Option<Presence>,
+    upkeep: Upkeep,
 }
 
 impl Writer {
@@ -67,8 +62,9 @@ impl Writer {
         clock: Arc<dyn Clock>,
         notifier: Arc<Notifier>,
         timeout: Duration,
-        shared: bool,
+        file: Option<DatabaseFile>,
     ) -> Self {
+        let shared = file.is_some();
         let memory = Memory::new(store, clock);
         Self {
             memory,
@@ -79,8 +75,8 @@ impl Writer {
             generation: None,
             foreign_commit: None,
             last_commit: None,
-            wal_bound: WAL_BYTES,
-            unlooked: 0,
+            upkeep: Upkeep::of(file.as_ref()),
+            presence: file.map(Presence::of),
         }
     }
 
@@ -100,9 +96,9 @@ impl Writer {
                 Next::Write(first) => {
                     let patience = self.timeout;
                     inbox.commit_together(first, patience, &mut OnConnection { writer: self, connection });
-                    self.bound_wal(connection);
                 }
             }
+            self.upkeep.after_job(connection);
         }
     }
 
@@ -134,6 +130,9 @@ impl Writer {
     pub(crate) fn catch_up(&mut self, connection: &Connection) -> Result<(), StoreError> {
         if !self.shared && self.data_version.is_some() {
             return Ok(());
+        }
+        if let Some(presence) = &mut self.presence {
+            presence.check()?;
         }
         let data_version: i64 = connection
             .prepare_cached("PRAGMA data_version")
@@ -213,35 +212,6 @@ impl Writer {
         }
     }
 
-    /// Empties the write-ahead log when it has grown too long, unless somebody reads an old part of it: then it waits for
-    /// the log to grow by as much again, for emptying it holds all writers up.
-    fn bound_wal(&mut self, connection: &Connection) {
-        self.unlooked += 1;
-        if !self.shared || self.unlooked < WAL_LOOK {
-            return;
-        }
-        self.unlooked = 0;
-        let wal = connection.path().map(|path| format!("{path}-wal"));
-        let bytes = wal.and_then(|wal| fs::metadata(wal).ok()).map_or(0, |wal| wal.len());
-        if bytes <= self.wal_bound {
-            return;
-        }
-        match empty_wal(connection) {
-            Ok(true) => self.wal_bound = WAL_BYTES,
-            Ok(false) => {
-                tracing::warn!(
-                    bytes,
-                    "the write-ahead log grows: somebody has been reading an old part of it for long"
-                );
-                self.wal_bound = bytes + WAL_BYTES;
-            }
-            Err(error) => {
-                tracing::warn!(%error, bytes, "the write-ahead log could not be emptied");
-                self.wal_bound = bytes + WAL_BYTES;
-            }
-        }
-    }
-
     /// Forgets what was known of the log, after a transaction that was rolled back.
     pub(crate) fn forget(&mut self) {
         self.memory.forget();
@@ -255,19 +225,6 @@ impl Writer {
             thread::sleep(GAP.saturating_sub(last.elapsed()));
         }
     }
-}
-
-/// Writes the write-ahead log back and cuts it off; answers whether that was possible.
-fn empty_wal(connection: &Connection) -> tokio_rusqlite::rusqlite::Result<bool> {
-    busy::allow(WAL_PATIENCE);
-    // Holds nobody up, and says whether readers keep the rest from being written back.
-    let (pages, written): (i64, i64) =
-        connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| Ok((row.get(1)?, row.get(2)?)))?;
-    if written < pages {
-        return Ok(false);
-    }
-    let busy: i64 = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
-    Ok(busy == 0)
 }
 
 /// Where streams end that were written after a position. Without `NOT INDEXED` SQLite goes through the whole index over

@@ -3,7 +3,7 @@
 use es_framework::{
     Append, CellKey, CommandKey, ErrorKind, ExpectedVersion, Fingerprint, KeyedCommand, Metadata, StoreError, Version,
 };
-use es_sqlite::{SqliteStore, rusqlite};
+use es_sqlite::{OpenError, SqliteStore, rusqlite};
 use rusqlite::types::Value;
 
 use crate::support::{event, folder, id, sql, with_id};
@@ -106,7 +106,8 @@ async fn a_change_in_any_column_of_any_table_is_noticed() {
                         store.close().await.unwrap();
                         answers
                     }
-                    Err(error) => Err(error),
+                    Err(OpenError::Store(error)) => Err(error),
+                    Err(error) => panic!("{what}: {error}"),
                 };
                 match answers {
                     Err(error) => assert!(matches!(error.kind(), ErrorKind::Data), "{what}: {error}"),

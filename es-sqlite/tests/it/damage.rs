@@ -6,7 +6,7 @@ use es_framework::{
     Append, AppendError, CommandKey, ErrorKind, EventId, ExpectedVersion, Filter, Fingerprint, KeyedCommand, Outcome,
     Position, ProjectionName, Snapshot, StoreError, Version,
 };
-use es_sqlite::{SqliteStore, rusqlite};
+use es_sqlite::{OpenError, SqliteStore, rusqlite};
 
 use crate::support::{all, delete, event, folder, id, sql, texts, with_id, write};
 
@@ -123,7 +123,7 @@ async fn damaged_cells_commands_and_facts_are_errors() {
     sql(&path)
         .execute_batch("UPDATE es_meta SET value = x'00000000000000000000000000000000' WHERE key = 'store_id'")
         .unwrap();
-    assert!(matches!(SqliteStore::open(&path).await, Err(StoreError::Corrupt { .. })));
+    assert!(matches!(SqliteStore::open(&path).await, Err(OpenError::Store(StoreError::Corrupt { .. }))));
 }
 
 /// Removes the content of an event, as a later release will when it truncates.

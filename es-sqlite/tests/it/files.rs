@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use es_conformance::bank::{Account, AccountEvent, Deposit};
 use es_framework::{AppendError, ErrorKind, Event, ExecuteError, ExpectedVersion, ListStreams, Repository, StoreError};
-use es_sqlite::{SqliteModel, SqliteStore, rusqlite};
+use es_sqlite::{OpenError, SqliteModel, SqliteStore, rusqlite};
 
 use crate::support::{all, child, event, files, folder, id, in_child, on_writer, sql, texts, write};
 
@@ -91,7 +91,7 @@ async fn a_mistyped_path_makes_no_store() {
     let (_folder, path) = folder();
     for builder in [SqliteStore::builder().create(false), SqliteStore::builder().read_only(true)] {
         let error = builder.open(&path).await.unwrap_err();
-        assert!(matches!(&error, StoreError::Missing { path: named } if *named == path.display().to_string()));
+        assert!(matches!(&error, OpenError::Missing { path: named } if *named == path));
         assert_eq!(files(&path), Vec::<String>::new());
     }
 }
@@ -120,11 +120,11 @@ async fn a_store_whose_making_was_broken_off_is_made_again_or_missing() {
     // Once with the journal, once with the empty file that is left.
     for _ in 0..2 {
         let error = SqliteStore::builder().create(false).open(&path).await.unwrap_err();
-        assert!(matches!(error, StoreError::Missing { .. }), "{error}");
+        assert!(matches!(error, OpenError::Missing { .. }), "{error}");
     }
     assert_eq!(fs::read(&path).unwrap(), b"");
     let error = SqliteStore::builder().read_only(true).open(&path).await.unwrap_err();
-    assert!(matches!(error, StoreError::Missing { .. }), "{error}");
+    assert!(matches!(error, OpenError::Missing { .. }), "{error}");
     SqliteStore::open(&path).await.unwrap().close().await.unwrap();
 }
 
@@ -133,7 +133,7 @@ async fn a_folder_that_does_not_exist_is_missing() {
     let (_folder, path) = folder();
     fs::write(&path, "a file").unwrap();
     for nowhere in [path.with_file_name("no-folder").join("store.db"), path.join("store.db")] {
-        let named = |error: &StoreError| matches!(error, StoreError::Missing { path } if *path == nowhere.display().to_string());
+        let named = |error: &OpenError| matches!(error, OpenError::Missing { path } if *path == nowhere);
         assert!(named(&SqliteStore::open(&nowhere).await.unwrap_err()));
         assert!(named(&SqliteModel::open(&nowhere).await.unwrap_err()));
     }
@@ -144,7 +144,7 @@ async fn a_folder_that_does_not_exist_is_missing() {
 async fn a_path_that_names_no_file_is_refused() {
     for path in ["", ":memory:"] {
         for error in [SqliteStore::open(path).await.unwrap_err(), SqliteModel::open(path).await.unwrap_err()] {
-            let told = matches!(&error, StoreError::NotAStore { reason, .. } if reason.contains("in_memory()"));
+            let told = matches!(&error, OpenError::NotAStore { reason, .. } if reason.contains("in_memory()"));
             assert!(told, "{error}");
         }
     }
@@ -155,7 +155,7 @@ async fn the_file_of_a_store_is_not_opened_as_a_read_models_own() {
     let (_folder, path) = folder();
     let store = SqliteStore::open(&path).await.unwrap();
     let error = SqliteModel::open(&path).await.unwrap_err();
-    let told = matches!(&error, StoreError::NotAStore { reason, .. } if reason.contains("SqliteStore::read_model"));
+    let told = matches!(&error, OpenError::NotAStore { reason, .. } if reason.contains("SqliteStore::read_model"));
     assert!(told, "{error}");
     store.close().await.unwrap();
     assert_eq!(files(&path), ["store.db"]);
@@ -192,13 +192,13 @@ async fn a_file_that_is_not_ours_is_refused_and_not_touched() {
         fs::write(&path, &content).unwrap();
         for builder in [SqliteStore::builder(), SqliteStore::builder().read_only(true)] {
             let error = builder.open(&path).await.unwrap_err();
-            assert!(matches!(error, StoreError::NotAStore { .. }), "{error}");
+            assert!(matches!(error, OpenError::NotAStore { .. }), "{error}");
         }
         assert_eq!(fs::read(&path).unwrap(), content);
         assert_eq!(files(&path), ["store.db"]);
     }
     let folder = SqliteStore::open(path.parent().unwrap()).await.unwrap_err();
-    assert!(matches!(folder, StoreError::NotAStore { .. }), "{folder}");
+    assert!(matches!(folder, OpenError::NotAStore { .. }), "{folder}");
 }
 
 #[cfg(unix)]
@@ -207,7 +207,7 @@ async fn a_pipe_is_refused_and_not_waited_for() {
     let (_folder, path) = folder();
     assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
     let error = SqliteStore::open(&path).await.unwrap_err();
-    assert!(matches!(error, StoreError::NotAStore { .. }), "{error}");
+    assert!(matches!(error, OpenError::NotAStore { .. }), "{error}");
 }
 
 /// Whether this process holds a lock on a file. Linux tells page by page, so it may pass one over while others come and
@@ -238,7 +238,7 @@ async fn another_open_of_the_same_file_leaves_a_store_its_locks() {
     }
     sql(&path).execute_batch("PRAGMA user_version = 2; PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
     for builder in [SqliteStore::builder(), SqliteStore::builder().read_only(true)] {
-        assert!(matches!(builder.open(&path).await.unwrap_err(), StoreError::NewerFormat { .. }));
+        assert!(matches!(builder.open(&path).await.unwrap_err(), OpenError::NewerFormat { .. }));
         assert!(is_locked(&path));
     }
     sql(&path).execute_batch("PRAGMA user_version = 1").unwrap();
@@ -253,7 +253,7 @@ async fn a_newer_format_is_refused() {
     SqliteStore::open(&path).await.unwrap().close().await.unwrap();
     sql(&path).execute_batch("PRAGMA user_version = 2").unwrap();
     let error = SqliteStore::open(&path).await.unwrap_err();
-    assert!(matches!(error, StoreError::NewerFormat { found: 2, known: 1 }), "{error}");
+    assert!(matches!(error, OpenError::NewerFormat { found: 2, known: 1, .. }), "{error}");
 }
 
 #[tokio::test]
@@ -282,7 +282,10 @@ async fn a_store_that_needs_an_unknown_feature_is_read_and_not_written() {
     sql(&path).execute_batch(&format!("{row}; DROP INDEX es_event_version")).unwrap();
     store.close().await.unwrap();
     let error = SqliteStore::open(&path).await.unwrap_err();
-    assert!(matches!(&error, StoreError::WriteRequires { feature } if feature == "merged-index"), "{error:?}");
+    assert!(
+        matches!(&error, OpenError::Store(StoreError::WriteRequires { feature }) if feature == "merged-index"),
+        "{error:?}"
+    );
     let store = SqliteStore::builder().read_only(true).open(&path).await.unwrap();
     assert_eq!(texts(&all(&store).await), ["a"]);
     assert_eq!(texts(&store.stream(id("s-1")).read().collect().await.unwrap()), ["a"]);

@@ -8,17 +8,23 @@
 
 mod columns;
 mod conformance;
+mod cut_off;
 mod damage;
+mod errors;
 mod files;
 mod flips;
 mod image;
 mod load;
 mod passing_over;
+mod permissions;
+mod places;
 mod processes;
 mod read_model_constraints;
 mod read_model_rules;
 mod read_model_statements;
 mod read_models;
+mod remembered;
 mod structure;
 mod support;
+mod upkeep;
 mod writer;

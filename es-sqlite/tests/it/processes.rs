@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use es_framework::ExpectedVersion;
 use es_sqlite::{Durability, SqliteStore};
 
-use crate::support::{all, child, event, folder, id, in_child, texts, with_id, write};
+use crate::support::{all, child, event, folder, id, in_child, say, texts, with_id, write};
 
 /// Not a test where it is run among all others: the process that the tests below start and kill. Writes one event
 /// after the other and says so on its output after each was acknowledged.
@@ -51,12 +51,6 @@ async fn a_process_that_writes_now_and_then() {
         write(&store, "w-1", &now).await;
     }
     store.close().await.unwrap();
-}
-
-fn say(line: &str) {
-    use std::io::Write;
-    // Straight to the output: the test harness captures `println!`.
-    writeln!(std::io::stdout().lock(), "\n> {line}").unwrap();
 }
 
 fn said(child: &mut std::process::Child) -> impl Iterator<Item = String> + use<> {

@@ -57,15 +57,16 @@ pub(crate) fn files(path: &Path) -> Vec<String> {
     names
 }
 
+/// A test of this binary, to be run as a process of its own on the store at `path`.
+pub(crate) fn command(test: &str, path: &Path) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", test, "--nocapture", "--test-threads=1"]).env(CHILD, path);
+    command
+}
+
 /// Runs a test of this binary as a process of its own, on the store at `path`.
 pub(crate) fn child(test: &str, path: &Path) -> Child {
-    Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", test, "--nocapture", "--test-threads=1"])
-        .env(CHILD, path)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap()
+    command(test, path).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap()
 }
 
 /// The store of a test that runs as a process of its own; nothing where it is run among all others.
@@ -89,4 +90,11 @@ pub(crate) fn delete(path: &Path, condition: &str) {
     let set = "INSERT OR REPLACE INTO es_meta VALUES ('generation', 1, ?1)";
     plain.execute(set, [crc32c::crc32c(&generation).cast_signed()]).unwrap();
     plain.execute(&format!("DELETE FROM es_event WHERE {condition}"), []).unwrap();
+}
+
+/// Says something on the output of this process, not on what the test harness captures.
+pub(crate) fn say(line: &str) {
+    use std::io::Write;
+    // Straight to the output: the test harness captures `println!`.
+    writeln!(std::io::stdout().lock(), "\n> {line}").unwrap();
 }

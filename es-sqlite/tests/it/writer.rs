@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use es_framework::{
-    AppendError, Clock, EventId, ExpectedVersion, ModelError, ReadModel as _, StoreError, SystemClock, Timestamp,
+    Append, AppendError, CandidateEvent, CellError, CellKey, Clock, EventId, ExpectedVersion, ModelError,
+    ReadModel as _, StoreError, SystemClock, Timestamp,
 };
 use es_sqlite::SqliteStore;
 use es_sqlite::rusqlite::Connection;
@@ -88,7 +89,7 @@ async fn a9_empty_events_fill_the_queue() {
     let store = Arc::new(SqliteStore::builder().queue(4_096, 1 << 20).open(&path).await.unwrap());
     let plain = Connection::open(&path).unwrap();
     plain.execute_batch("BEGIN IMMEDIATE").unwrap();
-    let many = || es_framework::Append::to(id("s-1"), ExpectedVersion::Any, vec![event(""); 5_000]).fail_when_full();
+    let many = || Append::to(id("s-1"), ExpectedVersion::Any, vec![event(""); 5_000]).fail_when_full();
     let first = tokio::spawn({
         let store = Arc::clone(&store);
         async move { store.append(many()).await }
@@ -172,4 +173,110 @@ async fn a3_a_write_that_panics_takes_no_other_down_and_is_tried_alone() {
     }
     assert_eq!(store.all().read().collect().await.unwrap().len(), 2);
     store.close().await.unwrap();
+}
+
+/// Each handle remembers the number of the last stream it made. After the other one has made one, too, that number is
+/// taken, and was said to be damage.
+#[tokio::test]
+async fn f1_two_handles_that_make_streams_and_types_in_turns() {
+    let (_folder, path) = folder();
+    let handles = [SqliteStore::open(&path).await.unwrap(), SqliteStore::open(&path).await.unwrap()];
+    for n in 0..12 {
+        let store = &handles[n % 2];
+        let [new, old] = [n, n / 2].map(|n| CandidateEvent::new(format!("type-{n}"), "x").unwrap());
+        store.stream(id(&format!("s-{n}"))).write(new, ExpectedVersion::NoStream).await.unwrap();
+        // And one more in a stream that the other may have made.
+        store.stream(id(&format!("s-{}", n / 2))).write(old, ExpectedVersion::StreamExists).await.unwrap();
+        // Two new ones at once.
+        let two = Append::to(id(&format!("t-{n}")), ExpectedVersion::NoStream, event("y"));
+        store.append(two.and(id(&format!("u-{n}")), ExpectedVersion::NoStream, event("y"))).await.unwrap();
+    }
+    for store in &handles {
+        assert_eq!(store.all().read().collect().await.unwrap().len(), 48);
+        assert_eq!(store.stream(id("s-0")).version().await.unwrap(), 3);
+        store.close().await.unwrap();
+    }
+}
+
+/// What was accepted is written before the store is closed, of whatever kind it is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f3_closing_waits_for_what_was_accepted() {
+    for in_memory in [false, true] {
+        let (_folder, path) = folder();
+        let store = if in_memory { SqliteStore::in_memory().await } else { SqliteStore::open(&path).await }.unwrap();
+        write(&store, "s-1", "x").await;
+        let (hold, held) = std::sync::mpsc::channel::<()>();
+        let holding = tokio::spawn({
+            let store = store.clone();
+            async move { store.transact(move |_| held.recv()).await }
+        });
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let mut writes: Vec<_> = (0..20)
+            .map(|n| {
+                let stream = store.stream(id(&format!("w-{n}")));
+                tokio::spawn(async move { stream.write(event("x"), ExpectedVersion::NoStream).await.map(drop) })
+            })
+            .collect();
+        let cell = store.clone();
+        writes.push(tokio::spawn(async move {
+            let key = CellKey::new("cell").unwrap();
+            cell.set_cell(&key, 0, Some("x".into())).await.map_err(|error| AppendError::Store(errors(error)))?;
+            Ok(())
+        }));
+        let model = store.read_model();
+        writes.push(tokio::spawn(async move {
+            model.transact(|tx| tx.execute_batch("CREATE TABLE t (x)").map_err(ModelError::failed)).await.unwrap();
+            Ok(())
+        }));
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let closing = tokio::spawn({
+            let store = store.clone();
+            async move { store.close().await }
+        });
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert!(!closing.is_finished());
+        let late = store.stream(id("late-1")).write(event("x"), ExpectedVersion::Any).await;
+        assert!(matches!(late, Err(AppendError::Store(StoreError::Closed))), "{late:?}");
+        hold.send(()).unwrap();
+        holding.await.unwrap().unwrap();
+        for write in writes {
+            write.await.unwrap().unwrap();
+        }
+        closing.await.unwrap().unwrap();
+        if !in_memory {
+            let store = SqliteStore::open(&path).await.unwrap();
+            assert_eq!(store.all().read().collect().await.unwrap().len(), 21);
+            assert!(store.cell(&CellKey::new("cell").unwrap()).await.unwrap().is_some());
+            store.close().await.unwrap();
+            let table = "SELECT count(*) FROM sqlite_schema WHERE name = 't'";
+            assert_eq!(sql(&path).query_row(table, [], |row| row.get::<_, i64>(0)).unwrap(), 1);
+        }
+    }
+}
+
+/// What is done between two groups takes a place in the queue, and gives it back.
+#[tokio::test]
+async fn a9_read_models_give_their_places_in_the_queue_back() {
+    for in_memory in [false, true] {
+        let (_folder, path) = folder();
+        let builder = SqliteStore::builder().queue(2, 2_048);
+        let store = if in_memory { builder.in_memory().await } else { builder.open(&path).await }.unwrap();
+        let model = store.read_model();
+        let many = async {
+            for n in 0..10 {
+                model.transact(|_| Ok(())).await.unwrap();
+                model.transact(|_| Err::<(), _>(ModelError::failed("on purpose"))).await.unwrap_err();
+                write(&store, &format!("s-{n}"), "x").await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), many).await.expect("a place is given back");
+        store.close().await.unwrap();
+    }
+}
+
+fn errors(error: CellError) -> StoreError {
+    match error {
+        CellError::Store(error) => error,
+        error => panic!("{error}"),
+    }
 }

@@ -48,7 +48,7 @@ pub trait Codec: 'static {
 #[non_exhaustive]
 pub enum CodecError {
     /// The value cannot be written in this format.
-    #[error("{codec} cannot write this value: {source}")]
+    #[error("{codec} cannot write this value")]
     Encode {
         /// The codec.
         codec: &'static str,
@@ -56,7 +56,7 @@ pub enum CodecError {
         source: BoxError,
     },
     /// The bytes are not such a value.
-    #[error("{codec} cannot read these bytes: {source}")]
+    #[error("{codec} cannot read these bytes")]
     Decode {
         /// The codec.
         codec: &'static str,

@@ -1,0 +1,265 @@
+//! The file of an open database: where it is, and whether it is still there.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use es_framework::StoreError;
+
+use crate::connection::errors;
+use crate::error::OpenError;
+
+/// How long a file that was seen at its path is taken to be there: to look costs 1 to 2 µs, and a short read 20.
+const PRESENT: Duration = Duration::from_millis(20);
+/// How many links are followed.
+#[cfg(unix)]
+const LINKS: u32 = 40;
+/// The longest path that SQLite opens: 512 bytes with the endings of the files beside it.
+#[cfg(unix)]
+const PATH_BYTES: usize = 512 - ENDING;
+/// The longest name of a file on most file systems, without such an ending.
+const NAME_BYTES: usize = 255 - ENDING;
+/// The longest ending, `-journal`.
+const ENDING: usize = 8;
+
+/// A database file that is open.
+///
+/// Connections are opened one after the other, when they are needed, and SQLite opens by path. Between the first and the
+/// next the process may change its current folder, a link may be turned, the file replaced. So the path is resolved once,
+/// by [`resolve`], and whoever opens another connection checks that the same file is still there.
+#[derive(Debug, Clone)]
+pub(crate) struct DatabaseFile {
+    path: PathBuf,
+    identity: Identity,
+}
+
+impl DatabaseFile {
+    /// Notes which file is at a resolved path, of which a connection was just opened.
+    pub(crate) fn opened(path: PathBuf) -> Result<Self, StoreError> {
+        let identity = identity(&path)?;
+        Ok(Self { path, identity })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The path of a file beside it, such as `-wal`.
+    pub(crate) fn beside(&self, ending: &str) -> PathBuf {
+        beside(&self.path, ending)
+    }
+
+    /// Checks that the file is still at its path. Costs 1 to 2 µs.
+    pub(crate) fn check(&self) -> Result<(), StoreError> {
+        if identity(&self.path)? == self.identity {
+            return Ok(());
+        }
+        Err(errors::changed(format!("another file is at {}", self.path.display())))
+    }
+}
+
+/// Checks now and then that a file is still at its path: what is written into one that was replaced is lost, and nobody
+/// else sees it.
+#[derive(Debug)]
+pub(crate) struct Presence {
+    file: DatabaseFile,
+    seen: Option<Instant>,
+}
+
+impl Presence {
+    pub(crate) fn of(file: DatabaseFile) -> Self {
+        Self { file, seen: None }
+    }
+
+    pub(crate) fn file(&self) -> &DatabaseFile {
+        &self.file
+    }
+
+    /// Checks it, unless it was there a moment ago.
+    pub(crate) fn check(&mut self) -> Result<(), StoreError> {
+        if self.seen.is_some_and(|seen| seen.elapsed() < PRESENT) {
+            return Ok(());
+        }
+        self.seen = None;
+        self.file.check()?;
+        self.seen = Some(Instant::now());
+        Ok(())
+    }
+}
+
+pub(crate) fn beside(path: &Path, ending: &str) -> PathBuf {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(ending);
+    beside.into()
+}
+
+/// What tells a file from another one at the same path; nothing where the operating system has no such number.
+#[cfg(unix)]
+type Identity = (u64, u64);
+#[cfg(not(unix))]
+type Identity = ();
+
+fn identity(path: &Path) -> Result<Identity, StoreError> {
+    match fs::metadata(path) {
+        #[cfg(unix)]
+        Ok(metadata) => {
+            use std::os::unix::fs::MetadataExt as _;
+            Ok((metadata.dev(), metadata.ino()))
+        }
+        #[cfg(not(unix))]
+        Ok(_) => Ok(()),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            Err(errors::changed(format!("there is no file at {} any more", path.display())))
+        }
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+            Err(StoreError::PermissionDenied { source: error.into() })
+        }
+        Err(error) => Err(StoreError::Io { source: error.into() }),
+    }
+}
+
+/// The file that a path names at this moment, as an absolute path without links.
+pub(crate) fn resolve(given: &Path) -> Result<PathBuf, OpenError> {
+    // SQLite has names that are not files.
+    if given.as_os_str().is_empty() || given.as_os_str() == ":memory:" {
+        return Err(errors::not_a_store(given, "it names no file; for one in memory use `in_memory()`"));
+    }
+    let path = followed(given).map_err(|error| match error.kind() {
+        ErrorKind::NotFound | ErrorKind::NotADirectory => errors::missing(given),
+        ErrorKind::PermissionDenied => errors::denied(given, "is in a folder that cannot be entered", error),
+        ErrorKind::InvalidFilename => errors::too_long(given, error.to_string()),
+        _ => StoreError::Io { source: error.into() }.into(),
+    })?;
+    check_length(&path)?;
+    Ok(path)
+}
+
+/// Follows links also where the last one leads to nothing yet.
+#[cfg(unix)]
+fn followed(given: &Path) -> std::io::Result<PathBuf> {
+    let mut path = given.to_owned();
+    for _ in 0..LINKS {
+        let Some(name) = path.file_name() else { return fs::canonicalize(path) };
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let folder = fs::canonicalize(folder)?;
+        let found = folder.join(name);
+        match fs::symlink_metadata(&found) {
+            Ok(metadata) if metadata.is_symlink() => path = folder.join(fs::read_link(&found)?),
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+            _ => return Ok(found),
+        }
+    }
+    // Fails as the operating system does, which gives up earlier than here.
+    fs::canonicalize(given)
+}
+
+/// Elsewhere `canonicalize` returns paths that many programs do not understand.
+#[cfg(not(unix))]
+fn followed(given: &Path) -> std::io::Result<PathBuf> {
+    std::path::absolute(given)
+}
+
+fn check_length(path: &Path) -> Result<(), OpenError> {
+    #[cfg(unix)]
+    {
+        let bytes = path.as_os_str().len();
+        if bytes > PATH_BYTES {
+            return Err(errors::too_long(path, format!("it has {bytes} bytes, and SQLite takes {PATH_BYTES}")));
+        }
+    }
+    let bytes = path.file_name().map_or(0, std::ffi::OsStr::len);
+    if bytes > NAME_BYTES {
+        let reason =
+            format!("the file's name has {bytes} bytes, and {NAME_BYTES} leave room for the files that SQLite makes");
+        return Err(errors::too_long(path, reason));
+    }
+    Ok(())
+}
+
+/// Refuses a file that has more than one name: SQLite keeps the newest commits in a file beside one of them.
+pub(crate) fn check_names(path: &Path) -> Result<(), OpenError> {
+    #[cfg(unix)]
+    {
+        let names = fs::metadata(path).map_or(1, |metadata| std::os::unix::fs::MetadataExt::nlink(&metadata));
+        if names > 1 {
+            return Err(OpenError::SeveralNames { path: path.to_owned(), names });
+        }
+    }
+    #[cfg(not(unix))]
+    let _unknown = path;
+    Ok(())
+}
+
+/// Lets the files beside a database be written where the database itself can be: SQLite gives them its permissions, so
+/// those that were left by somebody who opened it while it was write-protected still are.
+pub(crate) fn share_permissions(path: &Path) {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        let write = |metadata: &fs::Metadata| metadata.permissions().mode() & 0o222;
+        let Ok(database) = fs::metadata(path) else { return };
+        for ending in ["-wal", "-shm"] {
+            let other = beside(path, ending);
+            if let Ok(metadata) = fs::metadata(&other)
+                && write(&metadata) & write(&database) != write(&database)
+                && let Err(error) = fs::set_permissions(&other, database.permissions())
+            {
+                tracing::debug!(%error, path = %other.display(), "could not let a file of the store be written");
+            }
+        }
+    }
+    #[cfg(not(unix))]
+    let _unknown = path;
+}
+
+/// Why the operating system did not let SQLite open a database's file itself, if permissions are the reason.
+///
+/// Asked only after SQLite has failed, and by trying, as access lists and read-only file systems are not in a file's mode.
+/// SQLite does not tell the operating system's error.
+pub(crate) fn why_denied(path: &Path, write: bool) -> Option<OpenError> {
+    let error = refused(path, write)?;
+    let reason = match refused(path, false) {
+        Some(_) => "cannot be read",
+        None => "cannot be written; to only look at it, open it with `read_only(true)`",
+    };
+    Some(errors::denied(path, reason, error))
+}
+
+/// The same of the files beside it, and of its folder in which they are made.
+pub(crate) fn why_denied_beside(path: &Path, write: bool) -> Option<OpenError> {
+    let denied = |ending| {
+        let other = beside(path, ending);
+        refused(&other, write).map(|error| errors::denied(&other, "belongs to the store and cannot be opened", error))
+    };
+    if let Some(error) = denied("-wal").or_else(|| denied("-journal")) {
+        return Some(error);
+    }
+    let folder = path.parent()?;
+    let probe = beside(path, &format!("-{:x}", std::process::id()));
+    match fs::File::options().write(true).create_new(true).open(&probe) {
+        Ok(_) => drop(fs::remove_file(&probe)),
+        Err(error) if is_denied(&error) => {
+            let reason = "cannot be written, and SQLite keeps files beside a store that is open";
+            return Some(errors::denied(folder, reason, error));
+        }
+        Err(_) => {}
+    }
+    denied("-shm")
+}
+
+/// Tries to open a file. If that succeeds, which is not expected, the handle is never closed: closing it would drop every
+/// lock that this process has on the file, those of another open store included.
+fn refused(path: &Path, write: bool) -> Option<std::io::Error> {
+    match fs::File::options().read(true).write(write).open(path) {
+        Ok(file) => {
+            std::mem::forget(file);
+            None
+        }
+        Err(error) => Some(error).filter(is_denied),
+    }
+}
+
+fn is_denied(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem)
+}
