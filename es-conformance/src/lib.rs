@@ -29,6 +29,7 @@
 //!   [`Durable`].
 //! * [`conformance_shared!`] has what must hold while several processes have a store open, for a fixture that is also
 //!   [`Shared`].
+//! * [`conformance_inspected!`] has what tools ask, for engines that can be inspected.
 //!
 //! A fact begins with the letter and number it has in the specification: A writing, B idempotency, C reading, D watching,
 //! E snapshots, F the store as a whole, G the typed layer, H projections. Nothing is skipped at run time: an engine without a capability leaves the macro
@@ -51,6 +52,7 @@ pub mod durable;
 pub mod filters;
 mod fixture;
 pub mod idempotency;
+pub mod inspected;
 pub mod limits;
 mod macros;
 pub mod meddling;

@@ -108,6 +108,11 @@ mod projection;
 // The ground floor: the log.
 pub use log::*;
 
+/// What tools ask of a store: lists of what is in it, and whether all of it is whole.
+pub mod inspect {
+    pub use crate::log::inspect::*;
+}
+
 // The upper floor: the typed layer and what is built from it.
 pub use domain::*;
 pub use projection::*;

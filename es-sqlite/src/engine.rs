@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use es_framework::inspect::Inspect;
 use es_framework::{
     Append, AppendError, Appended, Cell, CellError, CellKey, Clock, CommandKey, CommandRecord, Engine, Limits,
     ListStreams, Load, Loaded, Notifier, Page, Position, Read, Snapshot, SnapshotError, StoreError, StoreId,
@@ -161,12 +162,16 @@ impl SqliteEngine {
         self.reading(Turn::Now, move |connection, _| Ok(look(connection))).await
     }
 
+    pub(crate) fn store_id(&self) -> StoreId {
+        self.id
+    }
+
     fn writing(&self) -> Result<&Queue, StoreError> {
         self.queue.as_ref().ok_or(StoreError::ReadOnly)
     }
 
     /// Runs a job in a read transaction of its own.
-    async fn reading<T: Send + 'static>(
+    pub(crate) async fn reading<T: Send + 'static>(
         &self,
         turn: Turn,
         job: impl FnOnce(&Connection, &mut Names) -> Result<T, StoreError> + Send + 'static,
@@ -316,6 +321,10 @@ impl Engine for SqliteEngine {
         let bytes = value.as_ref().map_or(0, Bytes::len);
         let set = move |tx: &mut append::Transaction<'_>| cells::set(tx.written()?, &key, expected, value.as_ref());
         self.writing()?.write(bytes, WhenFull::Wait, set).await
+    }
+
+    fn inspect(&self) -> Option<&dyn Inspect> {
+        Some(self)
     }
 
     async fn close(&self) -> Result<(), StoreError> {

@@ -26,6 +26,7 @@ mod connection;
 mod engine;
 #[cfg(doctest)]
 mod guides;
+mod inspect;
 mod model;
 mod others;
 mod read;

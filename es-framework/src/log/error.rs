@@ -109,6 +109,12 @@ pub enum StoreError {
         /// The place that does not fit.
         place: Place,
     },
+    /// A list of [`Inspect`](super::inspect::Inspect) was to go on at a place that is none of its own: begin it again.
+    #[error("{cursor:?} is not a cursor of this list; begin the list again without one")]
+    InvalidCursor {
+        /// The text of the cursor.
+        cursor: String,
+    },
     /// A name is not valid.
     #[error(transparent)]
     Name(#[from] InvalidName),
@@ -137,6 +143,7 @@ impl StoreError {
             | Self::WriteRequires { .. }
             | Self::FormatChanged { .. }
             | Self::WrongPlace { .. }
+            | Self::InvalidCursor { .. }
             | Self::Name(_) => ErrorKind::Caller,
             Self::Corrupt { .. } => ErrorKind::Data,
             Self::Io { .. } | Self::Internal { .. } => ErrorKind::Internal,

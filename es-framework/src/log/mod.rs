@@ -11,6 +11,7 @@ mod error;
 mod event;
 mod filter;
 mod id;
+pub(crate) mod inspect;
 mod judge;
 mod like;
 mod limits;

@@ -1,10 +1,10 @@
 //! The list of streams.
 
-use es_framework::{ListStreams, StoreError, StreamId, StreamInfo, Version};
+use es_framework::{ListStreams, Position, StoreError, StreamId, StreamInfo, Version};
 use tokio_rusqlite::rusqlite::Connection;
 
 use crate::connection::errors;
-use crate::tables::interned::stream_sum;
+use crate::tables::interned::{self, stream_sum};
 use crate::tables::log;
 use crate::tables::rows::natural;
 
@@ -42,4 +42,14 @@ pub(crate) fn list(connection: &Connection, list: &ListStreams) -> Result<Vec<St
         streams.push(StreamInfo::new(stream, Version::new(natural(version.unwrap_or(0), None)?)));
     }
     Ok(streams)
+}
+
+/// The stream with a number.
+pub(crate) fn by_number(connection: &Connection, number: i64) -> Result<Option<StreamInfo>, StoreError> {
+    let mut statement = connection.prepare_cached("SELECT 1 FROM es_stream WHERE id = ?1").map_err(errors::store)?;
+    if !statement.exists([number]).map_err(errors::store)? {
+        return Ok(None);
+    }
+    let stream = interned::read_stream(connection, number, Position::ZERO)?;
+    Ok(Some(StreamInfo::new(stream, log::version(connection, number)?)))
 }

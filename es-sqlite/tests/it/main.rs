@@ -13,4 +13,5 @@ mod load;
 mod processes;
 mod read_models;
 mod support;
+mod verify;
 mod writer;
