@@ -8,22 +8,22 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::log::append::{Append, Appended, CommandRecord};
-use crate::log::cell::Cell;
-use crate::log::engine::Engine;
-use crate::log::error::{AppendError, CellError, SnapshotError, StoreError};
-use crate::log::event::StoredEvent;
-use crate::log::id::{EventId, StoreId};
-use crate::log::inspect::Inspect;
-use crate::log::judge::{KnownEvent, LogView, Verdict, judge};
-use crate::log::limits::Limits;
-use crate::log::name::{CellKey, CommandKey, ProjectionName, StreamId};
-use crate::log::notifier::Notifier;
-use crate::log::position::{Position, Version};
-use crate::log::read::{Direction, ListStreams, Load, Loaded, Mark, PAGE_SCAN, Page, Read, StreamInfo};
-use crate::log::snapshot::Snapshot;
-use crate::log::store::Store;
-use crate::log::time::{Clock, SystemClock, Timestamp};
+use super::append::{Append, Appended, CommandRecord};
+use super::cell::Cell;
+use super::engine::Engine;
+use super::error::{AppendError, CellError, SnapshotError, StoreError};
+use super::event::StoredEvent;
+use super::id::{EventId, StoreId};
+use super::inspect::Inspect;
+use super::judge::{KnownEvent, LogView, Verdict, judge};
+use super::limits::Limits;
+use super::name::{CellKey, CommandKey, ProjectionName, StreamId};
+use super::notifier::Notifier;
+use super::position::{Position, Version};
+use super::read::{Direction, ListStreams, Load, Loaded, Mark, PAGE_SCAN, Page, Read, StreamInfo};
+use super::snapshot::Snapshot;
+use super::store::Store;
+use super::time::{Clock, SystemClock, Timestamp};
 
 /// An engine that keeps everything in memory and forgets it when its last handle is dropped.
 ///
