@@ -29,6 +29,7 @@
 //!   [`Durable`].
 //! * [`conformance_shared!`] has what must hold while several processes have a store open, for a fixture that is also
 //!   [`Shared`].
+//! * [`conformance_inspected!`] has what tools ask, for engines that can be inspected.
 //!
 //! How an engine is written from scratch is told in [`guide`].
 //!
@@ -56,6 +57,7 @@ mod fixture;
 pub mod folding;
 pub mod guide;
 pub mod idempotency;
+pub mod inspected;
 pub mod keys;
 pub mod limits;
 mod macros;

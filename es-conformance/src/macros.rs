@@ -381,6 +381,28 @@ macro_rules! conformance_shared {
     };
 }
 
+/// Makes one test of each fact about stores that tools can look into, for engines that answer
+/// [`Engine::inspect`](es_framework::Engine::inspect).
+///
+/// See [`conformance!`](crate::conformance!); the two go well in one module.
+#[macro_export]
+macro_rules! conformance_inspected {
+    ($fixture:expr) => {
+        $crate::__tests! {
+            $fixture;
+            inspected {
+                inspect_counts_what_is_there
+                inspect_lists_streams_by_prefix_in_either_order
+                inspect_lists_types_with_their_shapes
+                inspect_lists_cells_snapshots_and_commands
+                inspect_finds_events_by_id_in_every_stream
+                inspect_verifies_a_whole_store
+                inspect_refuses_a_cursor_that_is_none
+            }
+        }
+    };
+}
+
 /// Makes one test of each fact that is listed.
 #[doc(hidden)]
 #[macro_export]

@@ -148,9 +148,10 @@ pub use projection::{
     StateTx, Status, Step, WaitError,
 };
 
-/// For tools: what a store holds, readable without the Rust types that wrote it.
+/// For tools: what is in a store, whether all of it is whole, and payloads that are read without their Rust types.
 pub mod inspect {
     pub use crate::domain::inspect::*;
+    pub use crate::log::inspect::*;
 }
 
 #[doc(hidden)]

@@ -8,6 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use es_framework::engine::{Load, Loaded, Notifier, Page, Read};
+use es_framework::inspect::Inspect;
 use es_framework::{
     Append, AppendError, Appended, Cell, CellError, CellKey, Clock, CommandKey, CommandRecord, Engine, Limits,
     ListStreams, Position, Snapshot, SnapshotError, StoreError, StoreId, StreamInfo, WhenFull,
@@ -185,12 +186,16 @@ impl SqliteEngine {
         self.reading_by(self.queries.as_ref(), Turn::Now, move |connection, _| Ok(look(connection))).await
     }
 
+    pub(crate) fn store_id(&self) -> StoreId {
+        self.id
+    }
+
     fn writing(&self) -> Result<&Queue, StoreError> {
         self.queue.as_ref().ok_or(StoreError::ReadOnly)
     }
 
     /// Runs a job in a read transaction of its own.
-    async fn reading<T: Send + 'static>(
+    pub(crate) async fn reading<T: Send + 'static>(
         &self,
         turn: Turn,
         job: impl FnOnce(&Connection, &mut Names) -> Result<T, StoreError> + Send + 'static,
@@ -355,6 +360,10 @@ impl Engine for SqliteEngine {
         let bytes = value.as_ref().map_or(0, Bytes::len);
         let set = move |tx: &mut append::Transaction<'_>| cells::set(tx.written()?, &key, expected, value.as_ref());
         self.writing()?.write(bytes, WhenFull::Wait, set).await
+    }
+
+    fn inspect(&self) -> Option<&dyn Inspect> {
+        Some(self)
     }
 
     async fn close(&self) -> Result<(), StoreError> {

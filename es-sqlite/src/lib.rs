@@ -27,6 +27,7 @@ mod engine;
 mod error;
 #[cfg(doctest)]
 mod guides;
+mod inspect;
 mod model;
 mod options;
 mod others;

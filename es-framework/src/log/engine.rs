@@ -10,6 +10,7 @@ use super::append::{Append, Appended, CommandRecord};
 use super::cell::Cell;
 use super::error::{AppendError, CellError, SnapshotError, StoreError};
 use super::id::StoreId;
+use super::inspect::Inspect;
 use super::limits::Limits;
 use super::name::{CellKey, CommandKey};
 use super::notifier::Notifier;
@@ -116,6 +117,11 @@ pub trait Engine: Debug + Send + Sync + 'static {
     ///
     /// As for [`Self::append`].
     async fn set_cell(&self, key: &CellKey, expected: u64, value: Option<Bytes>) -> Result<u64, CellError>;
+
+    /// Answers what tools ask, if the engine can; it cannot by default.
+    fn inspect(&self) -> Option<&dyn Inspect> {
+        None
+    }
 
     /// Waits for accepted writes, ends watchers and gives everything back. Closing twice does nothing.
     ///

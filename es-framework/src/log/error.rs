@@ -111,6 +111,12 @@ pub enum StoreError {
         /// The place that does not fit.
         place: Place,
     },
+    /// A list of [`Inspect`](super::inspect::Inspect) was to go on at a place that is none of its own: begin it again.
+    #[error("{cursor:?} is not a cursor of this list; begin the list again without one")]
+    InvalidCursor {
+        /// The text of the cursor.
+        cursor: String,
+    },
     /// A name is not valid.
     #[error(transparent)]
     Name(#[from] InvalidName),
@@ -138,6 +144,7 @@ impl StoreError {
             | Self::WriteRequires { .. }
             | Self::FormatChanged { .. }
             | Self::WrongPlace { .. }
+            | Self::InvalidCursor { .. }
             | Self::Name(_) => ErrorKind::Caller,
             Self::Corrupt { .. } | Self::Truncated { .. } => ErrorKind::Data,
             Self::Io { .. } | Self::Internal { .. } => ErrorKind::Internal,
@@ -164,6 +171,7 @@ impl StoreError {
                 Self::Truncated { stream: stream.clone(), floor: *floor, after: *after }
             }
             Self::WrongPlace { stream, place } => Self::WrongPlace { stream: stream.clone(), place: *place },
+            Self::InvalidCursor { cursor } => Self::InvalidCursor { cursor: cursor.clone() },
             Self::Name(name) => Self::Name(name.clone()),
             Self::Internal { source } => Self::Internal { source: words(source) },
         }

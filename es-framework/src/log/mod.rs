@@ -13,6 +13,7 @@ mod expected_version;
 mod filter;
 mod head;
 mod id;
+pub(crate) mod inspect;
 mod json;
 mod judge;
 mod like;

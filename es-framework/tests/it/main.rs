@@ -14,6 +14,7 @@ mod memory_as_a_value {
     use crate::engines::MemoryByValue;
 
     es_conformance::conformance!(MemoryByValue);
+    es_conformance::conformance_inspected!(MemoryByValue);
 }
 
 /// The memory engine behind a trait object that the caller keeps.

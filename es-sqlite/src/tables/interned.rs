@@ -160,7 +160,7 @@ fn type_sum(id: i64, name: &str, schema_version: u32, codec: &str, shape: Option
     sum.integer(schema_version.into()).text(codec).optional_text(shape)
 }
 
-fn read_stream(connection: &Connection, id: i64, at: Position) -> Result<StreamId, StoreError> {
+pub(crate) fn read_stream(connection: &Connection, id: i64, at: Position) -> Result<StreamId, StoreError> {
     let damaged = |reason| errors::damaged(Some(at), format!("stream number {id}{reason}"));
     let mut statement = connection
         .prepare_cached("SELECT name, category, checksum FROM es_stream WHERE id = ?1")
@@ -176,7 +176,7 @@ fn read_stream(connection: &Connection, id: i64, at: Position) -> Result<StreamI
     StreamId::new(name).map_err(|_| damaged(" has a name that is not valid"))
 }
 
-fn read_type(connection: &Connection, id: i64, at: Position) -> Result<EventType, StoreError> {
+pub(crate) fn read_type(connection: &Connection, id: i64, at: Position) -> Result<EventType, StoreError> {
     let damaged = |reason| errors::damaged(Some(at), format!("event type number {id}{reason}"));
     let mut statement = connection
         .prepare_cached("SELECT name, schema_version, codec, shape, checksum FROM es_event_type WHERE id = ?1")

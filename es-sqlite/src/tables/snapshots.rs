@@ -55,7 +55,12 @@ pub(crate) fn save(connection: &Connection, snapshot: &Snapshot) -> Result<(), S
     Ok(())
 }
 
-fn read(connection: &Connection, stream: &StreamId, name: &ProjectionName) -> Result<Option<Snapshot>, StoreError> {
+/// Reads a snapshot; a damaged one is an error.
+pub(crate) fn read(
+    connection: &Connection,
+    stream: &StreamId,
+    name: &ProjectionName,
+) -> Result<Option<Snapshot>, StoreError> {
     let mut statement = connection
         .prepare_cached(
             "SELECT at, fingerprint, time, state, checksum FROM es_snapshot WHERE stream = ?1 AND name = ?2",

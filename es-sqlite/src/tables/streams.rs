@@ -1,11 +1,11 @@
 //! Streams and their numbers: the table `es_stream`.
 
-use es_framework::{ListStreams, StoreError, StreamId, StreamInfo};
+use es_framework::{ListStreams, Position, StoreError, StreamId, StreamInfo};
 use tokio_rusqlite::rusqlite::types::ValueRef;
 use tokio_rusqlite::rusqlite::{Connection, OptionalExtension, Row};
 
 use crate::connection::errors;
-use crate::tables::interned::stream_sum;
+use crate::tables::interned::{self, stream_sum};
 use crate::tables::stream_index;
 
 /// The first name that is not before the one asked for: the name itself, or its neighbour behind.
@@ -99,4 +99,14 @@ pub(crate) fn list(connection: &Connection, list: &ListStreams) -> Result<Vec<St
         streams.push(StreamInfo::new(stream, stream_index::version(connection, id)?));
     }
     Ok(streams)
+}
+
+/// The stream with a number.
+pub(crate) fn by_number(connection: &Connection, number: i64) -> Result<Option<StreamInfo>, StoreError> {
+    let mut statement = connection.prepare_cached("SELECT 1 FROM es_stream WHERE id = ?1").map_err(errors::store)?;
+    if !statement.exists([number]).map_err(errors::store)? {
+        return Ok(None);
+    }
+    let stream = interned::read_stream(connection, number, Position::ZERO)?;
+    Ok(Some(StreamInfo::new(stream, stream_index::version(connection, number)?)))
 }

@@ -74,6 +74,7 @@ impl Fixture for Dynamic {
 mod in_memory {
     use super::InMemory;
     es_conformance::conformance!(InMemory);
+    es_conformance::conformance_inspected!(InMemory);
 }
 
 mod on_file {
@@ -81,6 +82,7 @@ mod on_file {
     es_conformance::conformance!(OnFile::new());
     es_conformance::conformance_durable!(OnFile::new());
     es_conformance::conformance_shared!(OnFile::new());
+    es_conformance::conformance_inspected!(OnFile::new());
 }
 
 mod dynamic {

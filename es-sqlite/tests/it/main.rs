@@ -27,4 +27,5 @@ mod remembered;
 mod structure;
 mod support;
 mod upkeep;
+mod verify;
 mod writer;

@@ -1,5 +1,7 @@
 //! The engine that keeps everything in memory, for tests and for getting to know the library.
 
+mod inspect;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -13,6 +15,7 @@ use super::error::{AppendError, CellError, SnapshotError, StoreError};
 use super::event::StoredEvent;
 use super::head::StreamHead;
 use super::id::{EventId, StoreId};
+use super::inspect::Inspect;
 use super::judge::{Facts, KnownEvent, Questions, StreamFacts, Verdict, judge};
 use super::limits::Limits;
 use super::name::{CellKey, CommandKey, ProjectionName, StreamId};
@@ -210,6 +213,10 @@ impl Engine for MemoryStore {
         }
         state.cells.insert(key.clone(), (revision + 1, value));
         Ok(revision + 1)
+    }
+
+    fn inspect(&self) -> Option<&dyn Inspect> {
+        Some(self)
     }
 
     async fn close(&self) -> Result<(), StoreError> {
