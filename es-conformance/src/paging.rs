@@ -267,9 +267,11 @@ pub async fn c4_a_next_that_is_dropped_loses_no_event(fixture: &impl Fixture) {
     assert_eq!(positions(&read), up_to(20));
 }
 
+/// What becomes of a page on its way.
+type Change = fn(Page) -> Page;
+
 pub async fn c4_a_page_that_contradicts_itself_ends_a_read_with_an_error(fixture: &impl Fixture) {
     let store = two_streams(fixture).await;
-    type Change = fn(Page) -> Page;
     let changes: [(&str, bool, Change); 6] = [
         ("it is the end, short of its head", false, |mut page| {
             page.events.pop();

@@ -32,15 +32,12 @@ fn entry(connection: &Connection, sql: &str, stream: &StreamId) -> Result<Option
     let Some(row) = rows.next().map_err(errors::store)? else { return Ok(None) };
     let id: i64 = row.get(0).map_err(errors::store)?;
     let is_asked_for = matches!(row.get_ref(1), Ok(ValueRef::Text(name)) if name == stream.as_str().as_bytes());
-    match (is_whole(row, id), is_asked_for) {
-        (true, true) => Ok(Some(id)),
-        (true, false) => Ok(None),
-        (false, true) => Err(damaged(stream)),
-        // The name came from the index. If the row has one of its own, the entry is damaged, and whoever compares names with
-        // it is misled. If it has none, that is another stream's damage.
-        (false, false) if has_a_name(connection, id)? => Err(damaged(stream)),
-        (false, false) => Ok(None),
+    if is_whole(row, id) {
+        return Ok(is_asked_for.then_some(id));
     }
+    // The name came from the index. If the row has one of its own, the entry is damaged, and whoever compares names with it
+    // is misled. If it has none, that is the damage of the stream that the entry names.
+    if is_asked_for || has_a_name(connection, id)? { Err(damaged(stream)) } else { Ok(None) }
 }
 
 fn damaged(stream: &StreamId) -> StoreError {
