@@ -13,7 +13,7 @@ use tracing::{debug, warn};
 use super::error::ModelError;
 use super::model::{Batch, Checkpoint, ReadModel, Step};
 use super::undo::Undo;
-use crate::domain::{Progress, Snapshots};
+use crate::domain::{Progress, Snapshots, StateError};
 use crate::log::{Fingerprint, Load, Mark, Position, ProjectionName, Snapshot, Store, StreamId, Version};
 use crate::panics;
 
@@ -215,7 +215,8 @@ impl<S> Inner<S> {
             let full = held.undo.as_ref().is_some_and(Undo::is_full);
             let released = if full { held.undo.take() } else { None };
             if full {
-                held.undo = self.encode(held).ok().map(|state| Undo::to(Some(state.into())));
+                let state = panics::catch(|| self.snapshots.to_saved(&held.state));
+                held.undo = state.ok().and_then(Result::ok).map(|state| Undo::to(Some(state.into())));
             }
             return Ok((None, released));
         }
@@ -243,7 +244,15 @@ impl<S> Inner<S> {
         name: &ProjectionName,
     ) -> Result<(Option<Snapshot>, Option<Undo<S>>), ModelError> {
         let Some(checkpoint) = held.checkpoint.filter(|at| at.position > held.saved) else { return Ok((None, None)) };
-        let state = self.encode(held)?;
+        let state = match panics::catch(|| self.snapshots.to_saved(&held.state)).map_err(panicked)? {
+            Ok(state) => state,
+            // Another state would come back. Nothing is lost: the projection folds from the last snapshot next time.
+            Err(error @ StateError::Unfaithful { .. }) => {
+                warn!(%name, error = &error as &dyn std::error::Error, "the state is not saved");
+                return Ok((None, None));
+            }
+            Err(error) => return Err(ModelError::failed(error)),
+        };
         let mut bytes = Vec::with_capacity(CHECKSUM + state.len());
         bytes.extend(checkpoint.checksum.to_le_bytes());
         bytes.extend(state);
@@ -251,10 +260,6 @@ impl<S> Inner<S> {
         let released = held.undo.replace(Undo::to(Some(bytes.slice(CHECKSUM..))));
         let at = checkpoint.position.get();
         Ok((Some(Snapshot::new(StreamId::all(), name.clone(), at, self.fingerprint, bytes)), released))
-    }
-
-    fn encode(&self, held: &Held<S>) -> Result<Vec<u8>, ModelError> {
-        panics::catch(|| self.snapshots.to_saved(&held.state)).map_err(panicked)?.map_err(ModelError::failed)
     }
 
     async fn save(&self, snapshot: Snapshot) -> Result<(), ModelError> {
