@@ -191,6 +191,7 @@ macro_rules! conformance {
                 f1_clones_of_a_handle_are_the_same_store
                 f3_a_closed_store_says_so_whatever_it_is_asked
                 f3_closing_twice_does_nothing
+                f3_a_close_that_nobody_polls_keeps_no_other_from_closing
                 f3_closing_by_many_at_once_is_closing_once
                 f3_a_write_beside_a_close_succeeds_or_says_closed
                 f3_a_half_read_reader_of_a_closed_store_ends

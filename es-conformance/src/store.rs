@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 
 use crate::fixture::Fixture;
 use crate::support::{
-    append, command, event, id, log, numbered, p, refused, stream, up_to, v, versions, within, write,
+    append, command, event, id, log, numbered, p, poll_once, refused, stream, up_to, v, versions, within, write,
 };
 
 fn key(text: &str) -> CellKey {
@@ -89,6 +89,16 @@ pub async fn f3_closing_twice_does_nothing(fixture: &impl Fixture) {
     within("closing again", store.close()).await.expect("closing twice is no error");
     within("closing a clone", clone.close()).await.expect("closing twice is no error");
     refused!(clone.all().read().collect().await, StoreError::Closed);
+}
+
+/// A close that was polled once and kept held a lock, and a second close waited for it for ever.
+pub async fn f3_a_close_that_nobody_polls_keeps_no_other_from_closing(fixture: &impl Fixture) {
+    let store = fixture.open().await;
+    write(&stream(&store, "a-1"), numbered([1])).await;
+    let mut kept = Box::pin(store.close());
+    drop(poll_once(kept.as_mut()).await);
+    within("a second close", store.close()).await.expect("it closes");
+    drop(kept);
 }
 
 pub async fn f3_closing_by_many_at_once_is_closing_once(fixture: &impl Fixture) {

@@ -51,13 +51,13 @@ pub(crate) struct SqliteEngine {
     /// Where writes go; none if the store is read-only.
     queue: Option<Queue>,
     /// Where reads go; none if the store is in memory, whose one connection is the writer's.
-    readers: Option<Pool>,
+    readers: Option<Arc<Pool>>,
     /// Where queries of read models go, on connections that cannot write whatever they are asked for, and that the store
     /// itself does not read by; none if the store is in memory.
-    queries: Option<Pool>,
+    queries: Option<Arc<Pool>>,
     alarm: Arc<Alarm>,
     /// What is to be closed, in its order; taken by whoever closes the store.
-    workers: Mutex<Workers>,
+    workers: Arc<Mutex<Workers>>,
 }
 
 #[derive(Debug, Default)]
@@ -75,7 +75,7 @@ impl Workers {
     ///
     /// # Cancel safety
     ///
-    /// What was not closed yet when the future is dropped is closed by the next call.
+    /// Whoever calls it lets it run to its end, on a thread of its own.
     async fn close(
         &mut self,
         readers: Option<&Pool>,
@@ -143,9 +143,18 @@ impl SqliteEngine {
             let store = store.clone();
             poller.occupy(move |connection| poller::work(connection, &alarm, &notifier, &store, interval));
         }
-        let queries = Some(Pool::new(store.clone(), Purpose::ReadOnly, &settings));
-        let readers = Some(Pool::new(store, side, &settings));
-        Ok(Arc::new(Self { id, settings, notifier, queue, readers, queries, alarm, workers: Mutex::new(workers) }))
+        let queries = Some(Arc::new(Pool::new(store.clone(), Purpose::ReadOnly, &settings)));
+        let readers = Some(Arc::new(Pool::new(store, side, &settings)));
+        Ok(Arc::new(Self {
+            id,
+            settings,
+            notifier,
+            queue,
+            readers,
+            queries,
+            alarm,
+            workers: Arc::new(Mutex::new(workers)),
+        }))
     }
 
     pub(crate) async fn open_in_memory(settings: Settings) -> Result<Arc<Self>, OpenError> {
@@ -155,7 +164,7 @@ impl SqliteEngine {
         let (id, head) = facts(&worker, true).await?;
         let notifier = Arc::new(Notifier::new(head));
         let queue = Some(write_on(&worker, &settings, id, &notifier, None));
-        let workers = Mutex::new(Workers { poller: None, writer: Some(worker) });
+        let workers = Arc::new(Mutex::new(Workers { poller: None, writer: Some(worker) }));
         let (readers, queries) = (None, None);
         Ok(Arc::new(Self { id, settings, notifier, queue, readers, queries, alarm: Arc::default(), workers }))
     }
@@ -183,7 +192,7 @@ impl SqliteEngine {
         T: Send + 'static,
         F: FnOnce(&Connection) -> T + Send + 'static,
     {
-        self.reading_by(self.queries.as_ref(), Turn::Now, move |connection, _| Ok(look(connection))).await
+        self.reading_by(self.queries.as_deref(), Turn::Now, move |connection, _| Ok(look(connection))).await
     }
 
     pub(crate) fn store_id(&self) -> StoreId {
@@ -200,7 +209,7 @@ impl SqliteEngine {
         turn: Turn,
         job: impl FnOnce(&Connection, &mut Names) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        self.reading_by(self.readers.as_ref(), turn, job).await
+        self.reading_by(self.readers.as_deref(), turn, job).await
     }
 
     async fn reading_by<T: Send + 'static>(
@@ -231,7 +240,10 @@ impl Drop for SqliteEngine {
         self.alarm.stop();
         self.notifier.close();
         let (readers, queries) = (self.readers.take(), self.queries.take());
-        let mut workers = std::mem::take(self.workers.get_mut());
+        // Whoever has the lock is closing it.
+        let Some(mut workers) = self.workers.try_lock().ok().map(|mut workers| std::mem::take(&mut *workers)) else {
+            return;
+        };
         if readers.is_none() || workers.poller.is_none() && workers.writer.is_none() {
             return;
         }
@@ -239,7 +251,7 @@ impl Drop for SqliteEngine {
         let settings = self.settings.clone();
         let thread = thread::Builder::new().name("es-sqlite-drop".to_owned());
         let told = thread.spawn(move || {
-            if let Err(error) = block_on(workers.close(readers.as_ref(), queries.as_ref(), &settings)) {
+            if let Err(error) = block_on(workers.close(readers.as_deref(), queries.as_deref(), &settings)) {
                 let error: &dyn std::error::Error = &error;
                 tracing::warn!(error, "a store that was dropped could not be closed cleanly");
             }
@@ -372,9 +384,12 @@ impl Engine for SqliteEngine {
         }
         self.notifier.close();
         self.alarm.stop();
-        // Held to the end: a second call answers when the first is through, and goes on where one was dropped.
-        let (readers, queries) = (self.readers.as_ref(), self.queries.as_ref());
-        self.workers.lock().await.close(readers, queries, &self.settings).await
+        let (readers, queries, settings) = (self.readers.clone(), self.queries.clone(), self.settings.clone());
+        let workers = Arc::clone(&self.workers);
+        // On a thread of its own, so that the lock never rests in the future of a caller who does not poll it. A second call
+        // waits there for the first.
+        let close = async move { workers.lock().await.close(readers.as_deref(), queries.as_deref(), &settings).await };
+        aside("es-sqlite-close", move || block_on(close)).await?
     }
 }
 
