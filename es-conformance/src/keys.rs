@@ -88,7 +88,7 @@ impl Command for Nameless {
 
 deposits_one!(Freeze, Thaw, Note, Remark, Secret, Nameless);
 
-fn is_reused<E: std::error::Error>(result: Result<es_framework::Receipt<Account>, ExecuteError<E>>) -> bool {
+fn is_reused<E: std::error::Error>(result: &Result<es_framework::Receipt<Account>, ExecuteError<E>>) -> bool {
     matches!(result, Err(ExecuteError::Append(AppendError::CommandKeyReused { .. })))
 }
 
@@ -96,10 +96,10 @@ fn is_reused<E: std::error::Error>(result: Result<es_framework::Receipt<Account>
 pub async fn g6_a_key_says_which_command_it_belongs_to(fixture: &impl Fixture) {
     let accounts = Repository::<Account>::new(fixture.open().await);
     accounts.execute("alice", Deposit(5)).key("a").await.expect("it deposits");
-    assert!(is_reused(accounts.execute("alice", Withdraw(5)).key("a").await));
+    assert!(is_reused(&accounts.execute("alice", Withdraw(5)).key("a").await));
     accounts.execute("alice", Freeze).key("b").await.expect("it freezes");
-    assert!(is_reused(accounts.execute("alice", Thaw).key("b").await));
-    assert!(is_reused(accounts.execute("bob", Freeze).key("b").await), "on another account");
+    assert!(is_reused(&accounts.execute("alice", Thaw).key("b").await));
+    assert!(is_reused(&accounts.execute("bob", Freeze).key("b").await), "on another account");
     assert!(accounts.execute("alice", Freeze).key("b").await.expect("it is known").was_known);
 }
 
@@ -107,7 +107,7 @@ async fn differ<T: Serialize + Send + Sync>(accounts: &Repository<Account>, key:
     let (one, other) = (Any(one), Any(other));
     let first = accounts.execute("alice", one).key(key).await.expect("it is new");
     assert!(!first.was_known);
-    assert!(is_reused(accounts.execute("alice", other).key(key).await), "{key}");
+    assert!(is_reused(&accounts.execute("alice", other).key(key).await), "{key}");
 }
 
 /// `None` and `Some(None)`, `+∞` and `−∞` were one command, and large numbers were refused.
@@ -135,7 +135,7 @@ pub async fn g6_order_and_width_make_no_other_command(fixture: &impl Fixture) {
     let again = accounts.execute("alice", Remark { weight: 7, text: "x".into() }).key("note").await;
     assert!(again.expect("it is known").was_known);
     let other = accounts.execute("alice", Remark { weight: 8, text: "x".into() }).key("note").await;
-    assert!(is_reused(other));
+    assert!(is_reused(&other));
     for seed in 0..20_u32 {
         let entries: HashMap<u32, u32> = (0..50).map(|n| (n * (seed + 1) % 53, n)).collect();
         let key = format!("map-{seed}");

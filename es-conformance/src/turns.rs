@@ -3,6 +3,7 @@
 use std::future::{Future, IntoFuture, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
 
 use es_framework::{Repository, Stream};
@@ -87,9 +88,10 @@ pub async fn g5_any_number_of_kept_commands_hold_up_nobody(fixture: &impl Fixtur
 /// What a kept command began is finished by whoever waits for it, and is not decided again: the others still take turns.
 pub async fn g5_others_finish_what_a_kept_command_began(fixture: &impl Fixture) {
     let store = fixture.open().await;
-    let gate = Arc::new(Semaphore::new(0));
-    let gates = Arc::clone(&gate);
+    let (gate, reached) = (Arc::new(Semaphore::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (gates, count) = (Arc::clone(&gate), Arc::clone(&reached));
     let meddled = Meddling::with(&store).before_append(move |append| {
+        count.fetch_add(1, Ordering::SeqCst);
         let gate = Arc::clone(&gates);
         async move {
             gate.acquire().await.expect("it is never closed").forget();
@@ -98,8 +100,12 @@ pub async fn g5_others_finish_what_a_kept_command_began(fixture: &impl Fixture) 
     });
     let accounts = Repository::<Account>::new(meddled.into_store());
     let mut kept = pin!(accounts.execute("alice", Deposit(1)).into_future());
-    // As often as it takes until it waits at the gate.
-    assert!(!poll_some(kept.as_mut(), 200).await);
+    within("its append", async {
+        while reached.load(Ordering::SeqCst) == 0 {
+            assert!(!poll_some(kept.as_mut(), 1).await, "it waits at the gate");
+        }
+    })
+    .await;
     let mut others = JoinSet::new();
     for _ in 0..3 {
         let accounts = accounts.clone();

@@ -57,6 +57,9 @@ type NextOf<A, E> = Next<ExecuteError<E>, Memory<A>, Ran<A>>;
 pub(super) type Decide<'a, A, E> =
     dyn Fn(&A, &Context<'_, A>) -> Result<Vec<<A as Aggregate>::Event>, E> + Send + Sync + 'a;
 
+/// Events as they are written, and as they will be read back.
+type Prepared<E> = (Vec<CandidateEvent>, Unwritten<E>);
+
 /// One command that is being executed.
 pub(super) struct Decision<'a, A: Apply, E: std::error::Error + 'static> {
     pub(super) inner: &'a Arc<Inner<A>>,
@@ -161,11 +164,7 @@ where
     }
 
     /// Encodes the events, and finds out whether they can be read back and applied. What cannot is never written.
-    fn prepare(
-        &self,
-        base: &Base<A>,
-        events: &[A::Event],
-    ) -> Result<(Vec<CandidateEvent>, Unwritten<A::Event>), ExecuteError<E>> {
+    fn prepare(&self, base: &Base<A>, events: &[A::Event]) -> Result<Prepared<A::Event>, ExecuteError<E>> {
         let candidates = events
             .iter()
             .map(|event| Ok(event.encode()?.with_metadata(self.metadata.clone())))

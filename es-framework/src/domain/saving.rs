@@ -50,7 +50,7 @@ impl Failures {
 
     /// Whether a state that is due is passed over, because the store did not take the last ones.
     fn pass_over(&self) -> bool {
-        self.pause.try_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
+        self.pause.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
     }
 
     fn saved(&self) {
@@ -203,7 +203,7 @@ impl Reserved {
     fn new<A>(base: &Base<A>) -> Option<Self> {
         let (snapshot_at, version) = (Arc::clone(&base.snapshot_at), base.version.get());
         let newer = |at: u64| (at < version).then_some(version);
-        let before = snapshot_at.try_update(Ordering::AcqRel, Ordering::Acquire, newer).ok()?;
+        let before = snapshot_at.fetch_update(Ordering::AcqRel, Ordering::Acquire, newer).ok()?;
         Some(Self { snapshot_at, before, version, is_kept: false })
     }
 

@@ -36,7 +36,7 @@ enum Empty {}
 #[es(name = "tally.set")]
 struct Generic<'a, T, const N: usize = 2>(#[expect(dead_code, reason = "only its type matters")] &'a [T; N])
 where
-    T: Debug + ?Sized + Copy;
+    T: Debug + Copy;
 
 #[expect(non_camel_case_types, reason = "a raw identifier")]
 #[derive(Command)]

@@ -85,6 +85,7 @@ const JSON_NUMBER: &str = "$serde_json::private::Number";
 
 struct Canonical<'a>(&'a mut Vec<u8>);
 
+#[expect(clippy::unnecessary_wraps, reason = "what serde's methods return")]
 impl<'a> Canonical<'a> {
     fn tag(self, tag: u8) -> Result<(), Refused> {
         self.0.push(tag);
@@ -123,7 +124,7 @@ impl<'a> Canonical<'a> {
         if let Some(variant) = variant {
             put_text(self.0, variant);
         }
-        Fields { out: self.0, fields: Vec::new(), is_json_number: false }
+        Fields { out: self.0, added: Vec::new(), is_json_number: false }
     }
 }
 
@@ -268,7 +269,7 @@ impl<'a> Serializer for Canonical<'a> {
 
     fn serialize_struct(self, name: &'static str, _: usize) -> Result<Fields<'a>, Refused> {
         if name == JSON_NUMBER {
-            return Ok(Fields { out: self.0, fields: Vec::new(), is_json_number: true });
+            return Ok(Fields { out: self.0, added: Vec::new(), is_json_number: true });
         }
         Ok(self.fields(tag::STRUCT, None))
     }
@@ -367,26 +368,26 @@ impl ser::SerializeMap for Entries<'_> {
 /// The fields of a struct, as bytes, until they can be sorted.
 struct Fields<'a> {
     out: &'a mut Vec<u8>,
-    fields: Vec<(&'static str, Vec<u8>)>,
+    added: Vec<(&'static str, Vec<u8>)>,
     /// Whether it stands for a number of `serde_json`.
     is_json_number: bool,
 }
 
 impl Fields<'_> {
     fn add<T: Serialize + ?Sized>(&mut self, name: &'static str, value: &T) -> Result<(), Refused> {
-        self.fields.push((name, canonical(value)?));
+        self.added.push((name, canonical(value)?));
         Ok(())
     }
 
     fn finish(mut self) -> Result<(), Refused> {
         if self.is_json_number {
             // Its one field is a text: a tag, a length, and what is to be read as a number.
-            let text = self.fields.first().and_then(|(_, text)| std::str::from_utf8(text.get(9..)?).ok());
+            let text = self.added.first().and_then(|(_, text)| std::str::from_utf8(text.get(9..)?).ok());
             return json_number(Canonical(self.out), text.unwrap_or_default());
         }
-        self.fields.sort_unstable();
-        put_length(self.out, self.fields.len());
-        for (name, value) in self.fields {
+        self.added.sort_unstable();
+        put_length(self.out, self.added.len());
+        for (name, value) in self.added {
             put_text(self.out, name);
             self.out.extend(value);
         }

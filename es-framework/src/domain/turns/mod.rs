@@ -239,17 +239,12 @@ where
         let turns = this.turns;
         // Whatever comes, others are woken if they may go on, also when a decision panics. It outlives the lock below.
         let mut others = Others { turns, must_wake: false };
-        let mut work = match turns.try_work() {
-            Some(work) => work,
-            None => {
-                // Whoever has it now wakes all who are registered if anything has changed for them.
-                lock(&turns.waiting).register(&mut this.seat, cx.waker());
-                match turns.try_work() {
-                    Some(work) => work,
-                    None => return Poll::Pending,
-                }
-            }
-        };
+        let work = turns.try_work().or_else(|| {
+            // Whoever has it now wakes all who are registered if anything has changed for them.
+            lock(&turns.waiting).register(&mut this.seat, cx.waker());
+            turns.try_work()
+        });
+        let Some(mut work) = work else { return Poll::Pending };
         let turn = this.advance(&mut work, &mut others.must_wake);
         if turn.is_none() {
             let mut waiting = lock(&turns.waiting);

@@ -31,9 +31,9 @@ fn look(state: &mut u32) -> Next<u32, u32, u32> {
     Next::Done(*state)
 }
 
-fn done(turn: Turn<u32, u32>) -> u32 {
+fn done(turn: &Turn<u32, u32>) -> u32 {
     match turn {
-        Turn::Done(state) => state,
+        Turn::Done(state) => *state,
         Turn::Ran(_) => panic!("it only looks"),
     }
 }
@@ -70,7 +70,7 @@ async fn a_future_that_is_kept_holds_up_nobody() {
             assert!(poll(one.as_mut(), &silent).is_pending());
         }
         let other = Arc::clone(&turns);
-        let other = tokio::spawn(async move { done(other.take(look).await) });
+        let other = tokio::spawn(async move { done(&other.take(look).await) });
         tokio::task::yield_now().await;
         gates.remove(0).send(()).unwrap();
         assert_eq!(other.await.unwrap(), 1, "only the first had decided");
@@ -107,7 +107,7 @@ async fn a_panic_goes_to_its_own_caller() {
     let panicking = Arc::clone(&turns);
     let decided = tokio::spawn(async move { panicking.take(|_| -> Next<(), _, _> { panic!("decides") }).await });
     assert!(decided.await.unwrap_err().is_panic());
-    assert_eq!(done(turns.take(look).await), 1, "the state is as it was");
+    assert_eq!(done(&turns.take(look).await), 1, "the state is as it was");
 
     let (open, gate) = oneshot::channel::<()>();
     let job = |state: &mut u32| -> Next<(), u32, u32> {
@@ -120,11 +120,11 @@ async fn a_panic_goes_to_its_own_caller() {
     let mut running = Box::pin(turns.take(job));
     assert!(poll(running.as_mut(), &Arc::default()).is_pending());
     drop(open);
-    assert_eq!(done(turns.take(look).await), 0, "another one polled the job, and the state it had is gone");
+    assert_eq!(done(&turns.take(look).await), 0, "another one polled the job, and the state it had is gone");
     let caught = catch_unwind(AssertUnwindSafe(|| poll(running.as_mut(), &Arc::default())));
     assert_eq!(*caught.err().unwrap().downcast_ref::<&str>().unwrap(), "runs");
     drop(running);
-    assert_eq!(done(turns.take(look).await), 0);
+    assert_eq!(done(&turns.take(look).await), 0);
 }
 
 /// One wake-up for each turn of another, and none of a future that was dropped stays behind.
@@ -188,7 +188,7 @@ fn many_threads_take_turns() {
         for task in tasks {
             task.await.unwrap();
         }
-        done(turns.take(look).await)
+        done(&turns.take(look).await)
     });
     assert_eq!(total, 16 * 200);
 }
