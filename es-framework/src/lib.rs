@@ -131,13 +131,9 @@ pub use log::{Cell, Mark, Snapshot};
 pub use log::{AppendError, BoxError, CellError, Conflict, ErrorKind, InvalidAppend, SnapshotError, StoreError};
 
 // The typed layer: events, aggregates, commands.
-#[cfg(feature = "bincode")]
-pub use domain::Bincode;
-#[cfg(feature = "json")]
-pub use domain::Json;
 pub use domain::{
-    Aggregate, Apply, Codec, CodecError, Command, Context, DecodeError, EncodeError, Envelope, Event, Execute,
-    ExecuteError, FoldPanic, Folded, Handle, HandledBy, IntoDecision, KeyError, LoadError, Progress, Provenance,
+    Aggregate, Apply, Bincode, Codec, CodecError, Command, Context, DecodeError, EncodeError, Envelope, Event, Execute,
+    ExecuteError, FoldPanic, Folded, Handle, HandledBy, IntoDecision, Json, KeyError, LoadError, Progress, Provenance,
     Receipt, Recorded, Repository, RepositoryBuilder, RepositoryMetrics, Scenario, Shape, SnapshotPolicy, Snapshots,
     StateError, TypedReader, TypedReading, TypedWatch, TypedWatcher, WriteEventsError, commands,
 };

@@ -36,11 +36,7 @@ pub use es_derive::Event;
 pub use es_derive::commands;
 
 pub use aggregate::{Aggregate, Apply, Context, Handle, HandledBy};
-#[cfg(feature = "bincode")]
-pub use codec::Bincode;
-#[cfg(feature = "json")]
-pub use codec::Json;
-pub use codec::{Codec, CodecError};
+pub use codec::{Bincode, Codec, CodecError, Json};
 pub use command::Command;
 pub use event::{DecodeError, EncodeError, Envelope, Event, Recorded};
 pub use execute::{Execute, ExecuteError, KeyError, Receipt};

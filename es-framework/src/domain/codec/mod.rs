@@ -17,7 +17,7 @@ use crate::log::BoxError;
 /// in one store and changed later: what another of the built-in codecs wrote is still read by that codec.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a codec",
-    note = "name a codec that is enabled, as in `#[es(codec = Json)]` or `#[es(snapshot(every = 100, codec = Json))]`: `Bincode` (feature `bincode`, on by default), `Json` (feature `json`) or your own"
+    note = "the codecs of es-framework are behind features of its own: name one that is enabled, as in `#[es(codec = Json)]` or `#[es(snapshot(every = 100, codec = Json))]`: `Bincode` (feature `bincode`, on by default), `Json` (feature `json`) or your own"
 )]
 pub trait Codec: 'static {
     /// The id that is stored with every event; never change it.
@@ -98,7 +98,9 @@ impl CodecError {
 ///
 /// Reading is bounded by the bytes there are. Values nested deeper than 128 levels are refused, as in JSON, and so are more
 /// than 65,536 values that take no bytes, as in a `Vec<()>`.
-#[cfg(feature = "bincode")]
+///
+/// Without the feature the type is there and is no codec, so that the compiler says what is missing.
+#[cfg_attr(not(feature = "bincode"), doc(hidden))]
 #[derive(Debug, Clone, Copy)]
 pub struct Bincode;
 
@@ -125,7 +127,9 @@ impl Codec for Bincode {
 }
 
 /// JSON, for people who want to read payloads. Feature `json`.
-#[cfg(feature = "json")]
+///
+/// Without the feature the type is there and is no codec, so that the compiler says what is missing.
+#[cfg_attr(not(feature = "json"), doc(hidden))]
 #[derive(Debug, Clone, Copy)]
 pub struct Json;
 
