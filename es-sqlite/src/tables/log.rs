@@ -27,7 +27,7 @@ pub(crate) struct LogHead {
     /// Whether the last two rows follow each other. If they do not, the number of one of them is damaged, or rows between
     /// them are missing.
     pub(crate) follows: bool,
-    /// Whether nothing tells that there was a row after the last one: its stream ends with it.
+    /// Whether nothing tells that there was a row after the last one: it can be understood, and its stream ends with it.
     pub(crate) ends_there: bool,
 }
 
@@ -58,10 +58,14 @@ pub(crate) fn find_head(connection: &Connection) -> Result<LogHead, StoreError> 
     let (mut last, mut time, mut before, mut ends_there) = (0_i64, i64::MIN, 0_i64, true);
     if let Some(row) = rows.next().map_err(errors::store)? {
         last = row.get(0).map_err(errors::store)?;
-        // A column that is damaged is met when the row is read.
-        time = row.get(1).unwrap_or(time);
-        let (version, position) = stream_index::last_entry(connection, row.get(2).unwrap_or(0))?;
-        ends_there = position <= last || version <= row.get(3).unwrap_or(version);
+        // A column that is damaged is met by whoever reads the row.
+        if let (Ok(at), Ok(stream), Ok(at_version)) = (row.get(1), row.get(2), row.get::<_, i64>(3)) {
+            time = at;
+            let (version, position) = stream_index::last_entry(connection, stream)?;
+            ends_there = position <= last || version <= at_version;
+        } else {
+            ends_there = false;
+        }
     }
     if let Some(row) = rows.next().map_err(errors::store)? {
         before = row.get(0).map_err(errors::store)?;
