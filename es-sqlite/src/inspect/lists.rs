@@ -25,7 +25,7 @@ pub(super) fn counts(connection: &Connection) -> Result<Counts, StoreError> {
         natural(count, None)
     };
     let mut counts = Counts::default();
-    counts.head = log::head(connection)?.0;
+    counts.head = log::find_head(connection)?.position;
     counts.events = count("SELECT count(*) FROM es_event")?;
     counts.streams = count("SELECT count(*) FROM es_stream")?;
     counts.types = count("SELECT count(*) FROM es_event_type")?;
