@@ -120,14 +120,14 @@ pub(super) fn step(
         Step::Meta => facts(connection, &mut verified),
         Step::Streams(after) => each(
             &mut verified,
-            after,
+            after.as_ref(),
             Step::Streams,
             |list| lists::stream_numbers(connection, list),
             |number| interned::read_stream(connection, *number, Position::ZERO).map(|_| None),
         ),
         Step::Types(after) => each(
             &mut verified,
-            after,
+            after.as_ref(),
             Step::Types,
             |list| lists::type_numbers(connection, list),
             |number| interned::read_type(connection, *number, Position::ZERO).map(|_| None),
@@ -136,7 +136,7 @@ pub(super) fn step(
         Step::Versions(stream, version) => versions(connection, *stream, *version, &mut verified),
         Step::Commands(after) => each(
             &mut verified,
-            after,
+            after.as_ref(),
             Step::Commands,
             |list| lists::command_keys(connection, list),
             |key| {
@@ -149,21 +149,21 @@ pub(super) fn step(
         ),
         Step::Cells(after) => each(
             &mut verified,
-            after,
+            after.as_ref(),
             Step::Cells,
             |list| lists::cell_keys(connection, list),
             |key| lists::cell(connection, key).map(|_| None),
         ),
         Step::Snapshots(after) => each(
             &mut verified,
-            after,
+            after.as_ref(),
             Step::Snapshots,
             |list| lists::snapshot_keys(connection, list),
             |key| snapshot(connection, key, head),
         ),
         Step::Checkpoints(after) => each(
             &mut verified,
-            after,
+            after.as_ref(),
             Step::Checkpoints,
             |list| lists::checkpoint_names(connection, list),
             |name| {
@@ -214,12 +214,12 @@ fn facts(connection: &Connection, verified: &mut Verified) -> Result<Option<Step
 /// Looks at each entry of a page of a list, and notes what is wrong with it.
 fn each<K: fmt::Display>(
     verified: &mut Verified,
-    after: &Option<Cursor>,
+    after: Option<&Cursor>,
     step: impl Fn(Option<Cursor>) -> Step,
     keys: impl Fn(&List) -> Result<Keys<K>, StoreError>,
     mut look: impl FnMut(&K) -> Result<Option<String>, StoreError>,
 ) -> Result<Option<Step>, StoreError> {
-    let Keys { keys, next } = keys(&List::new().limit(ENTRIES).after(after.clone()))?;
+    let Keys { keys, next } = keys(&List::new().limit(ENTRIES).after(after.cloned()))?;
     for key in &keys {
         verified.checked += 1;
         match look(key) {
