@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use es_framework::{Clock, Limits};
 
-use crate::connection::open::Purpose;
 use crate::error::OpenError;
+use crate::opening::open::Purpose;
 use crate::options::{Durability, LEAST_CACHE, Settings};
 use crate::store::SqliteStore;
 

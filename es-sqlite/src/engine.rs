@@ -18,11 +18,10 @@ use tokio_rusqlite::rusqlite::Connection;
 
 use crate::connection::busy;
 use crate::connection::errors;
-use crate::connection::file::DatabaseFile;
-use crate::connection::open::{self, Purpose, StoreFile};
 use crate::connection::worker::{Worker, aside, block_on};
 use crate::error::OpenError;
-use crate::model::transact::{TransactError, transact};
+use crate::opening::file::DatabaseFile;
+use crate::opening::open::{self, Purpose, StoreFile};
 use crate::options::Settings;
 use crate::others::poller::{self, Alarm};
 use crate::read::page;
@@ -37,6 +36,7 @@ use crate::tables::snapshots;
 use crate::tables::streams;
 use crate::write::append;
 use crate::write::queue::Queue;
+use crate::write::transact::{TransactError, transact};
 use crate::write::writer::Writer;
 
 /// How long the last checkpoint waits for other processes that read.

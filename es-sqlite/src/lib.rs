@@ -29,6 +29,7 @@ mod error;
 mod guides;
 mod inspect;
 mod model;
+mod opening;
 mod options;
 mod others;
 mod read;
@@ -40,10 +41,10 @@ pub use builder::Builder;
 pub use error::OpenError;
 #[doc(hidden)]
 pub use model::file::SqliteFile;
-#[doc(hidden)]
-pub use model::transact::TransactError;
 pub use model::{SqliteModel, SqliteTx};
 pub use options::Durability;
 pub use store::SqliteStore;
 /// The rusqlite that projectors and queries are written with: the one this crate links.
 pub use tokio_rusqlite::rusqlite;
+#[doc(hidden)]
+pub use write::transact::TransactError;

@@ -5,15 +5,15 @@ use std::ops::Deref;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use es_framework::{Engine, Store, StoreError};
+use es_framework::{Engine, Store};
 use tokio_rusqlite::rusqlite::Connection;
 
-use crate::connection::open::Purpose;
 use crate::engine::SqliteEngine;
 use crate::error::OpenError;
 use crate::model::SqliteModel;
-use crate::model::transact::TransactError;
+use crate::opening::open::Purpose;
 use crate::options::Settings;
+use crate::write::transact::TransactError;
 
 /// A store in one SQLite file, or in memory; cheap to clone. What can be done with it is said at [`Store`], which it
 /// dereferences to.
@@ -50,16 +50,7 @@ impl SqliteStore {
 
     /// A read model in the log's own file.
     pub fn read_model(&self) -> SqliteModel {
-        SqliteModel::in_log(self.clone())
-    }
-
-    /// Runs a query of a read model.
-    pub(crate) async fn look<T, F>(&self, look: F) -> Result<T, StoreError>
-    where
-        T: Send + 'static,
-        F: FnOnce(&Connection) -> T + Send + 'static,
-    {
-        self.engine.look(look).await
+        SqliteModel::in_log(Arc::clone(&self.engine))
     }
 
     pub(crate) async fn open_file(path: PathBuf, purpose: Purpose, settings: Settings) -> Result<Self, OpenError> {

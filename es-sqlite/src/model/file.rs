@@ -8,13 +8,14 @@ use es_framework::StoreError;
 use tokio_rusqlite::rusqlite::{Connection, OpenFlags};
 
 use crate::connection::errors;
-use crate::connection::file::{self, DatabaseFile, Presence};
-use crate::connection::open::{self, Found};
 use crate::connection::worker::Worker;
 use crate::error::OpenError;
-use crate::model::transact::{TransactError, transact};
+use crate::opening::errors as refused;
+use crate::opening::file::{self, DatabaseFile, Presence};
+use crate::opening::open::{self, Found};
 use crate::options::Durability;
 use crate::tables::schema;
+use crate::write::transact::{TransactError, transact};
 use crate::write::upkeep::Upkeep;
 
 /// An SQLite file that is not a store, with a connection on a thread of its own: for read models that do not live in the
@@ -171,11 +172,11 @@ fn connect(path: &Path, durability: Durability) -> Result<Connection, OpenError>
     if let Found::Database { application_id: schema::APPLICATION_ID, .. } = open::look(path)? {
         let reason = "a read model's own file was asked for and this is a store's; for tables in it use \
                       `SqliteStore::read_model`";
-        return Err(errors::not_a_store(path, reason));
+        return Err(refused::not_a_store(path, reason));
     }
     file::check_names(path)?;
     file::share_permissions(path);
-    let opening = |error| errors::opening(path, true, error);
+    let opening = |error| refused::opening(path, true, error);
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
     let connection = open::connect(path, flags)?;
     open::check_writable(&connection, path)?;

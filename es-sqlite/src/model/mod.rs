@@ -4,7 +4,6 @@ pub(crate) mod file;
 mod guard;
 mod query;
 mod rules;
-pub(crate) mod transact;
 mod tx;
 
 use std::fmt;
@@ -17,12 +16,12 @@ use es_framework::{Checkpoint, Mark, ModelError, Position, ProjectionName, ReadM
 use tokio_rusqlite::rusqlite::{self, Connection, OptionalExtension, params};
 
 use crate::connection::worker::block_on;
+use crate::engine::SqliteEngine;
 use crate::error::OpenError;
 use crate::model::file::SqliteFile;
 use crate::model::rules::{Asker, Home};
-use crate::model::transact::TransactError;
 use crate::options::Durability;
-use crate::store::SqliteStore;
+use crate::write::transact::TransactError;
 
 pub use crate::model::tx::SqliteTx;
 
@@ -46,7 +45,7 @@ pub struct SqliteModel {
 
 #[derive(Clone)]
 enum Place {
-    InLog(SqliteStore),
+    InLog(Arc<SqliteEngine>),
     Own(Arc<Own>),
 }
 
@@ -113,7 +112,7 @@ impl SqliteModel {
         Ok(Self { place: Place::Own(Arc::new(Own { writer, reader: None })) })
     }
 
-    pub(crate) fn in_log(store: SqliteStore) -> Self {
+    pub(crate) fn in_log(store: Arc<SqliteEngine>) -> Self {
         Self { place: Place::InLog(store) }
     }
 

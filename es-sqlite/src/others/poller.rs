@@ -10,7 +10,7 @@ use tokio_rusqlite::rusqlite::Connection;
 
 use crate::connection::busy;
 use crate::connection::errors;
-use crate::connection::open::StoreFile;
+use crate::opening::open::StoreFile;
 use crate::others::wal_hint::{Look, WalFile};
 use crate::read::pool;
 use crate::tables::interned::Names;
@@ -188,8 +188,8 @@ mod tests {
 
     use super::*;
     use crate::SqliteStore;
-    use crate::connection::file::DatabaseFile;
-    use crate::connection::open::{self, Purpose};
+    use crate::opening::file::DatabaseFile;
+    use crate::opening::open::{self, Purpose};
     use crate::options::Durability;
 
     async fn write(store: &SqliteStore) -> Position {

@@ -16,7 +16,7 @@ const ANYWAY: Duration = Duration::from_secs(1);
 /// To ask for that time costs 5 µs, and `PRAGMA data_version` takes and gives back a lock of the file: 50 µs, at every
 /// look of a poller that itself costs 30 µs to wake.
 ///
-/// Asked by path and never by a handle of our own: [`open::look`](crate::connection::open::look) says why.
+/// Asked by path and never by a handle of our own: [`open::look`](crate::opening::open::look) says why.
 #[derive(Debug)]
 pub(crate) struct WalFile {
     /// None if its metadata do not tell of commits: then the log is looked at always.

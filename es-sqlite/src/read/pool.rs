@@ -10,9 +10,9 @@ use tokio_rusqlite::rusqlite::Connection;
 
 use crate::connection::busy;
 use crate::connection::errors;
-use crate::connection::file::Presence;
-use crate::connection::open::{self, Purpose, StoreFile};
 use crate::connection::worker::{Worker, unpanicked};
+use crate::opening::file::Presence;
+use crate::opening::open::{self, Purpose, StoreFile};
 use crate::options::Settings;
 use crate::tables::interned::Names;
 use crate::tables::schema;

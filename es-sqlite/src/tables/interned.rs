@@ -219,7 +219,7 @@ mod tests {
     /// A store with 20,000 types took minutes to be written: each new type was looked for in all of the table.
     #[test]
     fn types_are_found_by_an_index() {
-        let connection = crate::connection::open::memory(1 << 20).unwrap();
+        let connection = crate::opening::open::memory(1 << 20).unwrap();
         for (sql, parameters) in [(NAMED, 1), (SHAPED, 4), (PLAIN, 3)] {
             let mut statement = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
             assert_eq!(statement.parameter_count(), parameters);

@@ -101,7 +101,7 @@ fn were_deleted(connection: &Connection) -> Result<bool, StoreError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::connection::open;
+    use crate::opening::open;
 
     #[test]
     fn a_stream_is_read_by_its_index_in_either_direction() {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tokio_rusqlite::rusqlite::{Connection, Result};
 
 use crate::connection::busy;
-use crate::connection::file::DatabaseFile;
+use crate::opening::file::DatabaseFile;
 
 /// How often upkeep is thought of: a look at the file system costs 1 to 2 µs, and a commit 20 µs at least.
 const INTERVAL: Duration = Duration::from_millis(20);

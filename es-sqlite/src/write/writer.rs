@@ -10,8 +10,8 @@ use tokio_rusqlite::rusqlite::Connection;
 
 use crate::connection::busy;
 use crate::connection::errors;
-use crate::connection::file::{DatabaseFile, Presence};
 use crate::connection::worker::{roll_back, unpanicked};
+use crate::opening::file::{DatabaseFile, Presence};
 use crate::tables::log;
 use crate::tables::meta;
 use crate::tables::schema;
@@ -280,7 +280,7 @@ mod tests {
 
     #[test]
     fn what_others_wrote_is_learnt_from_the_end_of_the_log() {
-        let connection = crate::connection::open::memory(1 << 20).unwrap();
+        let connection = crate::opening::open::memory(1 << 20).unwrap();
         let explain = format!("EXPLAIN QUERY PLAN {HEADS_AFTER}");
         let plan = connection.query_row(&explain, [1], |row| row.get::<_, String>(3)).unwrap();
         assert_eq!(plan, "SEARCH e USING INTEGER PRIMARY KEY (rowid>?)");

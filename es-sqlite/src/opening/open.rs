@@ -13,9 +13,10 @@ use tokio_rusqlite::rusqlite::{self, Connection, ErrorCode, MAIN_DB, OpenFlags};
 
 use crate::connection::busy;
 use crate::connection::errors;
-use crate::connection::file::{self, DatabaseFile};
 use crate::connection::worker::roll_back;
 use crate::error::OpenError;
+use crate::opening::errors as refused;
+use crate::opening::file::{self, DatabaseFile};
 use crate::options::{Durability, Settings};
 use crate::tables::meta;
 use crate::tables::schema;
@@ -63,7 +64,7 @@ pub(crate) fn first(
     if write {
         file::share_permissions(path);
     }
-    let opening = |error| errors::opening(path, write, error);
+    let opening = |error| refused::opening(path, write, error);
     let connection = connect(path, flags)?;
     if write {
         check_writable(&connection, path)?;
@@ -73,7 +74,7 @@ pub(crate) fn first(
         // Looked at again: where the making of the store was broken off, SQLite has taken it back only now.
         if empty || holds_nothing(&connection).map_err(opening)? {
             if !create {
-                return Err(errors::missing(path));
+                return Err(refused::missing(path));
             }
             make(&connection)?;
         }
@@ -105,8 +106,8 @@ pub(crate) fn another(
     let read_only = purpose == Purpose::ReadOnly;
     // A reader may write as far as SQLite is concerned: whoever closes last must be able to remove the `-wal` file.
     let flags = if read_only { OpenFlags::SQLITE_OPEN_READ_ONLY } else { OpenFlags::SQLITE_OPEN_READ_WRITE };
-    let connection = connect(path, flags).map_err(errors::reopening)?;
-    check(&connection, path, !read_only).map_err(errors::reopening)?;
+    let connection = connect(path, flags).map_err(refused::reopening)?;
+    check(&connection, path, !read_only).map_err(refused::reopening)?;
     let found = meta::store_id(&connection)?;
     if found != store.id {
         return Err(errors::changed(format!("{} is store {found}, not {}", path.display(), store.id)));
@@ -121,7 +122,7 @@ pub(crate) fn another(
 /// Opens a connection that waits for others.
 pub(crate) fn connect(path: &Path, flags: OpenFlags) -> Result<Connection, OpenError> {
     let connection = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)
-        .map_err(|error| errors::connecting(path, false, error))?;
+        .map_err(|error| refused::connecting(path, false, error))?;
     connection.busy_handler(Some(busy::handler)).map_err(errors::store)?;
     Ok(connection)
 }
@@ -216,16 +217,16 @@ pub(crate) fn look(path: &Path) -> Result<Found, OpenError> {
             return Ok(Found::Nothing);
         }
         Err(error) if error.kind() == ErrorKind::PermissionDenied => {
-            return Err(errors::denied(path, "is in a folder that cannot be entered", error));
+            return Err(refused::denied(path, "is in a folder that cannot be entered", error));
         }
         Err(error) => return Err(StoreError::Io { source: error.into() }.into()),
     };
     if metadata.is_dir() {
-        return Err(errors::not_a_store(path, "it is a folder"));
+        return Err(refused::not_a_store(path, "it is a folder"));
     }
     // To open a pipe waits for whoever writes into it.
     if !metadata.is_file() {
-        return Err(errors::not_a_store(path, "it is not a file"));
+        return Err(refused::not_a_store(path, "it is not a file"));
     }
     if metadata.len() == 0 {
         return Ok(Found::Empty);
@@ -235,12 +236,12 @@ pub(crate) fn look(path: &Path) -> Result<Found, OpenError> {
     }
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection =
-        Connection::open_with_flags(immutable(path), flags).map_err(|error| errors::connecting(path, false, error))?;
+        Connection::open_with_flags(immutable(path), flags).map_err(|error| refused::connecting(path, false, error))?;
     match header(&connection) {
         // Another process may have begun to make it in between.
         Err(_) | Ok(Found::Database { application_id: 0, .. }) if was_cut_off(path) => Ok(Found::CutOff),
         Err(error) if error.sqlite_error_code() == Some(ErrorCode::NotADatabase) => Ok(Found::Other),
-        found => found.map_err(|error| errors::opening(path, false, error)),
+        found => found.map_err(|error| refused::opening(path, false, error)),
     }
 }
 
@@ -292,11 +293,11 @@ fn inspect(path: &Path, purpose: Purpose) -> Result<bool, OpenError> {
         Found::Nothing | Found::Empty if create => Ok(true),
         // Looked at again once SQLite has emptied it, which takes a connection that writes.
         Found::CutOff if purpose != Purpose::ReadOnly => Ok(false),
-        Found::Nothing | Found::Empty | Found::CutOff => Err(errors::missing(path)),
-        Found::Other => Err(errors::not_a_store(path, "it is not an SQLite database")),
-        Found::Database { application_id: 0, tables: true, .. } => Err(errors::not_a_store(path, RESTORED_DUMP)),
+        Found::Nothing | Found::Empty | Found::CutOff => Err(refused::missing(path)),
+        Found::Other => Err(refused::not_a_store(path, "it is not an SQLite database")),
+        Found::Database { application_id: 0, tables: true, .. } => Err(refused::not_a_store(path, RESTORED_DUMP)),
         Found::Database { application_id, .. } if application_id != schema::APPLICATION_ID => {
-            Err(errors::not_a_store(path, "it is a database of another application"))
+            Err(refused::not_a_store(path, "it is a database of another application"))
         }
         Found::Database { format, .. } if format > schema::FORMAT => {
             Err(OpenError::NewerFormat { path: path.to_owned(), found: format, known: schema::FORMAT })
@@ -335,9 +336,9 @@ fn holds_nothing(connection: &Connection) -> rusqlite::Result<bool> {
 fn check(connection: &Connection, path: &Path, write: bool) -> Result<(), OpenError> {
     let application_id: i32 = connection
         .query_row("PRAGMA application_id", [], |row| row.get(0))
-        .map_err(|error| errors::opening(path, write, error))?;
+        .map_err(|error| refused::opening(path, write, error))?;
     if application_id != schema::APPLICATION_ID {
-        return Err(errors::not_a_store(path, "it is a database of another application"));
+        return Err(refused::not_a_store(path, "it is a database of another application"));
     }
     let found = schema::format(connection).map_err(errors::store)?;
     if found > schema::FORMAT {

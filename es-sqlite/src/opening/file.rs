@@ -9,6 +9,7 @@ use es_framework::StoreError;
 
 use crate::connection::errors;
 use crate::error::OpenError;
+use crate::opening::errors as refused;
 
 /// How long a file that was seen at its path is taken to be there: to look costs 1 to 2 µs, and a short read 20.
 const PRESENT: Duration = Duration::from_millis(20);
@@ -123,12 +124,12 @@ fn identity(path: &Path) -> Result<Identity, StoreError> {
 pub(crate) fn resolve(given: &Path) -> Result<PathBuf, OpenError> {
     // SQLite has names that are not files.
     if given.as_os_str().is_empty() || given.as_os_str() == ":memory:" {
-        return Err(errors::not_a_store(given, "it names no file; for one in memory use `in_memory()`"));
+        return Err(refused::not_a_store(given, "it names no file; for one in memory use `in_memory()`"));
     }
     let path = followed(given).map_err(|error| match error.kind() {
-        ErrorKind::NotFound | ErrorKind::NotADirectory => errors::missing(given),
-        ErrorKind::PermissionDenied => errors::denied(given, "is in a folder that cannot be entered", error),
-        ErrorKind::InvalidFilename => errors::too_long(given, error.to_string()),
+        ErrorKind::NotFound | ErrorKind::NotADirectory => refused::missing(given),
+        ErrorKind::PermissionDenied => refused::denied(given, "is in a folder that cannot be entered", error),
+        ErrorKind::InvalidFilename => refused::too_long(given, error.to_string()),
         _ => StoreError::Io { source: error.into() }.into(),
     })?;
     check_length(&path)?;
@@ -165,14 +166,14 @@ fn check_length(path: &Path) -> Result<(), OpenError> {
     {
         let bytes = path.as_os_str().len();
         if bytes > PATH_BYTES {
-            return Err(errors::too_long(path, format!("it has {bytes} bytes, and SQLite takes {PATH_BYTES}")));
+            return Err(refused::too_long(path, format!("it has {bytes} bytes, and SQLite takes {PATH_BYTES}")));
         }
     }
     let bytes = path.file_name().map_or(0, std::ffi::OsStr::len);
     if bytes > NAME_BYTES {
         let reason =
             format!("the file's name has {bytes} bytes, and {NAME_BYTES} leave room for the files that SQLite makes");
-        return Err(errors::too_long(path, reason));
+        return Err(refused::too_long(path, reason));
     }
     Ok(())
 }
@@ -223,14 +224,14 @@ pub(crate) fn why_denied(path: &Path, write: bool) -> Option<OpenError> {
         Some(_) => "cannot be read",
         None => "cannot be written; to only look at it, open it with `read_only(true)`",
     };
-    Some(errors::denied(path, reason, error))
+    Some(refused::denied(path, reason, error))
 }
 
 /// The same of the files beside it, and of its folder in which they are made.
 pub(crate) fn why_denied_beside(path: &Path, write: bool) -> Option<OpenError> {
     let denied = |ending| {
         let other = beside(path, ending);
-        refused(&other, write).map(|error| errors::denied(&other, "belongs to the store and cannot be opened", error))
+        refused(&other, write).map(|error| refused::denied(&other, "belongs to the store and cannot be opened", error))
     };
     if let Some(error) = denied("-wal").or_else(|| denied("-journal")) {
         return Some(error);
@@ -241,7 +242,7 @@ pub(crate) fn why_denied_beside(path: &Path, write: bool) -> Option<OpenError> {
         Ok(_) => drop(fs::remove_file(&probe)),
         Err(error) if is_denied(&error) => {
             let reason = "cannot be written, and SQLite keeps files beside a store that is open";
-            return Some(errors::denied(folder, reason, error));
+            return Some(refused::denied(folder, reason, error));
         }
         Err(_) => {}
     }
