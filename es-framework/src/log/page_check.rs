@@ -6,8 +6,8 @@ use super::position::{Position, Version};
 use super::read::{Direction, Page, Read};
 
 impl Page {
-    /// Checks that the page is consistent, for a read with other bounds: its events lie between the bounds, in order; a
-    /// page that is not the end made progress; one that is the end reached the head it reports.
+    /// Checks that the page is a consistent answer to `read` with these bounds: its events lie between them, in order;
+    /// a page that is not the end made progress; one that is the end reached the head it reports.
     ///
     /// # Errors
     ///
