@@ -267,7 +267,7 @@ impl<'a> Scanner<'a> {
 }
 
 impl<'a> Text<'a> {
-    /// The characters that the escapes stand for.
+    /// The text with its escapes resolved.
     pub(super) fn unescaped(self) -> Cow<'a, str> {
         if !self.has_escapes {
             return Cow::Borrowed(self.raw);
