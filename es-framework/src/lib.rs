@@ -1,7 +1,7 @@
 //! Event sourcing for Rust: typed aggregates and projections over a durable stream store.
 //!
-//! It is *not* a server, a message broker or an ORM, and it has no effects on other systems. This crate holds the typed
-//! layer, the contract of the log and an engine in memory; the engine to keep data with is `es-sqlite`.
+//! It is *not* a server, a message broker or an ORM, and it has no effects on other systems. This crate contains the
+//! typed layer, the contract of the log and an in-memory engine; the engine for data that must last is `es-sqlite`.
 //!
 //! ```
 //! use es_framework::{Aggregate, Apply, Envelope, Event, ExecuteError, MemoryStore, Repository, commands};
@@ -62,34 +62,34 @@
 //!
 //! | to … | see |
 //! |---|---|
-//! | say what happened | [`Event`](derive@Event), [`Recorded`], [`Envelope`] |
-//! | fold it into state | [`Aggregate`](derive@Aggregate), [`Apply`] |
-//! | decide | [`commands`](macro@commands), [`Handle`], [`HandledBy`], [`IntoDecision`], [`Context`] |
+//! | define events | [`Event`](derive@Event), [`Recorded`], [`Envelope`] |
+//! | fold events into state | [`Aggregate`](derive@Aggregate), [`Apply`] |
+//! | decide on commands | [`commands`](macro@commands), [`Handle`], [`HandledBy`], [`IntoDecision`], [`Context`] |
 //! | load and execute | [`Repository`], [`Execute`], [`Receipt`], [`Folded`] |
-//! | say where a command comes from | [`Provenance`] |
+//! | record where a command comes from | [`Provenance`] |
 //! | save state | [`Snapshots`], [`SnapshotPolicy`], [`Progress`] |
 //! | turn values into bytes | [`Codec`], `Bincode`, `Json`, [`Shape`] |
 //! | build read models | [`Projector`], [`Projection`], [`Running`], [`StateModel`] |
 //! | keep read models elsewhere | [`ReadModel`], [`Batch`], [`Checkpoint`], [`Step`] |
 //! | open a store, use streams | [`Store`], [`Stream`], [`MemoryStore`] |
 //! | write | [`CandidateEvent`], [`IntoCandidates`], [`ExpectedVersion`], [`Append`], [`Appended`], [`Limits`] |
-//! | write once | [`EventId`], [`CommandKey`], [`Outcome`] |
-//! | read and watch typed events, write them | [`TypedReader`], [`TypedReading`], [`TypedWatcher`], [`TypedWatch`], [`WriteEventsError`] |
+//! | write idempotently | [`EventId`], [`CommandKey`], [`Outcome`] |
+//! | read, watch and write typed events | [`TypedReader`], [`TypedReading`], [`TypedWatcher`], [`TypedWatch`], [`WriteEventsError`] |
 //! | read | [`Reader`], [`Reading`], [`StoredEvent`], [`Filter`], [`AsOf`] |
 //! | watch | [`Watcher`], [`Watch`] |
-//! | know where an event stands | [`Version`], [`Position`], [`Place`], [`Timestamp`] |
-//! | know what went wrong | [`ErrorKind`], [`AppendError`], [`StoreError`], [`ExecuteError`], [`RunError`] |
-//! | read payloads without their types | [`inspect`] |
+//! | locate an event | [`Version`], [`Position`], [`Place`], [`Timestamp`] |
+//! | handle errors | [`ErrorKind`], [`AppendError`], [`StoreError`], [`ExecuteError`], [`RunError`] |
+//! | read payloads without their Rust types | [`inspect`] |
 //! | write an engine | [`Engine`], the module [`engine`] |
 //!
-//! Begin with [`Repository`] for the typed layer, with [`Store`] for the log alone, and with [`Projection`] for read models.
-//! The guides are in the repository's `docs` folder.
+//! Start with [`Repository`] for the typed layer, with [`Store`] for the log alone, and with [`Projection`] for read
+//! models. The guides are in the repository's `docs` folder.
 //!
 //! # Runtime
 //!
-//! The futures of this crate run on any executor and use no timer of it. One thing needs [tokio]'s runtime:
-//! [`Projection::start`], which runs a projection in a task and returns [`RunError::NoRuntime`] where no runtime is current.
-//! The timeout of [`Running::wait_for`] is real time on every executor, also where tokio's time is paused.
+//! The futures of this crate run on any executor and do not use its timers. One thing needs [tokio]'s runtime:
+//! [`Projection::start`], which spawns a task and returns [`RunError::NoRuntime`] if no runtime is current. The timeout
+//! of [`Running::wait_for`] is real time on every executor, even where tokio's time is paused.
 //!
 //! [tokio]: https://docs.rs/tokio
 //!
@@ -97,10 +97,10 @@
 //!
 //! | feature | |
 //! |---|---|
-//! | `bincode` (default) | the codec `Bincode`, the default of events and snapshots |
-//! | `json` | the codec `Json`, for people who want to read payloads |
+//! | `bincode` (default) | the codec `Bincode`, the default for events and snapshots |
+//! | `json` | the codec `Json`, for human-readable payloads |
 //!
-//! A feature adds API and never changes behaviour: without `bincode`, what names no codec does not compile.
+//! A feature adds API and never changes behaviour: without `bincode`, a type that names no codec does not compile.
 
 mod domain;
 pub mod engine;
@@ -125,9 +125,9 @@ pub use log::{
     AsOf, Clause, EventHeader, Field, Filter, ListStreams, Path, Reader, Reading, Scalar, StoredEvent, StreamInfo,
     Watch, Watcher,
 };
-// Small values beside the log.
+// Small values stored next to the log.
 pub use log::{Cell, Mark, Snapshot};
-// What can go wrong in the log.
+// Errors of the log.
 pub use log::{AppendError, BoxError, CellError, Conflict, ErrorKind, InvalidAppend, SnapshotError, StoreError};
 
 // The typed layer: events, aggregates, commands.
@@ -144,7 +144,7 @@ pub use projection::{
     StateTx, Status, Step, WaitError,
 };
 
-/// For tools: what is in a store, whether all of it is whole, and payloads that are read without their Rust types.
+/// For tools: what a store contains, whether it is intact, and payloads decoded without their Rust types.
 pub mod inspect {
     pub use crate::domain::inspect::*;
     pub use crate::log::inspect::*;

@@ -1,17 +1,17 @@
-//! Running code that users wrote: its panics become messages.
+//! Runs user code and turns its panics into messages.
 
 use std::any::Any;
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::Poll;
 
-/// Runs `code`, and returns the message if it panics.
+/// Runs `code`; if it panics, returns the panic message.
 ///
-/// What `code` was changing may be left half-changed; whoever calls this throws it away or fails.
+/// What `code` was changing may be left half-changed: the caller must discard it or fail.
 pub(crate) fn catch<T>(code: impl FnOnce() -> T) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(code)).map_err(|payload| {
         let message = message(payload.as_ref());
-        // The payload may be a value of the user's own, whose drop panics too.
+        // The payload may be a user's value that panics again when it is dropped.
         if let Err(another) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
             std::mem::forget(another);
         }
@@ -19,9 +19,9 @@ pub(crate) fn catch<T>(code: impl FnOnce() -> T) -> Result<T, String> {
     })
 }
 
-/// Runs a future to its end, and returns the message if a poll of it panics.
+/// Runs a future to completion; if a poll panics, returns the panic message.
 ///
-/// The future is boxed, for a caller would else have to be as large as all that is caught in it.
+/// The future is boxed; otherwise the caller's future would have to be as large as everything it catches.
 pub(crate) fn catch_async<F: Future>(future: F) -> impl Future<Output = Result<F::Output, String>> {
     let mut future = Box::pin(future);
     poll_fn(move |context| match catch(|| future.as_mut().poll(context)) {
@@ -30,7 +30,7 @@ pub(crate) fn catch_async<F: Future>(future: F) -> impl Future<Output = Result<F
     })
 }
 
-/// The message of a panic, from its payload.
+/// Extracts the message from a panic's payload.
 pub(crate) fn message(payload: &(dyn Any + Send)) -> String {
     let text = payload.downcast_ref::<&str>().copied();
     let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));

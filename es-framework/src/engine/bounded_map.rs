@@ -1,4 +1,4 @@
-//! A map that forgets what was not used for long.
+//! A map that forgets entries that were not used for a while.
 
 use std::borrow::Borrow;
 use std::collections::HashMap;
@@ -6,12 +6,12 @@ use std::hash::Hash;
 
 use foldhash::fast::RandomState;
 
-/// A map of two generations, for caches: when the young generation is full it becomes the old one, and what is not asked
-/// for until it is full again is forgotten.
+/// A map of two generations, for caches: when the young generation is full it becomes the old one, and an entry that is
+/// not used before the young generation is full again is forgotten.
 ///
-/// It costs no bookkeeping per use, and holds at most twice its limit. The hasher is a fast one, for keys that an attacker
-/// does not choose or whose collisions only cost time: the standard library's showed in the profile of an append, this one
-/// hardly does.
+/// It costs no bookkeeping per use, and holds at most twice its limit. The hasher is a fast one, for keys that an
+/// attacker does not choose or whose collisions only cost time: the standard library's showed up in the profile of an
+/// append, this one hardly does.
 #[derive(Debug)]
 pub struct BoundedMap<K, V> {
     young: HashMap<K, V, RandomState>,
@@ -20,17 +20,17 @@ pub struct BoundedMap<K, V> {
 }
 
 impl<K: Eq + Hash, V> BoundedMap<K, V> {
-    /// Creates an empty map of between `limit` and twice `limit` entries.
+    /// Creates an empty map that grows to between `limit` and twice `limit` entries.
     pub fn new(limit: usize) -> Self {
         Self { young: HashMap::default(), old: HashMap::default(), limit }
     }
 
-    /// The value of a key, which is now young again.
+    /// Returns the value of a key, and makes it young again.
     pub fn get<Q: Eq + Hash + ?Sized>(&mut self, key: &Q) -> Option<&mut V>
     where
         K: Borrow<Q>,
     {
-        // One look-up suffices until the limit was reached once.
+        // One lookup is enough until the limit is reached for the first time.
         if !self.old.is_empty() && !self.young.contains_key(key) {
             let (key, value) = self.old.remove_entry(key)?;
             self.insert(key, value);

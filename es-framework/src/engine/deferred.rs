@@ -1,4 +1,4 @@
-//! A request whose answer is kept back until its transaction has ended.
+//! A request whose answer is held back until its transaction has ended.
 
 use std::fmt;
 use std::time::Duration;
@@ -9,16 +9,16 @@ use crate::log::{AppendError, CellError, SnapshotError, StoreError};
 
 use super::room::Refused;
 
-/// An error of a write, which is either the caller's or the store's.
+/// The error of a write: either the caller's or the store's.
 pub trait WriteError: From<StoreError> + Send + 'static {
-    /// The store's error, if it is one; else the error itself.
+    /// Returns the store's error, if it is one.
     ///
     /// # Errors
     ///
     /// The error itself, if it is the caller's.
     fn into_store(self) -> Result<StoreError, Self>;
 
-    /// What a caller is told who does not want to wait for a place.
+    /// The error for a caller that chose not to wait for a place.
     fn overloaded() -> Self {
         StoreError::Busy { waited: Duration::ZERO }.into()
     }
@@ -47,7 +47,7 @@ impl WriteError for SnapshotError {
 }
 
 impl Refused {
-    /// What the caller is told.
+    /// The error that the caller gets.
     pub fn into_error<E: WriteError>(self) -> E {
         match self {
             Self::Closed => StoreError::Closed.into(),
@@ -56,13 +56,14 @@ impl Refused {
     }
 }
 
-/// A request `R` on its way to the writer. Its answer is kept back until the transaction it was written in has ended.
+/// A request `R` on its way to the writer. Its answer is held back until the transaction it was written in has ended.
 ///
 /// The request may be a closure over the engine's transaction, or data.
 pub struct Deferred<R, T, E> {
     request: R,
     result: Option<Result<T, E>>,
-    /// Takes the request back too: to free what a caller gave costs the writer a twentieth of its time, and the caller less.
+    /// Sends the request back too: dropping what a caller passed in costs the writer a twentieth of its time, and the
+    /// caller less.
     reply: oneshot::Sender<(Result<T, E>, R)>,
 }
 
@@ -78,8 +79,8 @@ impl<R, T, E: WriteError> Deferred<R, T, E> {
         (Self { request, result: None, reply }, Answer { reply: answer })
     }
 
-    /// Runs the request inside the transaction, perhaps for a second time after the first transaction was rolled back, and
-    /// keeps the result.
+    /// Runs the request inside the transaction and keeps the result. It may run a second time, after the first
+    /// transaction was rolled back.
     ///
     /// # Errors
     ///
@@ -96,7 +97,7 @@ impl<R, T, E: WriteError> Deferred<R, T, E> {
         Ok(())
     }
 
-    /// Tells the caller the result, or the error by which the transaction ended.
+    /// Sends the caller the result, or the error that ended the transaction.
     pub fn answer(self, ended: Result<(), StoreError>) {
         let answer = match ended {
             Ok(()) => self.result.unwrap_or_else(|| {
@@ -105,7 +106,7 @@ impl<R, T, E: WriteError> Deferred<R, T, E> {
             }),
             Err(error) => Err(error.into()),
         };
-        // A caller that went away does not need the answer.
+        // A caller that is gone does not need the answer.
         drop(self.reply.send((answer, self.request)));
     }
 }
@@ -115,11 +116,11 @@ impl<R, T, E: WriteError> Answer<R, T, E> {
     ///
     /// # Errors
     ///
-    /// Whatever became of the request; [`StoreError::Closed`] if the writer ended without running it.
+    /// The error of the request; [`StoreError::Closed`] if the writer ended without running it.
     ///
     /// # Cancel safety
     ///
-    /// The request goes on when this future is dropped.
+    /// The request continues when this future is dropped.
     pub async fn wait(self) -> Result<T, E> {
         match self.reply.await {
             Ok((answer, _request)) => answer,

@@ -10,54 +10,54 @@ use super::room::{Place, Queued};
 
 /// How an engine commits a group of writes.
 pub trait Committer<W: Send + 'static, A: Send + 'static> {
-    /// Runs the writes of the group in one transaction, by [`Group::run`], and commits it. After an error nothing of it
-    /// stays.
+    /// Runs the writes of the group in one transaction, with [`Group::run`], and commits it. After an error nothing of
+    /// it remains.
     ///
     /// # Errors
     ///
-    /// [`GroupError::Write`] if one of the writes could not be done: each is then tried alone, so that it takes no other
-    /// down. [`GroupError::Group`] if the transaction could not be begun or committed.
+    /// [`GroupError::Write`] if one of the writes failed: each is then tried alone, so that it does not take the others
+    /// down. [`GroupError::Group`] if the transaction could not be started or committed.
     fn commit(&mut self, group: &mut Group<'_, W, A>) -> Result<(), GroupError>;
 
-    /// Called after a commit and before its callers are answered: the place to tell watchers.
+    /// Called after a commit and before its callers are answered: the place to notify watchers.
     fn committed(&mut self);
 
-    /// Tells the caller of one write what became of the transaction.
+    /// Tells the caller of one write how the transaction ended.
     fn answer(&mut self, write: W, ended: Result<(), StoreError>);
 }
 
 /// Why a group was rolled back.
 #[derive(Debug)]
 pub enum GroupError {
-    /// One of its writes could not be done.
+    /// One of its writes failed.
     Write(StoreError),
-    /// The transaction could not be begun or committed.
+    /// The transaction could not be started or committed.
     Group(StoreError),
 }
 
-/// The writes of one transaction. It stays open while it is run: what comes meanwhile joins it.
+/// The writes of one transaction. It stays open while it runs: writes that arrive in the meantime join it.
 pub struct Group<'i, W: Send + 'static, A: Send + 'static> {
     writes: Vec<Queued<W>>,
     inbox: &'i mut Inbox<W, A>,
 }
 
 impl<W: Send + 'static, A: Send + 'static> Group<'_, W, A> {
-    /// Since when the oldest of its writes waits.
+    /// When the oldest of its writes began to wait.
     pub fn since(&self) -> Instant {
         self.writes.iter().map(|write| write.since).min().unwrap_or_else(Instant::now)
     }
 
-    /// Runs each write of the group, and those that join it meanwhile. Run again, it runs the same writes.
+    /// Runs each write of the group, and those that join in the meantime. A second run repeats the same writes.
     ///
-    /// While callers who were just answered come back, the first of them are being written. At 512 callers that takes an
-    /// eighth off the time from one commit to the next.
+    /// While callers that were just answered come back, the first of them are already being written. With 512 callers
+    /// this takes an eighth off the time from one commit to the next.
     ///
     /// # Errors
     ///
     /// The first error of `run`.
     pub fn run<E>(&mut self, mut run: impl FnMut(&mut W) -> Result<(), E>) -> Result<(), E> {
         let ran = self.run_all(&mut run);
-        // Run again after an error, it runs the same writes.
+        // A second run, after an error, repeats the same writes.
         self.inbox.shut();
         ran
     }
@@ -67,7 +67,7 @@ impl<W: Send + 'static, A: Send + 'static> Group<'_, W, A> {
             run(&mut write.item)?;
         }
         while let Some(write) = self.inbox.more(self.writes.len()) {
-            // In the group before it runs: if it panics, it is one of those that are tried alone.
+            // Joins the group before it runs: if it panics, it is among those that are tried alone.
             self.writes.push(write);
             if let Some(write) = self.writes.last_mut() {
                 run(&mut write.item)?;
@@ -78,8 +78,9 @@ impl<W: Send + 'static, A: Send + 'static> Group<'_, W, A> {
 }
 
 impl<W: Send + 'static, A: Send + 'static> Inbox<W, A> {
-    /// Commits a write together with those that wait, and those that come meanwhile. If one of them cannot be written, each is
-    /// tried alone, so that only that one fails; a write that has waited for `patience` fails when the store is busy.
+    /// Commits a write together with those that wait and those that arrive in the meantime. If one of them cannot be
+    /// written, each is tried alone, so that only that one fails. A write that has waited for `patience` fails if the
+    /// store is busy.
     pub fn commit_together(&mut self, first: Queued<W>, patience: Duration, committer: &mut impl Committer<W, A>) {
         self.open(first.bytes);
         self.commit_all(vec![first], patience, committer);
@@ -105,7 +106,7 @@ impl<W: Send + 'static, A: Send + 'static> Inbox<W, A> {
                     return;
                 }
                 Err(GroupError::Group(StoreError::Busy { .. })) => {
-                    // Who came later may wait for longer.
+                    // Later arrivals may wait longer.
                     let overdue;
                     (overdue, writes) =
                         writes.into_iter().partition::<Vec<_>, _>(|write| write.since.elapsed() >= patience);
@@ -129,7 +130,7 @@ impl<W: Send + 'static, A: Send + 'static> fmt::Debug for Group<'_, W, A> {
     }
 }
 
-/// Answers a group. The places are given back first: who is answered may ask again at once.
+/// Answers a group. The places are given back first: an answered caller may send its next write at once.
 fn answer<W: Send + 'static, A: Send + 'static>(
     mut writes: Vec<Queued<W>>,
     committer: &mut impl Committer<W, A>,
@@ -139,7 +140,7 @@ fn answer<W: Send + 'static, A: Send + 'static>(
     for write in &mut writes {
         places.merge(std::mem::take(&mut write.place));
     }
-    // All at once, for giving back takes the lock that callers take.
+    // All at once, because giving back takes the lock that callers take.
     drop(places);
     for write in writes {
         committer.answer(write.item, ended());
@@ -153,7 +154,7 @@ mod tests {
     use super::*;
     use crate::log::WhenFull;
 
-    /// Commits names into a list; one of them cannot be written, and for a while the store is busy.
+    /// Commits names into a list; one of them cannot be written, and the store is busy for a while.
     #[derive(Default)]
     struct Names {
         committed: Vec<Vec<&'static str>>,

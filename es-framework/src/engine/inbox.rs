@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 
 use super::room::{Job, Queued, Room};
 
-/// The writes of one group at most, and their bytes, so that other processes get their turn.
+/// Maximum number of writes in one group, and of their bytes, so that other processes get their turn.
 const GROUP_WRITES: usize = 4_096;
 const GROUP_BYTES: usize = 8 << 20;
-/// How long the writer looks for a job before it goes to sleep: a sleeping thread costs a lone caller 20 to 50 µs.
+/// How long the writer polls for a job before it sleeps: a sleeping thread costs a lone caller 20 to 50 µs.
 const SPIN: Duration = Duration::from_micros(20);
-/// How long the writer waits at most for those it has just answered.
+/// Maximum time that the writer waits for callers it has just answered.
 const GATHER: Duration = Duration::from_micros(200);
 
 /// What the writer does next.
@@ -22,30 +22,33 @@ const GATHER: Duration = Duration::from_micros(200);
 pub enum Next<W, A> {
     /// A write: the first of a group, see [`Inbox::commit_together`].
     Write(Queued<W>),
-    /// Something to be done alone.
+    /// Something to run alone.
     Alone(Queued<A>),
 }
 
-/// The receiving end of a writer's queue. It blocks its thread, so the writer has one of its own.
+/// The receiving end of a writer's queue. It blocks its thread, so the writer needs one of its own.
 ///
-/// Callers who were just answered come back with their next write a moment later. Without waiting for them the writer
-/// would serve them in two halves by turns, with twice the flushes; so it waits, an eighth of what the last group took
-/// and 200 µs at most, until as many have come as can come. A caller who stays alone is never waited for. Dropping it closes the queue.
+/// Callers that were just answered come back with their next write a moment later. If the writer did not wait for them,
+/// it would serve two halves of the callers alternately, with twice the flushes. So it waits until every caller that
+/// can come has come, but for at most an eighth of the time the last group took, and at most 200 µs. For example, after
+/// a group that took 800 µs it waits for up to 100 µs. A lone caller is never waited for.
+///
+/// Dropping the inbox closes the queue.
 pub struct Inbox<W: Send + 'static, A: Send + 'static> {
     room: Arc<Room<W, A>>,
     jobs: Receiver<Job<W, A>>,
     /// Taken out of the queue, in order.
     waiting: VecDeque<Job<W, A>>,
     stopped: bool,
-    /// How many may come into the group: those who were answered last, and those who waited already then.
+    /// How many writes may join the group: those of the callers answered last, and those that were waiting by then.
     expected: usize,
-    /// Whether the group may grow, and its bytes.
+    /// Whether the group may still grow, and its bytes.
     is_open: bool,
     bytes: usize,
-    /// When the group was begun, and how long the one before took until it was answered.
+    /// When the group was started, and how long the previous one took until it was answered.
     begun: Instant,
     took: Duration,
-    /// Until when it is waited for more.
+    /// Until when to wait for more.
     until: Option<Instant>,
 }
 
@@ -65,7 +68,7 @@ impl<W: Send + 'static, A: Send + 'static> Inbox<W, A> {
         }
     }
 
-    /// Waits for the next thing to do; [`None`] when the queue was closed and nothing is left.
+    /// Waits for the next thing to do; [`None`] once the queue is closed and nothing is left.
     #[expect(clippy::should_implement_trait, reason = "it blocks, and nobody wants the adapters of an iterator")]
     pub fn next(&mut self) -> Option<Next<W, A>> {
         let mut until = None;
@@ -96,7 +99,7 @@ impl<W: Send + 'static, A: Send + 'static> Inbox<W, A> {
         }
     }
 
-    /// Begins a group with a write of so many bytes.
+    /// Starts a group with a write of this many bytes.
     pub(super) fn open(&mut self, bytes: usize) {
         self.is_open = true;
         self.bytes = bytes;
@@ -104,12 +107,12 @@ impl<W: Send + 'static, A: Send + 'static> Inbox<W, A> {
         self.until = None;
     }
 
-    /// Lets nothing more into the group.
+    /// Closes the group to further writes.
     pub(super) fn shut(&mut self) {
         self.is_open = false;
     }
 
-    /// The next write for the group, which has `group` of them.
+    /// The next write for the group, which already has `group` writes.
     pub(super) fn more(&mut self, group: usize) -> Option<Queued<W>> {
         while self.is_open && group < GROUP_WRITES && self.bytes < GROUP_BYTES {
             match self.take() {
@@ -136,9 +139,9 @@ impl<W: Send + 'static, A: Send + 'static> Inbox<W, A> {
         None
     }
 
-    /// Notes that so many callers are about to be answered.
+    /// Notes that this many callers are about to be answered.
     pub(super) fn answering(&mut self, callers: usize) {
-        // Who has come by now is not among them, so these are all who can come.
+        // Those that have arrived by now are not among them, so together these are all that can come.
         self.waiting.extend(self.jobs.try_iter());
         self.expected = callers + self.waiting.iter().filter(|job| matches!(job, Job::Write(_))).count();
         self.took = self.begun.elapsed();
@@ -155,7 +158,7 @@ impl<W: Send + 'static, A: Send + 'static> Inbox<W, A> {
 
 impl<W: Send + 'static, A: Send + 'static> Drop for Inbox<W, A> {
     fn drop(&mut self) {
-        // Before what was accepted is dropped: else each would let in another one from the line.
+        // Before the accepted jobs are dropped: otherwise each of them would let in another one from the line.
         self.room.close();
     }
 }
@@ -171,7 +174,7 @@ mod tests {
     use super::*;
     use crate::log::WhenFull;
 
-    /// Writes are told from each other by their bytes.
+    /// Writes are told apart by their bytes.
     fn queue() -> (super::super::queue::Queue<(), ()>, Inbox<(), ()>) {
         super::super::queue::Queue::new(100, 1 << 20)
     }
@@ -181,7 +184,7 @@ mod tests {
         let (queue, mut inbox) = queue();
         let write = |bytes| queue.write((), bytes, WhenFull::Wait).unwrap();
         let tickets = (write(1), write(2), queue.alone(()).unwrap(), write(3));
-        // Taken out while the group before is answered; the order stays.
+        // Taken out while the previous group is answered; the order stays.
         inbox.answering(0);
         assert_eq!(inbox.expected, 3, "writes only");
         assert!(matches!(inbox.next(), Some(Next::Write(write)) if write.bytes == 1));

@@ -1,8 +1,8 @@
-//! What authors of engines need, and users do not.
+//! What engine authors need and users do not.
 //!
 //! An engine implements [`Engine`] over a database. The rules of the contract that need no database are written once,
-//! here and above the trait: an engine fills in [`Facts`] and [`judge`] decides, a [`Notifier`] wakes watchers. The suite
-//! of `es-conformance` has one test for each promise, and a guide, "Write an engine in a day".
+//! here and on top of the trait: an engine fills in [`Facts`] and [`judge`] decides, a [`Notifier`] wakes watchers. The
+//! suite of `es-conformance` has one test for each promise, and a guide, "Write an engine in a day".
 
 mod bounded_map;
 mod deferred;
@@ -11,7 +11,7 @@ mod inbox;
 mod queue;
 mod room;
 
-// The contract, and what it is asked for.
+// The contract, and its requests and results.
 pub use crate::log::{
     Direction, Engine, ListStreams, Load, Loaded, Mark, PAGE_BYTES, PAGE_EVENTS, PAGE_SCAN, Page, Read, StreamHead,
     StreamInfo, StreamState,

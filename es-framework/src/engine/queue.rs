@@ -11,12 +11,12 @@ use super::room::{Job, Place, Queued, Refused, Room};
 
 /// The sending end of a writer's queue: bounded in number and in bytes.
 ///
-/// `W` is a write, which is committed together with others; `A` is something that is done alone, between two groups of
+/// `W` is a write, which is committed together with others; `A` is something that runs alone, between two groups of
 /// writes. Both are the engine's own types.
 ///
-/// What does not fit waits in a line before the queue, in the order in which it came, and gets in without its caller being
-/// polled. So a caller that polls a write once and then does something else keeps nothing from anybody. Dropping the queue
-/// closes it.
+/// What does not fit waits in a line in front of the queue, in order of arrival, and moves into the queue without its
+/// caller being polled. So a caller that polls a write once and then does something else holds up nobody. Dropping the
+/// queue closes it.
 ///
 /// ```
 /// use es_framework::WhenFull;
@@ -44,27 +44,28 @@ pub struct Queue<W: Send + 'static, A: Send + 'static> {
 impl<W: Send + 'static, A: Send + 'static> Queue<W, A> {
     /// Creates a queue of this many places and bytes, at least one of each, and its receiving end.
     ///
-    /// What is larger than the queue is accepted when the queue is empty.
+    /// A write larger than the queue is accepted when the queue is empty.
     pub fn new(places: usize, bytes: usize) -> (Self, Inbox<W, A>) {
         let (room, jobs) = Room::new(places, bytes);
         let inbox = Inbox::new(Arc::clone(&room), jobs);
         (Self { room }, inbox)
     }
 
-    /// Queues a write, or leaves it in the line before the queue.
+    /// Queues a write, or puts it in the line in front of the queue.
     ///
-    /// Dropping the ticket takes it out of the line. Once it is in the queue it is the writer's, and goes on without.
+    /// Dropping the ticket takes the write out of the line. Once in the queue, it belongs to the writer and runs
+    /// regardless.
     ///
     /// # Errors
     ///
-    /// [`Refused::Closed`]; [`Refused::Full`] if it would have to wait and is not to.
+    /// [`Refused::Closed`]; [`Refused::Full`] if it would have to wait and must not.
     pub fn write(&self, write: W, bytes: usize, when_full: WhenFull) -> Result<Ticket<'_, W, A>, Refused> {
         let job = Job::Write(Queued { item: write, bytes, since: Instant::now(), place: Place::default() });
         let number = self.room.enter(job, bytes, when_full)?;
         Ok(Ticket { room: &self.room, number })
     }
 
-    /// Queues something to be done alone; it takes the least place there is.
+    /// Queues something to run alone; it takes the smallest possible place.
     ///
     /// # Errors
     ///
@@ -74,8 +75,8 @@ impl<W: Send + 'static, A: Send + 'static> Queue<W, A> {
         Ok(Ticket { room: &self.room, number })
     }
 
-    /// Queues something to be done alone that takes no place and is never kept waiting for one: for reads of an engine that
-    /// has one connection for everything.
+    /// Queues something to run alone that takes no place and never waits for one: for reads of an engine that has a
+    /// single connection for everything.
     ///
     /// # Errors
     ///
@@ -84,7 +85,7 @@ impl<W: Send + 'static, A: Send + 'static> Queue<W, A> {
         self.room.enter_past(Self::job(alone))
     }
 
-    /// Refuses what comes from now on and what waits in the line; the writer ends after what was accepted.
+    /// Refuses new jobs and those that wait in the line; the writer ends after what was accepted.
     pub fn close(&self) {
         self.room.close();
     }
@@ -105,11 +106,11 @@ impl<W: Send + 'static, A: Send + 'static> Drop for Queue<W, A> {
     }
 }
 
-/// What was queued, as its caller holds it: dropping it takes it out of the line before the queue.
+/// The caller's handle to something queued; dropping it takes it out of the line in front of the queue.
 #[must_use = "a ticket that is dropped takes the write out of the line"]
 pub struct Ticket<'q, W: Send + 'static, A: Send + 'static> {
     room: &'q Arc<Room<W, A>>,
-    /// Its number in the line; [`None`] if it got into the queue at once.
+    /// Its number in the line; [`None`] if it entered the queue at once.
     number: Option<u64>,
 }
 
@@ -168,13 +169,13 @@ mod tests {
         let (queue, _inbox) = Jobs::new(4, 4_000);
         assert!([3_000, 900].iter().all(|bytes| try_write(&queue, *bytes)));
         assert!(!try_write(&queue, 0), "900 count as a share");
-        // No places are one, and no bytes too.
+        // Zero places count as one, and so do zero bytes.
         let (queue, _inbox) = Jobs::new(0, 0);
         assert!(try_write(&queue, 5) && !try_write(&queue, 0));
     }
 
-    /// Callers that were polled once, and then kept: what is before the queue gets in when there is room, in order, and
-    /// never more than the bounds allow.
+    /// Callers that are polled once and then kept: what waits in front of the queue enters when there is room, in
+    /// order, and never more than the bounds allow.
     #[test]
     fn whoever_waits_gets_in_without_being_polled() {
         let (queue, mut inbox) = Jobs::new(4, 4_000);
@@ -202,7 +203,7 @@ mod tests {
         assert!(!try_write(&queue, 0), "nobody passes those who wait");
         drop(large);
         assert!(try_write(&queue, 0), "the small one is in, and there is room");
-        // Given up when they are in the queue already: they run.
+        // Given up when already in the queue: they run.
         drop((first, small));
         for item in [0, 2, 0] {
             assert!(matches!(inbox.next(), Some(Next::Write(write)) if write.item == item));
@@ -227,7 +228,8 @@ mod tests {
         assert!(inbox.next().is_none() && inbox.next().is_none());
     }
 
-    /// A writer that ends unasked: thousands who wait are told, none of them by the other's end.
+    /// A writer that ends unexpectedly: thousands of waiting callers are notified, none of them through the end of
+    /// another.
     #[test]
     fn an_inbox_that_is_dropped_refuses_everybody() {
         let (queue, inbox) = Queue::<Arc<()>, ()>::new(2, 2);

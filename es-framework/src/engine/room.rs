@@ -1,4 +1,4 @@
-//! The room of a queue, who is in it, and who waits before it.
+//! The room of a queue: what is in it, and what waits in front of it.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -13,17 +13,17 @@ use crate::log::WhenFull;
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Queued<T> {
-    /// What it is.
+    /// The item.
     pub item: T,
     /// What it counts against the bounds of the queue and of a group.
     pub bytes: usize,
-    /// Since when it waits.
+    /// When it began to wait.
     pub since: Instant,
-    /// What it takes of the queue.
+    /// Its part of the queue's room.
     pub place: Place,
 }
 
-/// A part of a queue's room; dropping it gives it back, and lets those in who wait for it.
+/// A part of a queue's room; dropping it gives it back and lets in those that wait for it.
 #[derive(Default)]
 pub struct Place {
     taken: Option<(Arc<dyn Leave>, usize)>,
@@ -35,7 +35,7 @@ trait Leave: Send + Sync {
 }
 
 impl Place {
-    /// Puts the places of one queue together, to be given back at once.
+    /// Merges the places of one queue, so that they are given back at once.
     pub(super) fn merge(&mut self, mut other: Self) {
         match (&mut self.taken, other.taken.take()) {
             (Some((_, units)), Some((_, more))) => *units += more,
@@ -63,7 +63,7 @@ impl fmt::Debug for Place {
 pub(super) enum Job<W, A> {
     /// To be committed together with others.
     Write(Queued<W>),
-    /// To be done alone, between two groups.
+    /// To run alone, between two groups.
     Alone(Queued<A>),
     /// To end after everything that was accepted.
     Stop,
@@ -85,17 +85,18 @@ impl<W, A> Job<W, A> {
 pub enum Refused {
     /// The queue was closed.
     Closed,
-    /// The queue is full, and the caller did not want to wait.
+    /// The queue is full, and the caller chose not to wait.
     Full,
 }
 
-/// How much a queue holds, and the line before it.
+/// How much a queue holds, and the line in front of it.
 ///
-/// Whoever finds the queue full leaves the job itself in the line, and not a wish to be woken: when there is room, the one who
-/// gave it back puts the next job into the queue. So no room is ever set aside for a caller, who might not be polled for
-/// long, and nobody needs to be polled to get on.
+/// If the queue is full, the line holds the job itself rather than a waker: when there is room, whoever gave it back
+/// moves the next job into the queue. So no room is ever reserved for a caller that might not be polled for a long
+/// time, and no caller has to be polled to make progress.
 pub(super) struct Room<W, A> {
-    /// One unit a byte. What is small takes as many as if it had its share of the bytes, so that this bounds the number
+    /// One unit per byte. A small job takes as many units as if it used its share of the bytes, so that this bounds the
+    /// number too.
     /// too.
     share: usize,
     all: usize,
@@ -106,9 +107,9 @@ pub(super) struct Room<W, A> {
 }
 
 struct State<W, A> {
-    /// The units that nobody has.
+    /// The free units.
     left: usize,
-    /// Those who wait, numbered and in order, each with the units it needs.
+    /// The jobs that wait, numbered and in order, each with the units it needs.
     line: VecDeque<(u64, usize, Job<W, A>)>,
     next: u64,
 }
@@ -131,7 +132,7 @@ impl<W: Send + 'static, A: Send + 'static> Room<W, A> {
         bytes: usize,
         when_full: WhenFull,
     ) -> Result<Option<u64>, Refused> {
-        // What is larger than the queue has it to itself.
+        // A job larger than the queue has it to itself.
         let units = bytes.clamp(self.share, self.all);
         let mut state = self.lock();
         if self.is_closed() {
@@ -160,20 +161,20 @@ impl<W: Send + 'static, A: Send + 'static> Room<W, A> {
         self.sender.send(job).map_err(|_| Refused::Closed)
     }
 
-    /// Takes a job out of the line, if it is still there.
+    /// Removes a job from the line, if it is still there.
     pub(super) fn give_up(self: &Arc<Self>, number: u64) {
         let mut state = self.lock();
         let place = state.line.binary_search_by_key(&number, |(number, _, _)| *number).ok();
         let given_up = place.and_then(|place| state.line.remove(place));
         drop(state);
-        // Those behind it may need less.
+        // The jobs behind it may need less.
         if given_up.is_some() {
             Arc::clone(self).leave(0);
         }
-        // Dropped after the lock is free: it may hold the last handle on this very queue.
+        // Dropped after the lock is released: it may hold the last handle to this very queue.
     }
 
-    /// Refuses what comes from now on and what waits in the line, and ends the writer after what was accepted.
+    /// Refuses new jobs and those that wait in the line, and ends the writer after what was accepted.
     pub(super) fn close(&self) {
         let mut state = self.lock();
         self.closed.store(true, Ordering::Release);
@@ -193,12 +194,12 @@ impl<W: Send + 'static, A: Send + 'static> Room<W, A> {
             let room: Arc<dyn Leave> = Arc::<Self>::clone(self);
             place.taken = Some((room, units));
         }
-        // Whoever waits for the answer learns that the writer has ended from the answer that is dropped.
+        // If the writer has ended, the caller learns it from the dropped answer.
         drop(self.sender.send(job));
     }
 
     fn lock(&self) -> MutexGuard<'_, State<W, A>> {
-        // Nothing panics half-way through a change, so a poisoned state is whole.
+        // Nothing panics halfway through a change, so a poisoned state is consistent.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

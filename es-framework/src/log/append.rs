@@ -1,4 +1,4 @@
-//! What an append asks for and what it answers.
+//! What an append requests and what it returns.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -19,31 +19,31 @@ use super::time::Timestamp;
 pub struct StreamWrite {
     /// The stream.
     pub stream: StreamId,
-    /// What the caller believes of it.
+    /// What the caller expects of it.
     pub expected: ExpectedVersion,
     /// The events to write, in order; none to check the expectation only.
     pub events: Vec<CandidateEvent>,
 }
 
-/// A command that an append carries out under a key, so that carrying it out twice is noticed.
+/// A command that an append carries out under a key, so that carrying it out twice is detected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct KeyedCommand {
     /// The key, unique in the store.
     pub key: CommandKey,
-    /// What kind of command it is, for people and tools; it is kept in the record and not compared.
+    /// What kind of command it is, for people and tools; kept in the record, never compared.
     pub name: Option<Arc<str>>,
-    /// What the command is; the same key with another fingerprint is refused.
+    /// Identifies the content of the command; the same key with another fingerprint is refused.
     pub fingerprint: Fingerprint,
 }
 
 impl KeyedCommand {
-    /// Creates a command of its key and fingerprint, without a name.
+    /// Creates a command from its key and fingerprint, without a name.
     pub fn new(key: CommandKey, fingerprint: Fingerprint) -> Self {
         Self { key, name: None, fingerprint }
     }
 
-    /// Gives the command a name.
+    /// Sets the name of the command.
     #[must_use]
     pub fn named(mut self, name: impl Into<Arc<str>>) -> Self {
         self.name = Some(name.into());
@@ -56,12 +56,12 @@ impl KeyedCommand {
 pub struct Fingerprint(u128);
 
 impl Fingerprint {
-    /// The fingerprint of some bytes: SipHash-1-3 with 128 bits and the key zero.
+    /// Computes the fingerprint of some bytes: SipHash-1-3 with 128 bits and a zero key.
     pub fn of(bytes: &[u8]) -> Self {
         Self(siphasher::sip128::SipHasher13::new().hash(bytes).as_u128())
     }
 
-    /// Makes a fingerprint of 16 bytes.
+    /// Creates a fingerprint from 16 bytes.
     pub const fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(u128::from_be_bytes(bytes))
     }
@@ -88,15 +88,15 @@ impl fmt::Debug for Fingerprint {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum WhenFull {
-    /// Wait for a place, in the order in which writes come. It is written when there is one, polled or not, unless the future
-    /// is dropped before.
+    /// Wait for a place, in the order in which writes arrive. The append is written once there is one, whether its
+    /// future is polled or not, unless the future is dropped before.
     #[default]
     Wait,
-    /// Answer [`AppendError::Overloaded`] at once.
+    /// Return [`AppendError::Overloaded`] at once.
     Fail,
 }
 
-/// One atomic write over one stream or several.
+/// One atomic write to one or more streams.
 ///
 /// ```
 /// use es_framework::{Append, CandidateEvent, ExpectedVersion, StreamId};
@@ -117,7 +117,7 @@ pub enum WhenFull {
 pub struct Append {
     /// The streams, each at most once.
     pub streams: Vec<StreamWrite>,
-    /// The command it carries out, if that is to be remembered.
+    /// The command it carries out, if that is to be recorded.
     pub command: Option<KeyedCommand>,
     /// What to do when the queue of waiting writes is full.
     pub when_full: WhenFull,
@@ -129,24 +129,24 @@ impl Append {
         Self::default().and(stream, expected, events)
     }
 
-    /// Writes events to a further stream, all or nothing.
+    /// Also writes events to another stream, all or nothing.
     pub fn and(mut self, stream: StreamId, expected: ExpectedVersion, events: impl IntoCandidates) -> Self {
         self.streams.push(StreamWrite { stream, expected, events: events.into_candidates() });
         self
     }
 
-    /// Checks a further stream without writing it.
+    /// Also checks another stream, without writing to it.
     pub fn check(self, stream: StreamId, expected: ExpectedVersion) -> Self {
         self.and(stream, expected, Vec::new())
     }
 
-    /// Remembers that this append carries out a command.
+    /// Records that this append carries out a command.
     pub fn command(mut self, command: KeyedCommand) -> Self {
         self.command = Some(command);
         self
     }
 
-    /// Answers [`AppendError::Overloaded`] instead of waiting when the queue of waiting writes is full.
+    /// Returns [`AppendError::Overloaded`] instead of waiting when the queue of waiting writes is full.
     pub fn fail_when_full(mut self) -> Self {
         self.when_full = WhenFull::Fail;
         self
@@ -157,7 +157,7 @@ impl Append {
         self.streams.iter().map(|write| write.events.len()).sum()
     }
 
-    /// Whether its events have ids, by which a retry is recognised; all of them or none.
+    /// Whether its events have ids, which identify a retry; all of them or none.
     pub fn has_ids(&self) -> bool {
         self.streams.iter().filter_map(|write| write.events.first()).any(|event| event.id().is_some())
     }
@@ -167,13 +167,13 @@ impl Append {
         self.streams.iter().flat_map(|write| &write.events).map(CandidateEvent::bytes).sum()
     }
 
-    /// The memory that the append takes while it waits, for queues that are bounded in bytes: what it says in
-    /// [`Self::bytes`], and 128 bytes for each event and each stream, for there are events without any bytes.
+    /// The memory that the append takes while it waits, for queues that are bounded in bytes: [`Self::bytes`], plus 128
+    /// bytes for each event and each stream, because there are events without any bytes.
     pub fn cost(&self) -> usize {
         self.bytes() + 128 * (self.event_count() + self.streams.len())
     }
 
-    /// Refuses what no state of the store could make right; engines call it before the append is queued.
+    /// Rejects what no state of the store could make valid; engines call it before they queue the append.
     ///
     /// # Errors
     ///
@@ -223,13 +223,13 @@ impl Append {
     }
 }
 
-/// How an append came to its answer.
+/// Whether an append was written now or before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Outcome {
     /// Events were written, or there were none to write.
     Written,
-    /// Nothing was written: all events, or the command, were known. The answer is that of the first write.
+    /// Nothing was written: all events, or the command, were known. The result is that of the first write.
     AlreadyWritten,
 }
 
@@ -239,18 +239,18 @@ pub enum Outcome {
 pub struct StreamAppended {
     /// The stream.
     pub stream: StreamId,
-    /// The version of the first event; where no event was written or known, the stream's version.
+    /// The version of the first event; if no event was written or known, the stream's version.
     pub first: Version,
     /// The version of the last event, or the stream's version.
     pub last: Version,
-    /// How many events this append wrote (for [`Outcome::AlreadyWritten`]: how many the first write had).
+    /// The number of events this append wrote (for [`Outcome::AlreadyWritten`], the number the first write had).
     pub written: usize,
-    /// How many events were known before and left alone.
+    /// The number of events that were known before and skipped.
     pub known: usize,
 }
 
 impl StreamAppended {
-    /// Puts an answer together; engines call it when they read a remembered command.
+    /// Creates a result; engines call it when they read a recorded command.
     pub fn new(stream: StreamId, first: Version, last: Version, written: usize, known: usize) -> Self {
         Self { stream, first, last, written, known }
     }
@@ -260,11 +260,11 @@ impl StreamAppended {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Appended {
-    /// How it came to this answer.
+    /// Whether it was written now or before.
     pub outcome: Outcome,
     /// What it did to each stream, in the order of the request.
     pub streams: Vec<StreamAppended>,
-    /// The position of the last event; where no event was written or known, the head of the log. A projection that has
+    /// The position of the last event; if no event was written or known, the head of the log. A projection that has
     /// reached it has seen everything this append saw.
     pub position: Position,
     /// The time stored with the events.
@@ -274,34 +274,34 @@ pub struct Appended {
 }
 
 impl Appended {
-    /// Puts an answer together.
+    /// Creates a result.
     pub fn new(outcome: Outcome, streams: Vec<StreamAppended>, position: Position, time: Timestamp) -> Self {
         Self { outcome, streams, position, time, clock_behind: Duration::ZERO }
     }
 
-    /// The version of the first stream after the append; [`Version::ZERO`] for an append of no stream.
+    /// The version of the first stream after the append; [`Version::ZERO`] for an append without streams.
     pub fn version(&self) -> Version {
         self.streams.first().map_or(Version::ZERO, |stream| stream.last)
     }
 
-    /// Whether nothing was written because all was known.
+    /// Whether nothing was written because everything was known.
     pub fn was_known(&self) -> bool {
         self.outcome == Outcome::AlreadyWritten
     }
 }
 
-/// A command that was carried out.
+/// The record of a command that was executed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CommandRecord {
     /// Its key and fingerprint.
     pub command: KeyedCommand,
-    /// What the append that carried it out answered.
+    /// The result of the append that carried it out.
     pub appended: Appended,
 }
 
 impl CommandRecord {
-    /// Puts a record together.
+    /// Creates a record.
     pub fn new(command: KeyedCommand, appended: Appended) -> Self {
         Self { command, appended }
     }

@@ -10,14 +10,14 @@ use super::name::CellKey;
 pub struct Cell {
     /// Its key.
     pub key: CellKey,
-    /// How often it was set, removals included: 1, 2, 3 …; never the same again.
+    /// How many times it was set, removals included: 1, 2, 3 …; a revision is never reused.
     pub revision: u64,
     /// The value.
     pub value: Bytes,
 }
 
 impl Cell {
-    /// Puts a cell together.
+    /// Creates a cell.
     pub fn new(key: CellKey, revision: u64, value: impl Into<Bytes>) -> Self {
         Self { key, revision, value: value.into() }
     }

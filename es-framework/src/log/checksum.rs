@@ -1,4 +1,4 @@
-//! The checksum every event carries.
+//! The checksum that every event carries.
 
 use super::event::EventType;
 use super::id::{EventId, EventIdKind};
@@ -6,9 +6,9 @@ use super::name::StreamId;
 use super::position::{Position, Version};
 use super::time::Timestamp;
 
-/// CRC-32C (Castagnoli, RFC 3720) over all fields of an event, in the order that `docs/file-format.md` gives.
+/// CRC-32C (Castagnoli, RFC 3720) over all fields of an event, in the order given in `docs/file-format.md`.
 ///
-/// A header of fixed size comes first (numbers, then lengths, little-endian), so that no two events share their bytes
+/// A fixed-size header comes first (numbers, then lengths, little-endian), so that no two events have the same bytes
 /// and the many small fields cost one call.
 #[expect(clippy::too_many_arguments, reason = "one argument a stored field")]
 pub fn checksum(
@@ -53,7 +53,7 @@ pub fn checksum(
     sum.finish()
 }
 
-/// Gathers small parts before they are summed up: a call costs more than the bytes of a short part, and one event has
+/// Collects small parts before they are hashed: a call costs more than the bytes of a short part, and one event has
 /// seventeen of them.
 struct Sum {
     crc: u32,
@@ -68,7 +68,7 @@ impl Default for Sum {
 }
 
 impl Sum {
-    /// Of a size that the compiler knows, and among the first, so that it always fits.
+    /// The compiler knows the size, and numbers come first, so there is always room.
     #[inline]
     fn put_number<const N: usize>(&mut self, bytes: [u8; N]) {
         if let Some(room) = self.gathered.get_mut(self.used..).and_then(|rest| rest.first_chunk_mut()) {

@@ -1,4 +1,4 @@
-//! The contract an engine keeps.
+//! The contract of an engine.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -20,46 +20,46 @@ use super::time::Clock;
 
 /// An implementation of the store contract.
 ///
-/// Users meet engines behind a [`Store`](super::Store); whoever writes one implements this trait and runs the suite of
-/// `es-conformance` against it, which holds one test for each promise. What can be derived from these methods is
-/// derived once, above: paging, watching, the stream handle, the typed layer.
+/// Users work with engines through a [`Store`](super::Store). To write one, implement this trait and run the suite of
+/// `es-conformance` against it, which has one test for each promise. What can be derived from these methods is written
+/// once, on top of them: paging, watching, the stream handle, the typed layer.
 ///
 /// What an engine promises:
 ///
 /// 1. An append is judged by [`judge`](super::judge()) inside the transaction that writes it, and is atomic.
-/// 2. Positions are handed out in commit order without gaps, and never twice. Who has seen position *p* never later sees
-///    a new event at or below *p*.
-/// 3. After a commit the engine tells its [`Notifier`], in the order of the commits.
-/// 4. Dropping the future of a write either prevents the write or lets it run to its end.
-/// 5. No connection, transaction or lock is held between two calls, nor by a call whose future is not polled: what others
-///    need is never given to a caller that may not come back.
+/// 2. Positions are assigned in commit order without gaps, and never twice. A reader that has seen position *p* never
+///    later sees a new event at or below *p*.
+/// 3. After a commit the engine notifies its [`Notifier`], in the order of the commits.
+/// 4. Dropping the future of a write either prevents the write or lets it run to completion.
+/// 5. No connection, transaction or lock is held between two calls, nor by a call that is not being polled: a caller
+///    that never comes back must not hold what others need.
 #[async_trait]
 pub trait Engine: Debug + Send + Sync + 'static {
     /// The random id of the store.
     fn id(&self) -> StoreId;
 
-    /// How much one event and one append may hold.
+    /// The size limits of events and appends.
     fn limits(&self) -> Limits;
 
-    /// Where times come from.
+    /// The clock that events are stamped with.
     fn clock(&self) -> &Arc<dyn Clock>;
 
-    /// What wakes watchers.
+    /// The notifier that wakes watchers.
     fn notifier(&self) -> &Arc<Notifier>;
 
-    /// Writes events to one stream or several, all or nothing.
+    /// Writes events to one or more streams, all or nothing.
     ///
     /// # Errors
     ///
-    /// [`AppendError`]; nothing was written, but for an [`StoreError::Io`] during the commit, whose outcome a power loss
-    /// may still decide.
+    /// [`AppendError`]; nothing was written, except that after a [`StoreError::Io`] during the commit a power loss may
+    /// still decide the outcome.
     ///
     /// # Cancel safety
     ///
-    /// A dropped future either never started its write or lets it run to its end.
+    /// If the future is dropped, the write either never starts or runs to completion.
     async fn append(&self, append: Append) -> Result<Appended, AppendError>;
 
-    /// The command that was carried out under this key.
+    /// Returns the record of the command that was executed under this key.
     ///
     /// # Errors
     ///
@@ -73,12 +73,13 @@ pub trait Engine: Debug + Send + Sync + 'static {
     /// [`StoreError`] if the store cannot be read or an event on the page is damaged.
     async fn read(&self, read: Read) -> Result<Page, StoreError>;
 
-    /// Reads a snapshot and the first page of the events after it, in one call. The fingerprint is the caller's to judge.
+    /// Reads a snapshot and the first page of the events after it, in one call. Checking the fingerprint is up to the
+    /// caller.
     ///
     /// # Errors
     ///
-    /// [`StoreError`] if the store cannot be read or an event on the page is damaged. A damaged snapshot is no error: it
-    /// reads as missing, and the engine says so in its log.
+    /// [`StoreError`] if the store cannot be read or an event on the page is damaged. A damaged snapshot is not an
+    /// error: it reads as missing, and the engine logs it.
     async fn load(&self, load: Load) -> Result<Loaded, StoreError>;
 
     /// Lists streams in the order of their first events.
@@ -88,11 +89,11 @@ pub trait Engine: Debug + Send + Sync + 'static {
     /// [`StoreError`] if the store cannot be read.
     async fn streams(&self, list: ListStreams) -> Result<Vec<StreamInfo>, StoreError>;
 
-    /// Saves a snapshot. Saving an older one over a newer one does nothing; one of the same place replaces it.
+    /// Saves a snapshot. Saving an older one over a newer one does nothing; one at the same place replaces it.
     ///
     /// # Errors
     ///
-    /// [`SnapshotError::BeyondEnd`] if the stream or the log has not got that far.
+    /// [`SnapshotError::BeyondEnd`] if the stream or the log has not reached that place.
     ///
     /// # Cancel safety
     ///
@@ -106,8 +107,8 @@ pub trait Engine: Debug + Send + Sync + 'static {
     /// [`StoreError`] if the store cannot be read.
     async fn cell(&self, key: &CellKey) -> Result<Option<Cell>, StoreError>;
 
-    /// Sets a cell (or, with [`None`], removes it) if it is at the `expected` revision, 0 for a cell that does not exist.
-    /// Answers the new revision.
+    /// Sets a cell (or, with [`None`], removes it) if it is at the `expected` revision, 0 for a cell that does not
+    /// exist. Returns the new revision.
     ///
     /// # Errors
     ///
@@ -118,15 +119,15 @@ pub trait Engine: Debug + Send + Sync + 'static {
     /// As for [`Self::append`].
     async fn set_cell(&self, key: &CellKey, expected: u64, value: Option<Bytes>) -> Result<u64, CellError>;
 
-    /// Answers what tools ask, if the engine can; it cannot by default.
+    /// Returns the interface for tools, if the engine has one; by default it does not.
     fn inspect(&self) -> Option<&dyn Inspect> {
         None
     }
 
-    /// Waits for accepted writes, ends watchers and gives everything back. Closing twice does nothing.
+    /// Waits for accepted writes, ends watchers and releases all resources. Closing twice does nothing.
     ///
     /// # Errors
     ///
-    /// [`StoreError`] if the store could not be closed cleanly; it is closed all the same.
+    /// [`StoreError`] if the store could not be closed cleanly; it is closed anyway.
     async fn close(&self) -> Result<(), StoreError>;
 }

@@ -1,4 +1,4 @@
-//! What can go wrong in the log, one type per family of operations.
+//! Errors of the log, one type per family of operations.
 
 use std::time::Duration;
 
@@ -7,20 +7,20 @@ use super::id::EventId;
 use super::name::{CellKey, CommandKey, InvalidName, StreamId};
 use super::position::{Place, Position, Version};
 
-/// An error of an engine's own, kept as the cause of one of ours.
+/// An engine's own error, kept as the cause of one of ours.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync + 'static>;
 
 /// What a caller can do about an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// Somebody else was faster: read again and decide again.
+    /// Another writer was faster: read again and decide again.
     Conflict,
     /// The same call may succeed later: the store is busy, overloaded, or its disk is full.
     Retry,
-    /// The request is wrong; sending it again changes nothing.
+    /// The request is invalid; sending it again changes nothing.
     Caller,
-    /// What is stored cannot be understood.
+    /// Stored data cannot be understood.
     Data,
     /// The store was closed.
     Closed,
@@ -28,52 +28,52 @@ pub enum ErrorKind {
     Internal,
 }
 
-/// A store that cannot do what it was asked, whatever that was.
+/// A failure of the store that any operation may return.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
     /// The store was closed; open it again.
     #[error("the store is closed")]
     Closed,
-    /// Other processes kept the store for longer than the write timeout; nothing was written.
+    /// Other processes held the store for longer than the write timeout; nothing was written.
     #[error("other processes held the store for {waited:?}; nothing was written, try again")]
     Busy {
         /// How long this call waited.
         waited: Duration,
     },
-    /// The disk is full; nothing was written. The store is usable again when there is room.
-    #[error("the disk is full; nothing was written, make room and try again")]
+    /// The disk is full; nothing was written. The store is usable again once there is space.
+    #[error("the disk is full; nothing was written, free some space and try again")]
     DiskFull {
-        /// What the engine said.
+        /// The engine's error.
         source: BoxError,
     },
     /// The store was opened read-only, or cannot be written.
     #[error("the store is read-only")]
     ReadOnly,
-    /// Reading or writing the store failed. After a failed write, ask for the outcome with the event's ids or a command
-    /// key before writing again: a power loss may still decide either way.
+    /// Reading or writing the store failed. After a failed write, find out its outcome with the event's ids or a
+    /// command key before writing again: a power loss may still decide either way.
     #[error("the store could not be read or written")]
     Io {
-        /// What the engine said.
+        /// The engine's error.
         source: BoxError,
     },
     /// The operating system or the database does not allow this process to use the store.
-    #[error("permission denied: this process may not use the store as it was asked to")]
+    #[error("permission denied: this process may not use the store as requested")]
     PermissionDenied {
-        /// What the engine said.
+        /// The engine's error.
         source: BoxError,
     },
-    /// Another store, or another copy of this one, has taken its place while it was open; nothing was read or written.
-    /// Put the right one back, or close this handle and open the store again.
+    /// Another store, or another copy of this one, took its place while it was open; nothing was read or written. Put
+    /// the right one back, or close this handle and open the store again.
     #[error("the store was replaced while it was open: {reason}; close it and open it again")]
     StoreChanged {
-        /// How that was noticed.
+        /// How this was detected.
         reason: String,
     },
-    /// The store has something that this release can read but would damage by writing; use a newer release to write.
-    #[error("writing to this store needs {feature}, which this release does not know; use a newer release")]
+    /// The store uses something that this release can read but would damage by writing; use a newer release to write.
+    #[error("writing to this store needs {feature}, which this release does not support; use a newer release")]
     WriteRequires {
-        /// What this release does not know.
+        /// What this release does not support.
         feature: String,
     },
     /// Another process changed the format while this one had the store open; open it again.
@@ -92,27 +92,27 @@ pub enum StoreError {
         /// What is wrong with it.
         reason: String,
     },
-    /// Events that a state is to be folded from were removed: the stream was truncated, and the newest snapshot that can be
-    /// used is older than that. Save a snapshot before truncating, with the shape that is loaded.
+    /// Events that a state must be folded from were removed: the stream was truncated, and the newest usable snapshot
+    /// is older than that. Before truncating, save a snapshot with the shape that is loaded.
     #[error("{stream} was truncated up to version {floor}: a state of version {after} cannot be brought up to date")]
     Truncated {
         /// The stream.
         stream: StreamId,
         /// The events at and below this version were removed.
         floor: Version,
-        /// The state is of this version; [`Version::ZERO`] if there is none.
+        /// The version of the state; [`Version::ZERO`] if there is none.
         after: Version,
     },
     /// A version was given for `@all`, or a position for a stream.
     #[error("{stream} cannot be read from {place}: streams are read by version, `@all` by position")]
     WrongPlace {
-        /// What was to be read.
+        /// What was read.
         stream: StreamId,
         /// The place that does not fit.
         place: Place,
     },
-    /// A list of [`Inspect`](super::inspect::Inspect) was to go on at a place that is none of its own: begin it again.
-    #[error("{cursor:?} is not a cursor of this list; begin the list again without one")]
+    /// The cursor passed to [`Inspect`](super::inspect::Inspect) is not one of this list; start the list again.
+    #[error("{cursor:?} is not a cursor of this list; start the list again without one")]
     InvalidCursor {
         /// The text of the cursor.
         cursor: String,
@@ -120,10 +120,10 @@ pub enum StoreError {
     /// A name is not valid.
     #[error(transparent)]
     Name(#[from] InvalidName),
-    /// The engine failed in a way it should not; please report it.
-    #[error("the engine failed in a way it should not; please report it")]
+    /// The engine failed unexpectedly; please report it.
+    #[error("the engine failed unexpectedly; please report it")]
     Internal {
-        /// What the engine said.
+        /// The engine's error.
         source: BoxError,
     },
 }
@@ -151,8 +151,8 @@ impl StoreError {
         }
     }
 
-    /// The same error for another caller, with the words of its cause only: when the commit of a group fails, everybody who
-    /// waited for it is told.
+    /// Returns the same error for another caller, with its cause as text only: when the commit of a group fails, every
+    /// caller that waits for it gets the error.
     #[must_use]
     pub fn repeated(&self) -> Self {
         let words = |source: &BoxError| source.to_string().into();
@@ -184,14 +184,14 @@ impl StoreError {
 pub struct Conflict {
     /// The stream.
     pub stream: StreamId,
-    /// What the caller believed.
+    /// What the caller expected.
     pub expected: ExpectedVersion,
-    /// What was the case.
+    /// The stream's actual version.
     pub actual: Version,
 }
 
 impl Conflict {
-    /// Puts a conflict together.
+    /// Creates a conflict.
     pub fn new(stream: StreamId, expected: ExpectedVersion, actual: Version) -> Self {
         Self { stream, expected, actual }
     }
@@ -203,7 +203,7 @@ impl std::fmt::Display for Conflict {
     }
 }
 
-/// An append that no state of the store could make right.
+/// An append that is invalid in every state of the store.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidAppend {
@@ -213,28 +213,28 @@ pub enum InvalidAppend {
         /// The stream.
         stream: StreamId,
     },
-    /// A stream is named twice; put its events into one write.
-    #[error("{stream} is named twice in one append; put its events into one write")]
+    /// A stream appears twice; put its events into one write.
+    #[error("{stream} appears twice in one append; put its events into one write")]
     StreamTwice {
         /// The stream.
         stream: StreamId,
     },
     /// Some events have an id and some have none.
-    #[error("an append gives an id to every event or to none, this one to {with} and not to {without}")]
+    #[error("either all events of an append have an id or none; here {with} have one and {without} do not")]
     MixedIds {
-        /// How many events have an id.
+        /// The number of events with an id.
         with: usize,
-        /// How many have none.
+        /// The number of events without one.
         without: usize,
     },
-    /// An id is one the store derived for an event that was written without one.
-    #[error("{id} is an id the store made and cannot be written")]
+    /// The id was derived by the store, for an event that was written without one.
+    #[error("{id} is an id derived by the store and cannot be written")]
     DerivedId {
         /// The id.
         id: EventId,
     },
-    /// The same id stands twice in one append, with different content.
-    #[error("id {id} stands twice in the append to {stream}, with different content")]
+    /// The same id appears twice in one append, with different content.
+    #[error("id {id} appears twice in the append to {stream}, with different content")]
     IdTwice {
         /// The stream.
         stream: StreamId,
@@ -244,38 +244,38 @@ pub enum InvalidAppend {
     /// A payload is over its limit.
     #[error("a payload has {bytes} bytes, the limit is {limit}")]
     PayloadTooLarge {
-        /// The bytes it has.
+        /// The size in bytes.
         bytes: usize,
-        /// The bytes it may have.
+        /// The maximum size in bytes.
         limit: usize,
     },
     /// Metadata is over its limit.
     #[error("metadata has {bytes} bytes, the limit is {limit}")]
     MetadataTooLarge {
-        /// The bytes it has.
+        /// The size in bytes.
         bytes: usize,
-        /// The bytes it may have.
+        /// The maximum size in bytes.
         limit: usize,
     },
     /// The append has too many events; split it.
     #[error("the append has {events} events, the limit is {limit}; split it")]
     TooManyEvents {
-        /// The events it has.
+        /// The number of events.
         events: usize,
-        /// The events it may have.
+        /// The maximum number of events.
         limit: usize,
     },
     /// The append has too many bytes; split it.
     #[error("the append has {bytes} bytes, the limit is {limit}; split it")]
     TooManyBytes {
-        /// The bytes it has.
+        /// The size in bytes.
         bytes: usize,
-        /// The bytes it may have.
+        /// The maximum size in bytes.
         limit: usize,
     },
 }
 
-/// An append that wrote nothing.
+/// Why an append wrote nothing.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AppendError {
@@ -285,11 +285,11 @@ pub enum AppendError {
         /// Every stream that was not as expected.
         conflicts: Vec<Conflict>,
     },
-    /// The append is wrong whatever the store holds.
+    /// The append is invalid, whatever the store holds.
     #[error(transparent)]
     Invalid(#[from] InvalidAppend),
-    /// An id is taken by an event with other content.
-    #[error("id {id} is taken in {stream} by version {version}, which has other content")]
+    /// The id belongs to an event with different content.
+    #[error("id {id} is taken in {stream} by version {version}, which has different content")]
     IdReused {
         /// The stream.
         stream: StreamId,
@@ -298,30 +298,30 @@ pub enum AppendError {
         /// The version of the event that has it.
         version: Version,
     },
-    /// Some of the events are known and some are new, where that cannot be a retry.
+    /// Some of the events are known and some are new, in a way that cannot be a retry.
     #[error("{known} of the append's events are known and {new} are new; a retry repeats the whole append")]
     PartlyKnown {
-        /// How many are known.
+        /// The number of known events.
         known: usize,
-        /// How many are new.
+        /// The number of new events.
         new: usize,
     },
-    /// A stream was closed for good and cannot be written any more; what is known of it can still be repeated.
+    /// The stream was closed for good and can no longer be written; events that are known can still be repeated.
     #[error("{stream} was closed for good and cannot be written")]
     Tombstoned {
         /// The stream.
         stream: StreamId,
     },
-    /// A command key is taken by another command.
+    /// The command key belongs to another command.
     #[error("command key {key} was used before for another command")]
     CommandKeyReused {
         /// The key.
         key: CommandKey,
     },
-    /// The queue of waiting writes is full and the caller did not want to wait.
+    /// The queue of waiting writes is full, and the caller chose not to wait.
     #[error("too many writes are waiting; try again later")]
     Overloaded,
-    /// The store could not do it.
+    /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -352,7 +352,7 @@ impl From<InvalidName> for AppendError {
     }
 }
 
-/// A snapshot that was not saved.
+/// Why a snapshot was not saved.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SnapshotError {
@@ -361,12 +361,12 @@ pub enum SnapshotError {
     BeyondEnd {
         /// The stream.
         stream: StreamId,
-        /// Where the snapshot was said to be.
+        /// The place of the snapshot.
         at: u64,
         /// The stream's version, or the log's head.
         end: u64,
     },
-    /// The store could not do it.
+    /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -381,21 +381,21 @@ impl SnapshotError {
     }
 }
 
-/// A cell that was not set.
+/// Why a cell was not set.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CellError {
-    /// Somebody else set the cell in between; read it again.
+    /// Another writer set the cell in the meantime; read it again.
     #[error("cell {key} is at revision {actual}, expected {expected}")]
     Changed {
         /// The cell.
         key: CellKey,
-        /// The revision the caller believed; 0 for a cell that does not exist.
+        /// The revision that the caller expected; 0 for a cell that does not exist.
         expected: u64,
-        /// The revision it has; 0 for a cell that does not exist.
+        /// The actual revision; 0 for a cell that does not exist.
         actual: u64,
     },
-    /// The store could not do it.
+    /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
 }

@@ -12,9 +12,9 @@ use super::name::{InvalidName, StreamId, check_name};
 use super::position::{Position, Version};
 use super::time::Timestamp;
 
-/// What a payload is: its stored name, its schema version, the codec it was written with and the shape of its fields.
+/// The type of a payload: its stored name, its schema version, its codec and the shape of its fields.
 ///
-/// Events share their type behind an [`Arc`]; engines intern it, so that an event costs a small number.
+/// Events share their type behind an [`Arc`]; engines intern it, so that an event stores only a small number for it.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct EventType {
     name: Arc<str>,
@@ -24,7 +24,7 @@ pub struct EventType {
 }
 
 impl EventType {
-    /// Makes a type of a stored name, a schema version (the first is 1) and the id of a codec.
+    /// Creates a type from a stored name, a schema version (the first is 1) and the id of a codec.
     ///
     /// # Errors
     ///
@@ -57,17 +57,17 @@ impl EventType {
         self.schema_version
     }
 
-    /// The id of the codec that wrote the payload; `raw` where the caller chose none.
+    /// The id of the codec that wrote the payload; `raw` if the caller chose none.
     pub fn codec(&self) -> &str {
         &self.codec
     }
 
-    /// The shape of the payload, where it is known.
+    /// The shape of the payload, if it is known.
     pub fn shape(&self) -> Option<&str> {
         self.shape.as_deref()
     }
 
-    /// Whether two payloads of these types can be the same content; the shape is not compared.
+    /// Whether payloads of these two types can have the same content; the shape is not compared.
     pub fn same_content(&self, other: &Self) -> bool {
         self.name == other.name && self.schema_version == other.schema_version && self.codec == other.codec
     }
@@ -79,7 +79,7 @@ impl fmt::Debug for EventType {
     }
 }
 
-/// An event that a caller wants written.
+/// An event to be written.
 ///
 /// ```
 /// use es_framework::{CandidateEvent, EventId, Metadata};
@@ -99,10 +99,10 @@ pub struct CandidateEvent {
 }
 
 impl CandidateEvent {
-    /// The codec id of payloads whose bytes are the caller's own affair.
+    /// The codec id of payloads that only the caller can interpret.
     pub const RAW: &'static str = "raw";
 
-    /// Makes an event of a type name and payload bytes, with schema version 1 and the codec id [`Self::RAW`].
+    /// Creates an event from a type name and payload bytes, with schema version 1 and the codec id [`Self::RAW`].
     ///
     /// # Errors
     ///
@@ -111,7 +111,7 @@ impl CandidateEvent {
         Ok(Self::of_type(EventType::new(name, 1, Self::RAW)?, payload))
     }
 
-    /// Makes an event of a type and payload bytes.
+    /// Creates an event from a type and payload bytes.
     pub fn of_type(event_type: impl Into<Arc<EventType>>, payload: impl Into<Bytes>) -> Self {
         Self { event_type: event_type.into(), payload: payload.into(), metadata: None, id: None }
     }
@@ -123,14 +123,14 @@ impl CandidateEvent {
         self
     }
 
-    /// Adds an id, by which a retry is recognised.
+    /// Adds an id, which identifies a retry.
     #[must_use]
     pub fn with_id(mut self, id: impl Into<Option<EventId>>) -> Self {
         self.id = id.into();
         self
     }
 
-    /// What the payload is.
+    /// The type of the payload.
     pub fn event_type(&self) -> &Arc<EventType> {
         &self.event_type
     }
@@ -161,15 +161,15 @@ impl CandidateEvent {
     }
 }
 
-/// Lets [`Stream::write`](super::Stream::write) take one event where it takes many.
+/// Lets [`Stream::write`](super::Stream::write) take a single event as well as many.
 impl From<CandidateEvent> for Vec<CandidateEvent> {
     fn from(event: CandidateEvent) -> Self {
         vec![event]
     }
 }
 
-/// Events to write: a [`CandidateEvent`], or an array, a slice or a [`Vec`] of them; implemented for all that can be made
-/// into a `Vec<CandidateEvent>`.
+/// Events to write: a [`CandidateEvent`], or an array, a slice or a [`Vec`] of them; implemented for everything that
+/// converts into a `Vec<CandidateEvent>`.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a `CandidateEvent`",
     label = "expected a `CandidateEvent`, or an array, a slice or a `Vec` of them",
@@ -197,11 +197,11 @@ pub struct StoredEvent {
     pub version: Version,
     /// Its place in `@all`.
     pub position: Position,
-    /// When it was written; never earlier than that of any event before it.
+    /// When it was written; never earlier than any event before it.
     pub time: Timestamp,
-    /// The caller's id, or one derived from store id and position.
+    /// The caller's id, or one derived from the store's id and the position.
     pub id: EventId,
-    /// What the payload is.
+    /// The type of the payload.
     pub event_type: Arc<EventType>,
     /// The payload bytes. Events of one page may share one buffer: copy a payload that outlives its page.
     pub payload: Bytes,
@@ -212,7 +212,7 @@ pub struct StoredEvent {
 }
 
 impl StoredEvent {
-    /// Puts an event together the way it will be stored, its checksum included.
+    /// Creates an event as it will be stored, including its checksum.
     pub fn new(
         store: super::StoreId,
         stream: StreamId,
@@ -236,7 +236,7 @@ impl StoredEvent {
         event
     }
 
-    /// Puts an event together from what an engine stored; the checksum is taken as it was stored.
+    /// Creates an event from what an engine stored, with the stored checksum.
     #[expect(clippy::too_many_arguments, reason = "one argument a stored field, called by engines only")]
     pub fn from_stored(
         stream: StreamId,
@@ -252,7 +252,7 @@ impl StoredEvent {
         Self { stream, version, position, time, id, event_type, payload, metadata, checksum }
     }
 
-    /// The checksum that the fields have now; equal to [`Self::checksum`] unless the event was damaged.
+    /// Computes the checksum of the current fields; equal to [`Self::checksum`] unless the event is damaged.
     pub fn computed_checksum(&self) -> u32 {
         checksum(
             self.position,

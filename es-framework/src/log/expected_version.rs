@@ -1,10 +1,10 @@
-//! What a caller believes of a stream.
+//! What a caller expects of a stream.
 
 use std::fmt;
 
 use super::position::Version;
 
-/// What the caller believes of a stream; judged inside the write transaction.
+/// What a caller expects of a stream's version; checked inside the write transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum ExpectedVersion {
     /// The stream may be in any state.
@@ -12,7 +12,7 @@ pub enum ExpectedVersion {
     Any,
     /// The stream has never been written: its version is 0.
     NoStream,
-    /// The stream has been written: its version is above 0, also when its events were removed since.
+    /// The stream has been written: its version is above 0, even if its events were removed since.
     StreamExists,
     /// The stream is at exactly this version; `Exact(Version::ZERO)` is [`Self::NoStream`].
     Exact(Version),

@@ -1,4 +1,4 @@
-//! Which events a reader wants, and the one evaluator that decides it for every engine.
+//! Which events a reader wants, and the one evaluator that all engines use.
 
 use super::like::like;
 use super::name::{StreamId, category_of};
@@ -6,7 +6,7 @@ use super::position::{Position, Version};
 use super::scalar::{Path, Scalar, scalar_at};
 use super::time::Timestamp;
 
-/// Which events a reader wants; clauses are joined by *and*, the values inside one by *or*.
+/// Which events a reader wants. Clauses are joined by *and*, the values within a clause by *or*.
 ///
 /// ```
 /// use es_framework::{Filter, Position};
@@ -52,7 +52,7 @@ pub enum Clause {
     Metadata(Path, Vec<Scalar>),
 }
 
-/// A text that [`Clause::Like`] looks at.
+/// A text that [`Clause::Like`] is matched against.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Field {
@@ -60,11 +60,11 @@ pub enum Field {
     Stream,
     /// The name of the event's type.
     Type,
-    /// The text at a path of the metadata; anything but a text never matches.
+    /// The string at a path of the metadata; a value that is not a string never matches.
     Metadata(Path),
 }
 
-/// What a filter may look at before the payload is read.
+/// The parts of an event that a filter can see before the payload is read.
 #[derive(Debug, Clone, Copy)]
 pub struct EventHeader<'a> {
     /// The id of the event's stream.
@@ -77,12 +77,12 @@ pub struct EventHeader<'a> {
     pub time: Timestamp,
     /// The name of its type.
     pub event_type: &'a str,
-    /// Its metadata's text.
+    /// Its metadata, as text.
     pub metadata: Option<&'a str>,
 }
 
 impl super::StoredEvent {
-    /// What a filter looks at.
+    /// The parts that a filter can see.
     pub fn header(&self) -> EventHeader<'_> {
         EventHeader {
             stream: self.stream.as_str(),
@@ -96,7 +96,7 @@ impl super::StoredEvent {
 }
 
 impl Filter {
-    /// Makes a filter that lets every event through.
+    /// Creates a filter that every event passes.
     pub fn new() -> Self {
         Self::default()
     }
@@ -113,84 +113,84 @@ impl Filter {
         self
     }
 
-    /// Lets events of this stream through.
+    /// Selects events of this stream.
     pub fn stream(self, stream: impl Into<StreamId>) -> Self {
         self.streams([stream])
     }
 
-    /// Lets events of these streams through.
+    /// Selects events of these streams.
     pub fn streams(self, streams: impl IntoIterator<Item = impl Into<StreamId>>) -> Self {
         self.and(Clause::Streams(streams.into_iter().map(Into::into).collect()))
     }
 
-    /// Lets events of streams of this category through.
+    /// Selects events of streams in this category.
     pub fn category(self, category: impl Into<String>) -> Self {
         self.categories([category])
     }
 
-    /// Lets events of streams of these categories through.
+    /// Selects events of streams in these categories.
     pub fn categories(self, categories: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.and(Clause::Categories(categories.into_iter().map(Into::into).collect()))
     }
 
-    /// Lets events of streams through whose id begins with `prefix`.
+    /// Selects events of streams with an id that begins with `prefix`.
     pub fn stream_prefix(self, prefix: impl Into<String>) -> Self {
         self.and(Clause::StreamPrefix(prefix.into()))
     }
 
-    /// Lets events of types with these names through, whatever their schema version.
+    /// Selects events of types with these names, whatever their schema version.
     pub fn types(self, names: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.and(Clause::Types(names.into_iter().map(Into::into).collect()))
     }
 
-    /// Lets events with these versions through.
+    /// Selects events with these versions.
     pub fn versions(self, versions: impl IntoIterator<Item = Version>) -> Self {
         self.and(Clause::Versions(versions.into_iter().collect()))
     }
 
-    /// Lets events above this position through.
+    /// Selects events above this position.
     pub fn after(self, position: Position) -> Self {
         self.and(Clause::After(position))
     }
 
-    /// Lets events below this position through.
+    /// Selects events below this position.
     pub fn before(self, position: Position) -> Self {
         self.and(Clause::Before(position))
     }
 
-    /// Lets events written at this time or later through.
+    /// Selects events written at this time or later.
     pub fn since(self, time: Timestamp) -> Self {
         self.and(Clause::Since(time))
     }
 
-    /// Lets events written at this time or earlier through.
+    /// Selects events written at this time or earlier.
     pub fn until(self, time: Timestamp) -> Self {
         self.and(Clause::Until(time))
     }
 
-    /// Lets events of streams through whose id matches a pattern.
+    /// Selects events of streams with an id that matches a pattern.
     ///
-    /// `%` stands for any run of characters, `_` for one, and `\` takes the next character as it is. Case matters.
+    /// `%` matches any run of characters, `_` exactly one, and `\` escapes the next one. Matching is case-sensitive.
     pub fn stream_like(self, pattern: impl Into<String>) -> Self {
         self.and(Clause::Like(Field::Stream, pattern.into()))
     }
 
-    /// Lets events of types through whose name matches a pattern; see [`Self::stream_like`].
+    /// Selects events of types with a name that matches a pattern; see [`Self::stream_like`].
     pub fn type_like(self, pattern: impl Into<String>) -> Self {
         self.and(Clause::Like(Field::Type, pattern.into()))
     }
 
-    /// Lets events through whose metadata has a text at `path` that matches a pattern; see [`Self::stream_like`].
+    /// Selects events with a string at `path` of the metadata that matches a pattern; see [`Self::stream_like`].
     pub fn metadata_like(self, path: impl Into<Path>, pattern: impl Into<String>) -> Self {
         self.and(Clause::Like(Field::Metadata(path.into()), pattern.into()))
     }
 
-    /// Lets events through whose metadata has this value at `path`.
+    /// Selects events with this value at `path` of the metadata.
     pub fn metadata_equals(self, path: impl Into<Path>, value: impl Into<Scalar>) -> Self {
         self.metadata_in(path, [value])
     }
 
-    /// Lets events through whose metadata has one of these values at `path`.
+    /// Selects events with one of these values at `path` of the metadata.
     pub fn metadata_in(self, path: impl Into<Path>, values: impl IntoIterator<Item = impl Into<Scalar>>) -> Self {
         self.and(Clause::Metadata(path.into(), values.into_iter().map(Into::into).collect()))
     }
@@ -205,12 +205,12 @@ impl Filter {
         self.clauses.is_empty()
     }
 
-    /// The same filter without the clauses that an engine has judged by other means.
+    /// The same filter without the clauses that an engine has already evaluated in another way.
     pub fn without(&self, judged: impl Fn(&Clause) -> bool) -> Self {
         Self { clauses: self.clauses.iter().filter(|clause| !judged(clause)).cloned().collect() }
     }
 
-    /// Whether an event passes; this is what every engine answers.
+    /// Whether an event passes; every engine must return exactly the events that do.
     pub fn matches(&self, event: &EventHeader<'_>) -> bool {
         self.clauses.iter().all(|clause| clause.matches(event))
     }

@@ -8,7 +8,7 @@ use super::position::Version;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub struct StreamHead {
-    /// The version of the last event that was written, also if it was removed since; [`Version::ZERO`] if the stream was
+    /// The version of the last event ever written, even if it was removed since; [`Version::ZERO`] if the stream was
     /// never written.
     pub version: Version,
     /// The events at and below this version were removed; [`Version::ZERO`] if none were. Never above
@@ -22,7 +22,7 @@ pub struct StreamHead {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum StreamState {
-    /// It can be written; so can one that does not exist yet.
+    /// It can be written, even if it does not exist yet.
     #[default]
     Active,
     /// It was closed for good.
@@ -30,7 +30,7 @@ pub enum StreamState {
 }
 
 impl StreamHead {
-    /// The head of a stream at this version that can be written and of which nothing was removed.
+    /// Creates the head of a stream at this version that can be written and that nothing was removed from.
     pub const fn at(version: Version) -> Self {
         Self { version, floor: Version::ZERO, state: StreamState::Active }
     }

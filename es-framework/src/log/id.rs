@@ -6,23 +6,23 @@ use std::sync::Arc;
 use super::name::{InvalidName, check_name};
 use super::position::Position;
 
-/// The random id of a store, made when the store is made.
+/// The random id of a store, generated when the store is created.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StoreId([u8; 16]);
 
 impl StoreId {
-    /// Makes a random id.
+    /// Generates a random id.
     ///
     /// # Panics
     ///
-    /// If the operating system has no random bytes to give.
+    /// If the operating system cannot provide random bytes.
     pub fn random() -> Self {
         let mut bytes = [0; 16];
-        getrandom::fill(&mut bytes).expect("the operating system gives random bytes");
+        getrandom::fill(&mut bytes).expect("the operating system provides random bytes");
         Self::from_bytes(bytes)
     }
 
-    /// Makes an id of 16 bytes.
+    /// Creates an id from 16 bytes.
     pub const fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(bytes)
     }
@@ -47,8 +47,8 @@ impl fmt::Debug for StoreId {
 
 /// The id of an event, unique in its stream: a UUID or a text of up to 255 bytes.
 ///
-/// Ids compare as bytes, and the canonical lower-case text of a UUID is that UUID. An event that was written without an
-/// id is read with one derived from store id and position, shown as `@<store>-<position>`; callers cannot write ids
+/// Ids compare as bytes, and the canonical lower-case text of a UUID is that UUID. An event written without an id is
+/// read with one derived from the store's id and its position, shown as `@<store>-<position>`; callers cannot write ids
 /// that begin with `@`.
 ///
 /// ```
@@ -69,7 +69,7 @@ enum Repr {
     Derived(StoreId, Position),
 }
 
-/// What an id is, for engines that keep the kinds apart.
+/// The kind of an id, for engines that store the kinds differently.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum EventIdKind<'a> {
@@ -77,17 +77,17 @@ pub enum EventIdKind<'a> {
     Uuid(&'a [u8; 16]),
     /// A text that is not the canonical form of a UUID.
     Text(&'a str),
-    /// Derived from store id and position, because the event was written without an id.
+    /// Derived from the store's id and the position, because the event was written without an id.
     Derived(StoreId, Position),
 }
 
 impl EventId {
-    /// Makes an id of a UUID.
+    /// Creates an id from a UUID.
     pub const fn uuid(bytes: [u8; 16]) -> Self {
         Self(Repr::Uuid(bytes))
     }
 
-    /// Makes an id of a text; the canonical lower-case text of a UUID becomes that UUID.
+    /// Creates an id from a text; the canonical lower-case text of a UUID becomes that UUID.
     ///
     /// # Errors
     ///
@@ -102,15 +102,15 @@ impl EventId {
         Ok(Self(parse_uuid(text).map_or_else(|| Repr::Text(text.into()), Repr::Uuid)))
     }
 
-    /// Makes a random UUID whose first bytes are the time in milliseconds, so that an index over ids grows at its end
+    /// Generates a random UUID that starts with the time in milliseconds, so that an index over ids grows at its end
     /// (RFC 9562, version 7).
     ///
     /// # Panics
     ///
-    /// If the operating system has no random bytes to give.
+    /// If the operating system cannot provide random bytes.
     pub fn time_ordered(now: super::Timestamp) -> Self {
         let mut bytes = [0; 16];
-        getrandom::fill(&mut bytes).expect("the operating system gives random bytes");
+        getrandom::fill(&mut bytes).expect("the operating system provides random bytes");
         let millis = now.as_micros().max(0).unsigned_abs() / 1000;
         let [_, _, time @ ..] = millis.to_be_bytes();
         let [t0, t1, t2, t3, t4, t5, version, _, variant, ..] = &mut bytes;
@@ -127,7 +127,7 @@ impl EventId {
         Self(Repr::Derived(store, position))
     }
 
-    /// What the id is.
+    /// The kind of the id.
     pub fn kind(&self) -> EventIdKind<'_> {
         match &self.0 {
             Repr::Uuid(bytes) => EventIdKind::Uuid(bytes),
@@ -180,7 +180,7 @@ impl TryFrom<String> for EventId {
     }
 }
 
-/// The bytes of a UUID in canonical lower-case text, and of nothing else.
+/// Parses a UUID in canonical lower-case text, and nothing else.
 fn parse_uuid(text: &str) -> Option<[u8; 16]> {
     if text.len() != 36 {
         return None;

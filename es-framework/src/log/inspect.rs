@@ -1,4 +1,4 @@
-//! What tools ask of a store.
+//! Inspecting a store, for tools.
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,13 +15,13 @@ use super::position::{Position, Version};
 use super::read::StreamInfo;
 use super::time::Timestamp;
 
-/// Questions that a tool asks of a store and a program does not: what is in it, and whether all of it is whole.
+/// What tools need to know of a store and programs do not: what is in it, and whether it is intact.
 ///
-/// An engine that can answer returns itself from [`Engine::inspect`](super::Engine::inspect). A command line tool and a
-/// web inspector need nothing else: events are read through [`Store`](super::Store), and payloads are shown with the
+/// An engine that supports it returns itself from [`Engine::inspect`](super::Engine::inspect). A command line tool and
+/// a web inspector need nothing else: events are read through [`Store`](super::Store), and payloads are shown with the
 /// shapes that [`Self::types`] lists.
 ///
-/// Lists come in pages. A page ends with a cursor if there is more; ask again with it:
+/// Lists come in pages. If there is more, a page has a cursor; request the next page with it:
 ///
 /// ```
 /// use es_framework::inspect::{Inspect, List};
@@ -45,14 +45,14 @@ use super::time::Timestamp;
 /// ```
 #[async_trait]
 pub trait Inspect: fmt::Debug + Send + Sync {
-    /// Counts what is in the store. It may go through an index of all events: a second for ten million.
+    /// Counts what is in the store. It may scan an index of all events, which takes a second for ten million.
     ///
     /// # Errors
     ///
     /// [`StoreError`] if the store cannot be read.
     async fn counts(&self) -> Result<Counts, StoreError>;
 
-    /// Lists streams in the order of their first events, or the newest stream first.
+    /// Lists streams in the order of their first events, or newest first.
     ///
     /// # Errors
     ///
@@ -60,7 +60,7 @@ pub trait Inspect: fmt::Debug + Send + Sync {
     async fn streams(&self, list: &List) -> Result<Listed<StreamInfo>, StoreError>;
 
     /// Lists event types in the order in which they were first written, each with the shape of its payloads. A name has
-    /// one entry for each schema version, codec and shape. The prefix is one of the name.
+    /// one entry for each schema version, codec and shape. The prefix applies to the name.
     ///
     /// # Errors
     ///
@@ -74,51 +74,51 @@ pub trait Inspect: fmt::Debug + Send + Sync {
     /// As for [`Self::streams`].
     async fn cells(&self, list: &List) -> Result<Listed<Cell>, StoreError>;
 
-    /// Lists snapshots without their states, sorted by stream and name. The prefix is one of the stream's id.
+    /// Lists snapshots without their states, sorted by stream and name. The prefix applies to the stream's id.
     ///
     /// # Errors
     ///
     /// As for [`Self::streams`].
     async fn snapshots(&self, list: &List) -> Result<Listed<SnapshotInfo>, StoreError>;
 
-    /// Lists the commands that were carried out under a key, sorted by key.
+    /// Lists the commands that were executed under a key, sorted by key.
     ///
     /// # Errors
     ///
     /// As for [`Self::streams`].
     async fn commands(&self, list: &List) -> Result<Listed<CommandRecord>, StoreError>;
 
-    /// Lists the checkpoints of read models that live in the store's own database, sorted by name. Those of read models
-    /// elsewhere are kept there, and those of states in memory are snapshots of `@all`.
+    /// Lists the checkpoints of read models in the store's own database, sorted by name. Read models elsewhere keep
+    /// their own, and those of in-memory states are snapshots of `@all`.
     ///
     /// # Errors
     ///
     /// As for [`Self::streams`].
     async fn checkpoints(&self, list: &List) -> Result<Listed<CheckpointInfo>, StoreError>;
 
-    /// Finds the events that have this id. An id is unique in its stream only, so there may be several; a page looks
-    /// through a bounded number of streams, so it may also hold none and have a next one. The prefix is not used.
+    /// Finds the events with this id. An id is unique only within its stream, so there may be several. A page examines
+    /// a bounded number of streams, so it may be empty and still have a next page. The prefix is ignored.
     ///
     /// # Errors
     ///
     /// As for [`Self::streams`].
     async fn events_with_id(&self, id: &EventId, list: &List) -> Result<Listed<StoredEvent>, StoreError>;
 
-    /// Verifies a part of the store, the first one without a cursor: checksums of all rows, versions without gaps, times
-    /// that do not run backwards, and whether indexes and tables agree. Damage is a [`Finding`] and not an error.
+    /// Verifies a part of the store, the first one without a cursor: checksums of all rows, versions without gaps,
+    /// times that do not run backwards, and whether indexes and tables agree. Damage is a [`Finding`], not an error.
     ///
     /// # Errors
     ///
-    /// [`StoreError`] if the store cannot be read for another reason than damage.
+    /// [`StoreError`] if the store cannot be read for a reason other than damage.
     async fn verify(&self, after: Option<&Cursor>) -> Result<Verified, StoreError>;
 }
 
-/// Where a list goes on; only the engine that made it can read it. Its text is safe to keep and to send.
+/// Where a list continues; only the engine that created it can read it. Its text is safe to store and to send.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Cursor(String);
 
 impl Cursor {
-    /// Makes a cursor of its text.
+    /// Creates a cursor from its text.
     pub fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }
@@ -135,18 +135,18 @@ impl fmt::Display for Cursor {
     }
 }
 
-/// Which part of a list is asked for.
+/// Which part of a list is requested.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use]
 #[non_exhaustive]
 pub struct List {
     /// Only entries whose key begins with this text; all by default.
     pub prefix: String,
-    /// Only entries after this one, the end of the page before.
+    /// Only entries after this one, the end of the previous page.
     pub after: Option<Cursor>,
     /// The maximum number of entries, at least 1; 100 by default.
     pub limit: usize,
-    /// Whether streams are listed newest first. Not by default; other lists have one order.
+    /// Whether streams are listed newest first; `false` by default. Other lists have only one order.
     pub newest_first: bool,
 }
 
@@ -157,18 +157,18 @@ impl Default for List {
 }
 
 impl List {
-    /// Asks for the first page of everything.
+    /// Requests the first page of everything.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Only entries whose key begins with this text. Upper and lower case differ.
+    /// Only entries whose key begins with this text, case-sensitive.
     pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
         self.prefix = prefix.into();
         self
     }
 
-    /// Goes on after a page.
+    /// Continues after a page.
     pub fn after(mut self, cursor: impl Into<Option<Cursor>>) -> Self {
         self.after = cursor.into();
         self
@@ -180,7 +180,7 @@ impl List {
         self
     }
 
-    /// Lists streams by their first events, the newest first.
+    /// Lists streams by their first events, newest first.
     pub fn newest_first(mut self) -> Self {
         self.newest_first = true;
         self
@@ -210,19 +210,19 @@ impl<T> Listed<T> {
 pub struct Counts {
     /// The position of the newest event.
     pub head: Position,
-    /// Events, those whose content was removed included.
+    /// Events, including those whose content was removed.
     pub events: u64,
     /// Streams that were ever written.
     pub streams: u64,
     /// Event types: one for each name, schema version, codec and shape.
     pub types: u64,
-    /// Commands that are remembered by their keys.
+    /// Commands recorded by their keys.
     pub commands: u64,
     /// Cells that exist.
     pub cells: u64,
     /// Snapshots.
     pub snapshots: u64,
-    /// The size of the database in bytes, the write-ahead log not included; 0 where nothing is on disk.
+    /// The size of the database in bytes, excluding the write-ahead log; 0 if nothing is on disk.
     pub bytes: u64,
 }
 
@@ -232,11 +232,11 @@ pub struct Counts {
 pub struct SnapshotInfo {
     /// The stream, or `@all`.
     pub stream: StreamId,
-    /// The name it is kept under.
+    /// The name it is stored under.
     pub name: ProjectionName,
-    /// The version of the stream, or the position of `@all`, whose state it is.
+    /// The version of the stream, or the position of `@all`, at which the state was taken.
     pub at: u64,
-    /// Which shape and which `apply` the state comes from.
+    /// Identifies the shape and the `apply` that produced the state.
     pub fingerprint: Fingerprint,
     /// When it was saved.
     pub time: Timestamp,
@@ -258,13 +258,13 @@ impl SnapshotInfo {
     }
 }
 
-/// How far a projection has come whose read model lives in the store's database.
+/// The progress of a projection with a read model in the store's database.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CheckpointInfo {
     /// The projection.
     pub name: ProjectionName,
-    /// The store whose events it was taken in.
+    /// The store that its events come from.
     pub store: StoreId,
     /// The position it has reached.
     pub position: Position,
@@ -281,9 +281,9 @@ impl CheckpointInfo {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Verified {
-    /// The rows looked at in this step.
+    /// The number of rows checked in this step.
     pub checked: u64,
-    /// What is damaged among them.
+    /// The damage found among them.
     pub findings: Vec<Finding>,
     /// Where the next step begins; [`None`] if everything was verified.
     pub next: Option<Cursor>,
@@ -293,30 +293,30 @@ pub struct Verified {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Finding {
-    /// The position of the event that is damaged, if it is one and the position can be told.
+    /// The position of the damaged event, if it is an event and its position is known.
     pub position: Option<Position>,
-    /// The stream it concerns, if it is one stream.
+    /// The affected stream, if it is a single one.
     pub stream: Option<StreamId>,
-    /// The version in that stream, if it is one event.
+    /// The version in that stream, if a single event is affected.
     pub version: Option<Version>,
     /// What is wrong.
     pub reason: String,
 }
 
 impl Finding {
-    /// Creates a finding that concerns no event in particular.
+    /// Creates a finding that concerns no particular event.
     pub fn new(reason: impl Into<String>) -> Self {
         Self { position: None, stream: None, version: None, reason: reason.into() }
     }
 
-    /// Names the position.
+    /// Sets the position.
     #[must_use]
     pub fn at(mut self, position: impl Into<Option<Position>>) -> Self {
         self.position = position.into();
         self
     }
 
-    /// Names the stream and version.
+    /// Sets the stream and the version.
     #[must_use]
     pub fn of(mut self, stream: StreamId, version: impl Into<Option<Version>>) -> Self {
         (self.stream, self.version) = (Some(stream), version.into());

@@ -1,49 +1,49 @@
-//! Reads JSON texts without serde_json, so that what is accepted and what a filter finds do not depend on the features of
-//! serde_json that a user's build switches on (`arbitrary_precision`, `unbounded_depth`, …).
+//! Reads JSON without serde_json, so that what is accepted and what a filter finds do not depend on the features of
+//! serde_json that a user's build enables (`arbitrary_precision`, `unbounded_depth`, …).
 //!
 //! Nothing here is recursive, so no text can exhaust the stack.
 
 use std::borrow::Cow;
 
-/// How deep arrays and objects may be nested: exactly what serde_json reads by default.
+/// The maximum nesting depth of arrays and objects: exactly what serde_json reads by default.
 pub(super) const MAX_DEPTH: u32 = 127;
 
-/// Why a text is not taken, and where.
+/// Why a text is rejected, and where.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Invalid {
     pub(super) flaw: Flaw,
-    /// The byte at which it was noticed.
+    /// The byte at which this was detected.
     pub(super) at: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Flaw {
     Syntax,
-    /// Half of a pair of `\u` escapes, which stands for no character.
+    /// Half of a surrogate pair of `\u` escapes, which is not a character.
     LoneSurrogate,
     TooDeep,
 }
 
-/// A value without parts, or the beginning of one with parts.
+/// A scalar, or the start of an object or array.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Token<'a> {
     Object,
     Array,
     Text(Text<'a>),
-    /// The number as it is written.
+    /// The number as written.
     Number(&'a str),
     Bool(bool),
     Null,
 }
 
-/// A text as it is written, without its quotes.
+/// A string as written, without its quotes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Text<'a> {
     raw: &'a str,
     has_escapes: bool,
 }
 
-/// Reads one JSON text from its beginning to its end.
+/// Scans one JSON text from start to end.
 #[derive(Debug)]
 pub(super) struct Scanner<'a> {
     text: &'a str,
@@ -55,7 +55,7 @@ impl<'a> Scanner<'a> {
         Self { text, at: 0 }
     }
 
-    /// Checks that the text is one JSON value, and returns how it begins.
+    /// Checks that the text is one JSON value, and returns its first token.
     pub(super) fn check(text: &'a str) -> Result<Token<'a>, Invalid> {
         let mut scanner = Self::new(text);
         let first = Self::new(text).token();
@@ -66,7 +66,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// Reads a value without parts, or the opening bracket of one with parts.
+    /// Reads a scalar, or the opening bracket of an object or array.
     pub(super) fn token(&mut self) -> Result<Token<'a>, Invalid> {
         match self.peek() {
             Some(b'{') => Ok(self.opened(Token::Object)),
@@ -80,15 +80,15 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// Passes over one value, with all of its parts.
+    /// Skips one value with all of its parts.
     pub(super) fn skip(&mut self) -> Result<(), Invalid> {
         let first = self.token()?;
         self.skip_rest_of(first)
     }
 
-    /// Passes over the parts of a value whose first token was read.
+    /// Skips the rest of a value after its first token.
     pub(super) fn skip_rest_of(&mut self, first: Token<'a>) -> Result<(), Invalid> {
-        // One bit for each bracket that is open, the innermost one last; set for an object.
+        // One bit for each open bracket, the innermost one last; set for an object.
         let (mut open, mut depth) = (0_u128, 0);
         let mut token = first;
         loop {
@@ -105,7 +105,7 @@ impl<'a> Scanner<'a> {
                 token = self.token()?;
                 continue;
             }
-            // The value is over; close what ends with it.
+            // The value is complete; close what ends with it.
             loop {
                 if depth == 0 {
                     return Ok(());
@@ -135,12 +135,12 @@ impl<'a> Scanner<'a> {
         if self.eat(b':') { Ok(key) } else { Err(self.flaw(Flaw::Syntax)) }
     }
 
-    /// Whether an object ends here, or an array; the bracket is taken.
+    /// Whether an object (or an array) ends here; consumes the bracket.
     pub(super) fn closes(&mut self, is_object: bool) -> bool {
         self.eat(if is_object { b'}' } else { b']' })
     }
 
-    /// Takes a byte if it comes next, after white space.
+    /// Consumes a byte if it comes next, after white space.
     pub(super) fn eat(&mut self, byte: u8) -> bool {
         let found = self.peek() == Some(byte);
         self.at += usize::from(found);
@@ -156,7 +156,7 @@ impl<'a> Scanner<'a> {
         token
     }
 
-    /// The next byte after white space, not taken.
+    /// The next byte after white space, not consumed.
     fn peek(&mut self) -> Option<u8> {
         while matches!(self.byte(), Some(b' ' | b'\t' | b'\n' | b'\r')) {
             self.at += 1;
@@ -203,7 +203,7 @@ impl<'a> Scanner<'a> {
         Ok(self.since(start))
     }
 
-    /// One digit or more.
+    /// Reads one or more digits.
     fn digits(&mut self) -> Result<(), Invalid> {
         let start = self.at;
         while matches!(self.byte(), Some(b'0'..=b'9')) {
@@ -267,7 +267,7 @@ impl<'a> Scanner<'a> {
 }
 
 impl<'a> Text<'a> {
-    /// The characters that are meant.
+    /// The text with its escapes resolved.
     pub(super) fn unescaped(self) -> Cow<'a, str> {
         if !self.has_escapes {
             return Cow::Borrowed(self.raw);
@@ -285,7 +285,7 @@ impl<'a> Text<'a> {
                 Some('r') => '\r',
                 Some('t') => '\t',
                 Some('u') => {
-                    // One unit, or the two of a pair; the scanner has refused halves.
+                    // One unit, or the two of a pair; the scanner has rejected halves.
                     units.clear();
                     let mut left = after;
                     while let Some(unit) = left.strip_prefix('u').and_then(|hex| hex.get(..4)) {
@@ -397,7 +397,7 @@ mod tests {
         for (open, close) in [("[", "]"), ("{\"a\":", "}"), ("[{\"a\":", "}]")] {
             for levels in [1, 126, 127, 128, 129, 1_000_000] {
                 let (each, open) = (open.matches(['[', '{']).count(), open.repeat(levels));
-                // What is innermost may be empty.
+                // The innermost value may be empty.
                 let text = format!("{open}1{}", close.repeat(levels)).replace("[1]", "[]");
                 let expected = (levels * each > 127).then_some(Flaw::TooDeep);
                 assert_eq!(flaw(&text), expected, "{levels} times {open:.5}");
@@ -425,7 +425,7 @@ mod tests {
         }
     }
 
-    /// Fragments that a JSON text is made of, put together with no regard to the grammar.
+    /// Fragments of JSON texts, combined with no regard to the grammar.
     fn fragments() -> impl Strategy<Value = String> {
         let fragment = prop::sample::select(vec![
             "{",

@@ -1,7 +1,7 @@
-//! What becomes of an append: one judge for all engines.
+//! Decides what becomes of an append: one judge for all engines.
 //!
-//! An engine asks the log, inside its write transaction, whatever [`Questions`] says; the answers are [`Facts`]; and
-//! [`judge`] decides by them alone.
+//! Inside its write transaction, an engine looks up in the log what [`Questions`] asks for. The answers are [`Facts`],
+//! and [`judge`] decides from these alone.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,13 +18,13 @@ use super::one_or_many::OneOrMany;
 use super::position::{Position, Version};
 use super::time::Timestamp;
 
-/// What has to be known of the log to judge an append; beside this, always the position and time of the log's end.
+/// What must be known about the log to judge an append, besides the position and time of its end.
 #[derive(Debug, Clone, Copy)]
 pub struct Questions<'a> {
     append: &'a Append,
 }
 
-/// What has to be known of one stream: its head, and which of its events have one of these ids.
+/// What must be known about one stream: its head, and which of its events have one of these ids.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct StreamQuestion<'a> {
@@ -39,7 +39,7 @@ impl<'a> Questions<'a> {
         Self { append }
     }
 
-    /// The command to look for. If it is known, nothing else has to be asked.
+    /// The command to look up. If it is known, nothing else has to be looked up.
     pub fn command(self) -> Option<&'a CommandKey> {
         self.append.command.as_ref().map(|command| &command.key)
     }
@@ -51,13 +51,13 @@ impl<'a> Questions<'a> {
 }
 
 impl<'a> StreamQuestion<'a> {
-    /// The ids to look for in the stream; the same id may come twice. Of a stream that was never written none is known.
+    /// The ids to look up in the stream; an id may come twice. In a stream that was never written, none is known.
     pub fn ids(self) -> impl Iterator<Item = &'a EventId> {
         self.events.iter().filter_map(CandidateEvent::id)
     }
 }
 
-/// What the log says, as of one moment inside the write transaction.
+/// The facts about the log, as of one moment inside the write transaction.
 ///
 /// ```
 /// use es_framework::engine::{Facts, StreamFacts, StreamHead, Verdict, judge};
@@ -83,23 +83,23 @@ pub struct Facts {
     pub head: Position,
     /// The time of the newest event ever written; [`Timestamp::from_micros`] of [`i64::MIN`] in an empty log.
     pub time: Timestamp,
-    /// The record of the command asked for, if it was carried out before.
+    /// The record of the requested command, if it was executed before.
     pub command: Option<CommandRecord>,
     streams: OneOrMany<StreamFacts>,
 }
 
-/// What the log says of one stream.
+/// The facts about one stream.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct StreamFacts {
     /// Its head.
     pub head: StreamHead,
-    /// Its events that have one of the ids asked for.
+    /// Its events that have one of the requested ids.
     pub known: Vec<KnownEvent>,
 }
 
 impl Facts {
-    /// The facts about a log that ends here; what is known of commands and streams is added to them.
+    /// Creates the facts about a log that ends here; what is known about commands and streams is added later.
     pub fn new(head: Position, time: Timestamp) -> Self {
         Self { head, time, command: None, streams: OneOrMany::default() }
     }
@@ -114,12 +114,12 @@ impl Facts {
         self.streams.as_slice()
     }
 
-    /// The answers, for an engine that looks ids up after the heads.
+    /// The answers, for an engine that looks up ids after the heads.
     pub fn streams_mut(&mut self) -> &mut [StreamFacts] {
         self.streams.as_mut_slice()
     }
 
-    /// Whether every stream of the append was asked about.
+    /// Checks that every stream of the append has an answer.
     fn answer(&self, append: &Append) -> Result<(), StoreError> {
         let (asked, answered) = (append.streams.len(), self.streams().len());
         if asked == answered {
@@ -131,7 +131,7 @@ impl Facts {
 }
 
 impl StreamFacts {
-    /// The facts about a stream that has this head and these events with one of the ids asked for.
+    /// Creates the facts about a stream that has this head and these events with one of the requested ids.
     pub fn new(head: StreamHead, known: Vec<KnownEvent>) -> Self {
         Self { head, known }
     }
@@ -154,7 +154,7 @@ pub struct KnownEvent {
     pub position: Position,
     /// Its time.
     pub time: Timestamp,
-    /// Its type and payload; [`None`] if it was removed and only its place is left.
+    /// Its type and payload; [`None`] if they were removed and only its place is left.
     pub content: Option<(Arc<EventType>, Bytes)>,
 }
 
@@ -166,14 +166,14 @@ impl KnownEvent {
     }
 }
 
-/// What the judge decided about an append that it let through.
+/// What the judge decided about an append that it accepted.
 #[derive(Debug)]
 pub enum Verdict {
-    /// All is known: nothing is written, but a command that is new to the store is remembered with this answer.
+    /// Everything is known: nothing is written, but a command that is new to the store is recorded with this result.
     Known {
-        /// The answer.
+        /// The result.
         appended: Appended,
-        /// Whether the append carries a command that the store does not remember yet.
+        /// Whether the append carries a command that the store has not recorded yet.
         remember: bool,
     },
     /// These events are to be written.
@@ -189,16 +189,16 @@ pub struct Plan {
     streams: OneOrMany<PlannedStream>,
 }
 
-/// The part of a plan that concerns one stream.
+/// The part of a plan for one stream.
 #[derive(Debug)]
 pub struct PlannedStream {
     /// The version before the append.
     pub before: Version,
     /// The events to write, as indices into the stream's events; [`None`] for all of them.
     pub chosen: Option<Vec<usize>>,
-    /// How many events are known and left alone.
+    /// The number of events that are known and skipped.
     known: usize,
-    /// How many events are written.
+    /// The number of events to write.
     pub count: usize,
 }
 
@@ -247,9 +247,9 @@ impl Plan {
         })
     }
 
-    /// What the append answers once the plan is written, by the time on the store's clock.
+    /// What the append returns once the plan is written, given the time on the store's clock.
     ///
-    /// [`Appended::time`] is the time to store with the events: `now`, or the log's last time where the clock is behind.
+    /// [`Appended::time`] is the time to store with the events: `now`, or the log's last time if the clock is behind.
     pub fn appended(&self, append: &Append, now: Timestamp) -> Appended {
         let streams = append
             .streams
@@ -279,9 +279,9 @@ impl PlannedStream {
     }
 }
 
-/// Judges an append by what the log says: first the command key, then the ids, then the expectations.
+/// Judges an append by the facts: first the command key, then the ids, then the expectations.
 ///
-/// Ids come before expectations so that a caller can always retry: a retry of a write that succeeded finds the stream
+/// Ids come before expectations so that a caller can always retry: the retry of a write that succeeded finds the stream
 /// further on than it expects.
 ///
 /// # Errors
@@ -322,11 +322,12 @@ pub fn judge(append: &Append, facts: &Facts) -> Result<Verdict, AppendError> {
     plan(append, &found, facts).map(Verdict::Write)
 }
 
-/// Judges an append as if none of its ids were known, which need not have been asked; [`None`] if it could not be written
-/// even then.
+/// Judges an append as if none of its ids were known, without having looked them up; [`None`] if it could not be
+/// written even then.
 ///
-/// For engines whose unique index finds a known id when the event is written: they write by this plan, and ask for the
-/// ids and [`judge`] again if there is none or the index refuses. Where it does not refuse, both plans are the same.
+/// For engines with a unique index that detects a known id when the event is written. They write by this plan; if there
+/// is none, or the index rejects an event, they look up the ids and [`judge`] again. If it does not, both plans are the
+/// same.
 pub fn judge_as_unknown(append: &Append, facts: &Facts) -> Option<Plan> {
     if append.command.is_some() || facts.answer(append).is_err() {
         return None;
@@ -334,7 +335,7 @@ pub fn judge_as_unknown(append: &Append, facts: &Facts) -> Option<Plan> {
     plan(append, &[], facts).ok()
 }
 
-/// Holds the expectations against the log.
+/// Checks the expectations against the log.
 fn plan(append: &Append, found: &[Found<'_>], facts: &Facts) -> Result<Plan, AppendError> {
     let mut conflicts = Vec::new();
     let mut streams = OneOrMany::default();
@@ -360,14 +361,14 @@ fn plan(append: &Append, found: &[Found<'_>], facts: &Facts) -> Result<Plan, App
     Ok(Plan { head: facts.head, time: facts.time, streams })
 }
 
-/// The events of one stream of an append, told apart by their ids.
+/// The events of one stream of an append, separated by their ids.
 struct Found<'a> {
     known: Vec<&'a KnownEvent>,
     /// Indices of the events that are new, each id once.
     new: Vec<usize>,
 }
 
-/// Tells known events from new ones; empty for an append without ids.
+/// Separates known events from new ones; empty for an append without ids.
 fn find_known<'a>(append: &Append, facts: &'a Facts) -> Result<Vec<Found<'a>>, AppendError> {
     if !append.has_ids() {
         return Ok(Vec::new());
@@ -399,7 +400,7 @@ fn find_known<'a>(append: &Append, facts: &'a Facts) -> Result<Vec<Found<'a>>, A
     Ok(found)
 }
 
-/// The answer of the first write, put together from the events that are known.
+/// The result of the first write, reconstructed from the events that are known.
 fn already_written(append: &Append, found: &[Found<'_>], facts: &Facts) -> Appended {
     let mut streams = Vec::with_capacity(append.streams.len());
     let mut last: Option<&KnownEvent> = None;

@@ -1,12 +1,12 @@
 //! Patterns with `%`, `_` and `\`, case-sensitive.
 
-/// Whether `text` matches `pattern`: `%` any run of characters, `_` one character, `\` the next one as it is.
+/// Whether `text` matches `pattern`: `%` matches any run of characters, `_` exactly one, and `\` escapes the next one.
 ///
-/// A `\` at the end stands for itself. Takes time in the order of `pattern × text` at the most: only the last `%` is ever
-/// gone back to.
+/// A `\` at the end stands for itself. Takes at most time in the order of `pattern × text`, because it only ever
+/// backtracks to the last `%`.
 pub(super) fn like(pattern: &str, text: &str) -> bool {
     let (mut pattern, mut text) = (pattern.chars(), text.chars());
-    // Where to go on when a mismatch makes the last `%` swallow one more character.
+    // Where to continue when a mismatch makes the last `%` consume one more character.
     let mut retry = None;
     loop {
         let mut ahead = pattern.clone();

@@ -1,18 +1,18 @@
-//! How much one event and one append may hold.
+//! The size limits of events and appends.
 
-/// How much one event and one append may hold; set when a store is opened.
+/// The size limits of one event and one append, set when a store is opened.
 ///
-/// An append over a limit is refused with [`InvalidAppend`](super::InvalidAppend) before anything is written.
+/// An append over a limit is rejected with [`InvalidAppend`](super::InvalidAppend) before anything is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
-    /// Bytes of one payload; 16 MiB by default.
+    /// Maximum bytes of one payload; 16 MiB by default.
     pub payload_bytes: usize,
-    /// Bytes of one event's metadata; 64 KiB by default.
+    /// Maximum bytes of one event's metadata; 64 KiB by default.
     pub metadata_bytes: usize,
-    /// Events of one append; 65,536 by default.
+    /// Maximum events of one append; 65,536 by default.
     pub append_events: usize,
-    /// Bytes of one append, payloads, metadata and ids together; 64 MiB by default.
+    /// Maximum bytes of one append, payloads, metadata and ids together; 64 MiB by default.
     pub append_bytes: usize,
 }
 

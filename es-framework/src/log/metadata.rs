@@ -1,4 +1,4 @@
-//! What travels beside an event: one JSON object, kept as the caller's text.
+//! The metadata of an event: one JSON object, kept as the caller's text.
 
 use std::fmt;
 
@@ -6,11 +6,11 @@ use bytes::Bytes;
 
 use super::json::{Flaw, Invalid, MAX_DEPTH, Scanner, Token};
 
-/// One JSON object beside an event's payload, kept byte for byte as the caller wrote it.
+/// One JSON object stored with an event's payload, kept byte for byte as the caller wrote it.
 ///
-/// What is taken does not depend on the features of `serde_json`: arrays and objects nested up to 127 levels, the object
-/// itself included, numbers of any size, and texts of whole characters only. Whatever is taken can be filtered by; see
-/// [`Scalar`](super::Scalar) for how numbers compare. Of repeated keys the last counts.
+/// What is accepted does not depend on the features of `serde_json`: arrays and objects nested up to 127 levels,
+/// including the object itself, numbers of any size, and strings of whole characters only. Everything accepted can be
+/// filtered by; see [`Scalar`](super::Scalar) for how numbers compare. If a key is repeated, the last one counts.
 ///
 /// ```
 /// use es_framework::Metadata;
@@ -23,35 +23,35 @@ use super::json::{Flaw, Invalid, MAX_DEPTH, Scanner, Token};
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Metadata(Bytes);
 
-/// Says why a text cannot be metadata.
+/// Why a text cannot be metadata.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidMetadata {
     /// The text is not JSON.
-    #[error("metadata is one JSON object, this is not JSON from byte {at} on")]
+    #[error("metadata must be one JSON object, but this is not JSON from byte {at} on")]
     NotJson {
-        /// The byte from which on it is not JSON.
+        /// The first byte that is not JSON.
         at: usize,
     },
     /// The text is JSON, but not an object.
-    #[error("metadata is one JSON object, this is another JSON value")]
+    #[error("metadata must be one JSON object, but this is another JSON value")]
     NotAnObject,
-    /// An escape such as `\ud800` is half of a pair and stands for no character.
+    /// An escape such as `\ud800` is half of a surrogate pair and not a character.
     #[error("metadata holds whole characters only, but the escape at byte {at} is half of a surrogate pair")]
     LoneSurrogate {
-        /// The byte at which the escape begins.
+        /// The byte where the escape begins.
         at: usize,
     },
     /// Arrays and objects are nested too deep.
     #[error("metadata is nested deeper than {max} levels")]
     TooDeep {
-        /// How many levels are taken, the object itself included.
+        /// The maximum number of levels, including the object itself.
         max: u32,
     },
     /// The value cannot be written as JSON.
     #[error("metadata cannot be written as JSON")]
     NotSerializable {
-        /// Why.
+        /// The cause.
         source: serde_json::Error,
     },
 }
@@ -71,8 +71,8 @@ impl Metadata {
     ///
     /// # Errors
     ///
-    /// [`InvalidMetadata`] if the text is not one JSON object, is nested deeper than 127 levels, or has half of a surrogate
-    /// pair in a key or text.
+    /// [`InvalidMetadata`] if the text is not one JSON object, is nested deeper than 127 levels, or has half of a
+    /// surrogate pair in a key or string.
     pub fn parse(text: impl Into<String>) -> Result<Self, InvalidMetadata> {
         let text = text.into();
         match Scanner::check(&text)? {
@@ -81,16 +81,16 @@ impl Metadata {
         }
     }
 
-    /// Makes metadata of anything that serializes to a JSON object.
+    /// Creates metadata from any value that serializes to a JSON object.
     ///
     /// # Errors
     ///
-    /// [`InvalidMetadata`] if the value does not serialize, or not to what [`Self::parse`] takes.
+    /// [`InvalidMetadata`] if the value does not serialize, or not to something that [`Self::parse`] accepts.
     pub fn of(value: &impl serde::Serialize) -> Result<Self, InvalidMetadata> {
         Self::parse(serde_json::to_string(value).map_err(|source| InvalidMetadata::NotSerializable { source })?)
     }
 
-    /// Takes what an engine stored, without parsing it again; [`None`] if it is not UTF-8.
+    /// Wraps what an engine stored, without parsing it again; [`None`] if it is not UTF-8.
     pub fn from_stored(text: Bytes) -> Option<Self> {
         std::str::from_utf8(&text).ok()?;
         Some(Self(text))
@@ -102,7 +102,7 @@ impl Metadata {
         std::str::from_utf8(&self.0).unwrap_or_default()
     }
 
-    /// The text at the top-level key `key`; [`None`] if there is none or it is not a text.
+    /// The string at the top-level key `key`; [`None`] if there is none or it is not a string.
     pub fn text(&self, key: &str) -> Option<String> {
         match super::scalar::scalar_at(self.as_str(), &[key])? {
             super::Scalar::Text(text) => Some(text),
@@ -139,7 +139,7 @@ mod tests {
         }
     }
 
-    /// A key that was half a character was taken, and from then on no filter found anything in that metadata.
+    /// A key with half of a surrogate pair was accepted, and then no filter found anything in that metadata.
     #[test]
     fn half_a_character_is_refused() {
         for (json, byte) in [
@@ -154,7 +154,7 @@ mod tests {
         assert!(Filter::new().metadata_equals("😀", "😀").matches(&header(&whole)));
     }
 
-    /// Nesting was checked by nobody, so that whoever read the metadata with serde_json failed.
+    /// Nothing limited the nesting, so reading the metadata with serde_json failed.
     #[test]
     fn deep_nesting_is_refused_and_takes_no_stack() {
         let nested = |levels: usize| format!(r#"{{"n": 7, "a": {}{}}}"#, "[".repeat(levels), "]".repeat(levels));
@@ -168,7 +168,7 @@ mod tests {
         assert!(!Filter::new().metadata_equals("a.b", 7).matches(&header(&stored)));
     }
 
-    /// With `arbitrary_precision` in the build, no filter on a float matched, nor one on a large integer.
+    /// With `arbitrary_precision` in the build, no filter on a float or a large integer matched.
     #[test]
     fn numbers_of_any_size_are_taken_and_hide_nothing() {
         let huge = "9".repeat(100);

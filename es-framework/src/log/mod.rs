@@ -1,7 +1,7 @@
-//! The ground floor: the log.
+//! The lowest layer: the log.
 //!
-//! Plain data, the [`Engine`] contract, the memory engine, and what is written once for all engines on top of it: the
-//! stream handle, paging reads, watching.
+//! Plain data, the [`Engine`] contract, the in-memory engine, and what all engines share on top of it: the stream
+//! handle, paged reads, watches.
 
 mod append;
 mod cell;

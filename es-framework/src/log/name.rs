@@ -6,43 +6,43 @@ use std::sync::Arc;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// The longest name, in bytes.
+/// The maximum length of a name, in bytes.
 pub const MAX_NAME_BYTES: usize = 255;
 
-/// Says why a text cannot be a name.
+/// Why a text cannot be a name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidName {
     /// The text is empty.
     #[error("a {what} cannot be empty")]
     Empty {
-        /// The kind of name that was asked for.
+        /// The kind of name that was requested.
         what: &'static str,
     },
     /// The text is longer than [`MAX_NAME_BYTES`].
     #[error("a {what} has at most {MAX_NAME_BYTES} bytes, this one has {bytes}")]
     TooLong {
-        /// The kind of name that was asked for.
+        /// The kind of name that was requested.
         what: &'static str,
-        /// The length of the refused text in bytes.
+        /// The length of the rejected text in bytes.
         bytes: usize,
     },
     /// The text has a character below U+0020.
     #[error("a {what} cannot contain control characters, found {character:?} in {text:?}")]
     ControlCharacter {
-        /// The kind of name that was asked for.
+        /// The kind of name that was requested.
         what: &'static str,
         /// The first control character.
         character: char,
-        /// The refused text.
+        /// The rejected text.
         text: String,
     },
-    /// The text begins with `@`, which is kept for names the store makes itself.
+    /// The text begins with `@`, which is reserved for names that the store creates.
     #[error("a {what} cannot begin with `@`, which the store keeps for itself: {text:?}")]
     Reserved {
-        /// The kind of name that was asked for.
+        /// The kind of name that was requested.
         what: &'static str,
-        /// The refused text.
+        /// The rejected text.
         text: String,
     },
 }
@@ -68,7 +68,7 @@ macro_rules! name {
         pub struct $name(Arc<str>);
 
         impl $name {
-            /// Checks a text and makes it a name.
+            /// Creates a name from a text.
             ///
             /// # Errors
             ///
@@ -109,7 +109,7 @@ macro_rules! name {
             }
         }
 
-        /// As its text.
+        /// Serializes as its text.
         impl Serialize for $name {
             fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
                 serializer.serialize_str(&self.0)
@@ -173,7 +173,7 @@ macro_rules! name {
 name! {
     /// The id of a stream, for example `account-alice`.
     ///
-    /// 1 to 255 bytes of UTF-8 without U+0000–U+001F. Ids that begin with `@` are the store's own: `@all` is read and
+    /// 1 to 255 bytes of UTF-8 without U+0000–U+001F. Ids that begin with `@` belong to the store: `@all` is read and
     /// watched like a stream, the others are always empty, and none of them can be written.
     ///
     /// ```
@@ -188,7 +188,7 @@ name! {
 }
 
 name! {
-    /// The name under which a snapshot or a checkpoint is kept, for example `balances`.
+    /// The name under which a snapshot or a checkpoint is stored, for example `balances`.
     ProjectionName, "projection name"
 }
 
@@ -198,12 +198,12 @@ name! {
 }
 
 name! {
-    /// A key that makes a command unique in the store, chosen by whoever sends it.
+    /// A key that makes a command unique in the store, chosen by its sender.
     CommandKey, "command key"
 }
 
 impl StreamId {
-    /// The id of `@all`, the one sequence of every event of the store.
+    /// The id of `@all`, the single sequence of all events of the store.
     pub fn all() -> Self {
         Self("@all".into())
     }
@@ -213,12 +213,12 @@ impl StreamId {
         self.as_str() == "@all"
     }
 
-    /// Whether the id begins with `@` and so cannot be written.
+    /// Whether the id begins with `@` and therefore cannot be written.
     pub fn is_reserved(&self) -> bool {
         self.0.starts_with('@')
     }
 
-    /// The part before the first `-`, or the whole id where there is none.
+    /// The part before the first `-`, or the whole id if there is none.
     pub fn category(&self) -> &str {
         category_of(&self.0)
     }
@@ -229,7 +229,7 @@ impl StreamId {
     }
 }
 
-/// The category of a stream id: the part before the first `-`, or the whole id where there is none.
+/// The category of a stream id: the part before the first `-`, or the whole id if there is none.
 pub(crate) fn category_of(stream: &str) -> &str {
     stream.split_once('-').map_or(stream, |(category, _)| category)
 }

@@ -1,4 +1,4 @@
-//! What wakes watchers, and the ring of newest events they are fed from.
+//! Wakes watchers, and holds the ring of newest events that they are fed from.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -14,25 +14,24 @@ use super::name::{StreamId, category_of};
 use super::position::Position;
 use super::read::Mark;
 
-/// The events that the ring holds at most.
+/// Maximum number of events in the ring.
 const RING_EVENTS: usize = 4_096;
-/// The payload and metadata bytes that the ring holds at most.
+/// Maximum number of payload and metadata bytes in the ring.
 const RING_BYTES: usize = 4 << 20;
-/// The events of others that are read for watchers; beyond that they read pages.
+/// Maximum number of other processes' events that are read for watchers; beyond that, watchers read pages.
 const FOREIGN_EVENTS: u32 = 2_048;
-/// Payloads of up to so many bytes are copied into the ring.
+/// Payloads of up to this many bytes are copied into the ring.
 const COPIED_BYTES: usize = 16 << 10;
 
-/// The one notifier of an open store: it wakes exactly the watchers that a commit concerns and feeds those at the head
+/// The one notifier of an open store. It wakes exactly the watchers that a commit concerns, and feeds those at the head
 /// from a ring of the newest events, so that idle watchers cost no queries.
 ///
-/// A wake-up is a hint and the log is the truth: a watcher that finds the ring no longer reaching back to where it is
-/// reads pages instead.
+/// A wake-up is a hint and the log is the truth: a watcher that has fallen behind the ring reads pages instead.
 #[derive(Debug, Default)]
 pub struct Notifier {
-    /// The position of the newest commit published; what is at or below it can be read.
+    /// The position of the newest published commit; everything at or below it can be read.
     head: AtomicU64,
-    /// How many watchers there are.
+    /// The number of watchers.
     watchers: AtomicUsize,
     state: Mutex<State>,
 }
@@ -40,7 +39,7 @@ pub struct Notifier {
 #[derive(Debug, Default)]
 struct State {
     closed: bool,
-    /// Events of all positions in `(ring_after, head]`, oldest first.
+    /// All events at positions in `(ring_after, head]`, oldest first.
     ring: VecDeque<StoredEvent>,
     ring_bytes: usize,
     ring_after: u64,
@@ -53,7 +52,7 @@ struct State {
 #[derive(Debug, Default)]
 struct Wake {
     pending: AtomicBool,
-    /// To read a page, whatever the ring has.
+    /// Whether to read a page, whatever the ring holds.
     doubts: AtomicBool,
     notify: Notify,
 }
@@ -66,37 +65,37 @@ impl Wake {
     }
 }
 
-/// What the ring has for a watcher.
+/// What the ring holds for a watcher.
 #[derive(Debug)]
 pub(super) struct FromRing {
-    /// The events that are wanted.
+    /// The events that the watcher wants.
     pub(super) events: Vec<StoredEvent>,
-    /// The position they reach to.
+    /// The position up to which the log was covered.
     pub(super) upto: Position,
     /// The newest event, wanted or not.
     pub(super) mark: Option<Mark>,
 }
 
 impl Notifier {
-    /// Makes a notifier of a log whose newest event is at `head`.
+    /// Creates a notifier for a log whose newest event is at `head`.
     pub fn new(head: Position) -> Self {
         let state = State { ring_after: head.get(), ..State::default() };
         Self { head: AtomicU64::new(head.get()), watchers: AtomicUsize::new(0), state: Mutex::new(state) }
     }
 
-    /// The position of the newest commit that was published.
+    /// The position of the newest published commit.
     pub fn head(&self) -> Position {
         Position::new(self.head.load(Ordering::Acquire))
     }
 
-    /// Whether anybody watches; without watchers, engines need not look for commits of other processes.
+    /// Whether anybody is watching; if not, engines need not look for commits of other processes.
     pub fn is_watched(&self) -> bool {
         self.watchers.load(Ordering::Acquire) > 0
     }
 
-    /// Tells that the log now reaches to `head` and that `events` are all events after `after`, in order.
+    /// Announces that the log now reaches `head` and that `events` are all events after `after`, in order.
     ///
-    /// Calls may overlap and come late: what is at or below the known head is passed over, and a gap before `after`
+    /// Calls may overlap and arrive late: events at or below the known head are skipped, and a gap before `after`
     /// empties the ring.
     pub fn publish(&self, after: Position, events: impl IntoIterator<Item = StoredEvent>, head: Position) {
         let mut state = self.lock();
@@ -118,12 +117,12 @@ impl Notifier {
                 state.push(event);
             }
         }
-        // Watchers that were woken wait for the lock, so they find the head moved.
+        // Woken watchers wait for the lock, so they see the new head.
         self.head.store(head.get(), Ordering::Release);
     }
 
-    /// Tells that the log now reaches to `head`, by events that are not at hand. Everybody is woken and reads pages; the
-    /// right call while nobody watches.
+    /// Announces that the log now reaches `head` when the events are not at hand. Every watcher is woken and reads
+    /// pages; the right call while nobody is watching.
     pub fn advance(&self, head: Position) {
         let mut state = self.lock();
         if head.get() > self.head.load(Ordering::Acquire) {
@@ -133,16 +132,17 @@ impl Notifier {
         }
     }
 
-    /// Tells that others have committed, if they have: the log was seen to reach to `head`. Returns whether that was news.
+    /// Announces commits of other processes if there are any, that is, if `head` is news. Returns whether it was.
     ///
-    /// For engines whose log several processes share. Whoever comes upon a foreign commit calls this: the poller that looks
-    /// for them, and the writer before it tells of its own commits, which come after them in the log. `read` reads the
-    /// events after a position, at most as many as it is told, within the same transaction that saw `head`, and returns
-    /// [`None`] where they are too large to be held. It is called only if somebody watches and there are not many.
+    /// For engines whose log is shared by several processes. Call it wherever a foreign commit may be found: in the
+    /// poller that looks for them, and in the writer before it announces its own commits, which come later in the log.
+    /// `read` is given a position and a maximum number of events. It reads the events after that position, in the
+    /// transaction that saw `head`, and returns [`None`] if they are too large to hold. It is called only if somebody
+    /// is watching and the events are few.
     ///
     /// # Errors
     ///
-    /// Whatever `read` returns, but for [`StoreError::Corrupt`]: watchers that read the damaged event report it.
+    /// Whatever `read` returns, except [`StoreError::Corrupt`]: watchers that read the damaged event report it.
     pub fn publish_foreign(
         &self,
         head: Position,
@@ -164,8 +164,8 @@ impl Notifier {
         Ok(true)
     }
 
-    /// Tells that the log cannot be looked at. Everybody is woken and reads one page, whose error ends the watch; where it
-    /// can be read after all nothing is lost.
+    /// Announces that the log could not be examined. Every watcher is woken and reads one page. If that fails, its
+    /// error ends the watch; if it succeeds, nothing is lost.
     pub fn distrust(&self) {
         let state = self.lock();
         state.everybody().for_each(|wake| {
@@ -174,7 +174,7 @@ impl Notifier {
         });
     }
 
-    /// Ends every watcher.
+    /// Ends all watchers.
     pub fn close(&self) {
         let mut state = self.lock();
         state.closed = true;
@@ -197,7 +197,7 @@ impl Notifier {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Nothing in here panics half-way through a change, so a poisoned state is whole.
+        // Nothing in here panics halfway through a change, so a poisoned state is consistent.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -205,7 +205,7 @@ impl Notifier {
 impl State {
     fn push(&mut self, mut event: StoredEvent) {
         if event.payload.len() <= COPIED_BYTES {
-            // It may be a slice of a request's body, all of which the ring would hold.
+            // It may be a slice of a request's body, which the ring would keep alive as a whole.
             event.payload = Bytes::copy_from_slice(&event.payload);
         }
         self.ring_bytes += event.bytes();
@@ -249,7 +249,7 @@ impl State {
     }
 }
 
-/// Whose commits a watcher wants to hear of.
+/// The commits that a watcher is woken by.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Interest {
     All,
@@ -267,12 +267,12 @@ impl Interest {
             Clause::Categories(categories) => Some(categories.iter().cloned().map(Self::Category).collect()),
             _ => None,
         });
-        // Whoever wants nothing is registered all the same, to hear of the close.
+        // Register even an empty filter, so that it learns of `close`.
         narrowed.filter(|interests| !interests.is_empty()).unwrap_or_else(|| vec![Self::All])
     }
 }
 
-/// A watcher's place at the notifier; dropping it frees it.
+/// A watcher's registration with the notifier, removed on drop.
 #[derive(Debug)]
 pub(super) struct Subscription {
     notifier: Arc<Notifier>,
@@ -282,8 +282,8 @@ pub(super) struct Subscription {
 }
 
 impl Subscription {
-    /// Waits until a commit may concern this watcher, or the store is closed. Wakes at once for one that came before the
-    /// call and after the last wake-up.
+    /// Waits until a commit may concern this watcher or the store is closed. Returns at once if that happened after the
+    /// last wake-up and before this call.
     pub(super) async fn woken(wake: WakeHandle) {
         while !wake.0.pending.swap(false, Ordering::AcqRel) {
             wake.0.notify.notified().await;
@@ -299,14 +299,15 @@ impl Subscription {
         self.notifier.lock().closed
     }
 
-    /// The newest events after `after` that are wanted; [`None`] if the ring does not reach back that far.
+    /// Returns the wanted events after `after`; [`None`] if the ring does not reach back that far.
     pub(super) fn newest_after(&self, after: Position, wanted: impl Fn(&StoredEvent) -> bool) -> Option<FromRing> {
         let state = self.notifier.lock();
         if after.get() < state.ring_after || self.wake.doubts.swap(false, Ordering::AcqRel) {
             return None;
         }
         let start = state.ring.partition_point(|event| event.position <= after);
-        // Copies share what they hold; a filter may take long, and the writer waits for this lock.
+        // Clones share their buffers. The filter runs after unlocking, for it may take long and the writer waits for
+        // this lock.
         let mut events: Vec<StoredEvent> = state.ring.range(start..).cloned().collect();
         let newest = state.ring.back();
         let mark = newest.map(|event| Mark { position: event.position, checksum: event.checksum });

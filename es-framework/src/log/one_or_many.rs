@@ -2,7 +2,7 @@
 
 use std::slice;
 
-/// A list for what there is nearly always one of: the streams of an append.
+/// A list that nearly always holds one item: the streams of an append.
 #[derive(Debug, Clone, Default)]
 pub(super) enum OneOrMany<T> {
     #[default]

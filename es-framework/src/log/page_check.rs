@@ -1,4 +1,4 @@
-//! What is checked of every page, whatever engine it comes from.
+//! What is checked on every page, whichever engine returned it.
 
 use super::error::StoreError;
 use super::name::StreamId;
@@ -6,12 +6,12 @@ use super::position::{Position, Version};
 use super::read::{Direction, Page, Read};
 
 impl Page {
-    /// Checks what the page says of itself, for a read with other bounds: its events lie between the bounds, in order, a
-    /// page that is not the end has come forward, and one that is the end has reached the head it reports.
+    /// Checks that the page is a consistent answer to `read` with these bounds: its events lie between them, in order;
+    /// a page that is not the end made progress; one that is the end reached the head it reports.
     ///
     /// # Errors
     ///
-    /// [`StoreError::Internal`]: an engine that answers such a page has a defect.
+    /// [`StoreError::Internal`]: an engine that returns such a page has a bug.
     pub(super) fn check(&self, read: &Read, after: u64, before: Option<u64>) -> Result<(), StoreError> {
         let defect = |what: String| Err(StoreError::Internal { source: what.into() });
         let forward = read.direction == Direction::Forward;
@@ -23,14 +23,14 @@ impl Page {
             let scanned = if forward { place <= self.scanned } else { place >= self.scanned };
             let between = place > after && before.is_none_or(|before| place < before);
             if !in_order || !scanned || !between || !all && event.stream != read.stream {
-                return defect(format!("it answered an event where it does not belong, at {place} of {}", read.stream));
+                return defect(format!("it returned an event where it does not belong, at {place} of {}", read.stream));
             }
             last = Some(place);
         }
         let progress = if forward { self.scanned > after } else { before.is_none_or(|before| self.scanned < before) };
         if !progress && !self.end {
             return defect(format!(
-                "it answered a page that ends where it begins, at {}, and says that there is more",
+                "it returned a page that ends where it begins, at {}, and claims that there is more",
                 self.scanned
             ));
         }
@@ -38,15 +38,15 @@ impl Page {
             if forward { self.scanned >= last_place(self, before) } else { self.scanned <= after.saturating_add(1) };
         if self.end && !reached && after < self.head {
             return defect(format!(
-                "it answered a page that is the end at {}, before its head at {}",
+                "it returned a page that claims to be the end at {}, before its head at {}",
                 self.scanned, self.head
             ));
         }
         Ok(())
     }
 
-    /// Checks that a page read forward and without a filter holds every event of its stream after a version, so that a
-    /// state of that version can be brought up to date with it.
+    /// Checks that a page of an unfiltered forward read holds every event of its stream after a version, so that a
+    /// state at that version can be brought up to date with it.
     ///
     /// # Errors
     ///
@@ -71,7 +71,7 @@ impl Page {
     }
 }
 
-/// The last place that a read forward with this bound can come to.
+/// The last place that a forward read with this bound can reach.
 fn last_place(page: &Page, before: Option<u64>) -> u64 {
     before.map_or(page.head, |before| before.saturating_sub(1).min(page.head))
 }

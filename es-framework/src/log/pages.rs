@@ -1,4 +1,4 @@
-//! The pages of a read in order, the next ones on their way while one is dealt with.
+//! The pages of a read, in order; the next ones are fetched while one is being processed.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -11,31 +11,41 @@ use super::error::StoreError;
 use super::event::StoredEvent;
 use super::read::{Direction, PAGE_SCAN, Page, Read};
 
-/// The pages on their way at most. Two are read by two connections at the same time, and with a third in the queue neither
-/// waits until the consumer was woken: a scan of 1,000,000 events takes half as long as with one page after the other.
+/// Maximum number of pages in flight. Two are read on two connections at once; a third in the queue keeps both busy
+/// until the consumer wakes up. A scan of 1,000,000 events takes half as long as with one page after the other.
 const AHEAD: usize = 3;
 
-/// The pages of one read, up to the head that its first page saw.
+/// The pages of one read, up to the head seen by its first page.
 ///
-/// Where a page begins is known only when the one before has come. So several are on their way only forward, without a
-/// limit, and once a page has told how far one reaches: the next is asked for that far, and what it could not hold is asked for
-/// in between. Where there was room for twice as much, the next are asked for twice as far. Whatever the guess, the pages
-/// are those of one read.
+/// A page is bounded by events and bytes, so where the next one starts is known only when it arrives. To have several
+/// in flight anyway, forward reads without a limit guess from the pages that arrived how far a page reaches (the stride),
+/// and request parts of that length. Backward reads, and reads with a limit, fetch one page at a time.
+///
+/// Example: a filter passes every second event of `@all`, and a page holds 1,000 events.
+///
+/// * The first page reaches position 2,000. It was full before every place was used, so the stride is an eighth less:
+///   1,750. Three parts are requested: 2,001 to 3,750, 3,751 to 5,500 and 5,501 to 7,250.
+/// * If the first part already holds 1,000 events at 3,600, then 3,601 to 3,750 is requested and returned before the
+///   others, and the stride becomes 1,400.
+/// * If it ends at 3,750 with at most 500 events (and half the bytes), there was room for twice as much. The stride
+///   becomes 3,500; it never exceeds [`PAGE_SCAN`].
+///
+/// Whatever the guess, the result is the pages of one read: in order, nothing missing, nothing twice.
 pub(super) struct Pages {
     engine: Arc<dyn Engine>,
-    /// What every page is asked for, but for its part.
+    /// What every page requests, except for its part.
     read: Read,
-    /// Whether every event has to come, for a state that they are folded into.
+    /// Whether no event may be missing, because they are folded into a state.
     whole: bool,
-    /// How many events may come.
+    /// How many more events may be returned.
     left: usize,
-    /// Whether no page has come yet.
+    /// Whether the first page has not arrived yet.
     first: bool,
-    /// How far a page is expected to reach.
+    /// How many places a page is expected to cover, once that can be guessed.
     stride: Option<u64>,
-    /// What was not asked for.
+    /// What has not been requested yet.
     rest: Option<Part>,
-    /// What was, in order.
+    /// What has been requested, in order.
     asked: VecDeque<Asked>,
 }
 
@@ -52,9 +62,9 @@ struct Asked {
 }
 
 enum Fetch {
-    /// On its way.
+    /// In flight.
     Coming(Pin<Box<dyn Future<Output = Result<Page, StoreError>> + Send>>),
-    /// It has come already.
+    /// Already arrived.
     Come(Result<Page, StoreError>),
 }
 
@@ -68,7 +78,7 @@ impl Pages {
         pages
     }
 
-    /// The pages after one that has come by another way.
+    /// The pages after a first page that was fetched in another way.
     pub(super) fn following(engine: Arc<dyn Engine>, read: Read, page: &Page) -> Self {
         let mut pages = Self::new(engine, read, None);
         if let Some(part) = pages.rest.take() {
@@ -77,7 +87,7 @@ impl Pages {
         pages
     }
 
-    /// Requires that no event is missing; of a read forward, without a filter, of one stream.
+    /// Requires that no event is missing; only for a forward read of one stream without a filter.
     pub(super) fn whole(&mut self) {
         self.whole = true;
     }
@@ -87,7 +97,7 @@ impl Pages {
         self.rest.is_none() && self.asked.is_empty()
     }
 
-    /// Asks for as many pages as may be on their way, and does not wait for them.
+    /// Requests as many pages as may be in flight, without waiting for them.
     pub(super) fn ask(&mut self, context: &mut Context<'_>) {
         while self.asked.len() < AHEAD
             && let Some(part) = self.next_part()
@@ -97,7 +107,7 @@ impl Pages {
         }
     }
 
-    /// The next page; [`None`] at the end and after an error.
+    /// Returns the next page; [`None`] at the end and after an error.
     pub(super) fn poll_page(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Page, StoreError>>> {
         self.ask(context);
         let Some(Asked { part, page }) = self.asked.front_mut() else { return Poll::Ready(None) };
@@ -125,7 +135,7 @@ impl Pages {
         Poll::Ready(Some(page))
     }
 
-    /// What to ask for next: a part as long as a page is expected to reach, or all that is left.
+    /// The next part to request: as long as a page is expected to reach, or all that is left.
     fn next_part(&mut self) -> Option<Part> {
         let rest = self.rest.take()?;
         let (Some(stride), Some(before)) = (self.stride, rest.before) else { return Some(rest) };
@@ -141,7 +151,7 @@ impl Pages {
         let engine = Arc::clone(&self.engine);
         let read = Read { after: part.after, before: part.before, ahead, ..self.read.clone() };
         let mut page: Pin<Box<dyn Future<Output = _> + Send>> = Box::pin(async move { engine.read(read).await });
-        // Polled once, so that the page is on its way.
+        // Polled once, so that the request is in flight.
         let page = match page.as_mut().poll(context) {
             Poll::Ready(come) => Fetch::Come(come),
             Poll::Pending => Fetch::Coming(page),
@@ -157,10 +167,10 @@ impl Pages {
         Ok(page)
     }
 
-    /// Learns from a page, and answers what it could not hold of its part.
+    /// Learns from a page, and returns the rest of its part if the page could not hold it all.
     fn arrived(&mut self, mut part: Part, page: &Page) -> Option<Part> {
         if self.first {
-            // The read ends at the head that its first page saw.
+            // The read ends at the head seen by its first page.
             self.first = false;
             let end = page.head.saturating_add(1);
             part.before = Some(part.before.map_or(end, |before| before.min(end)));
@@ -175,19 +185,20 @@ impl Pages {
         }
         let reached = page.scanned.saturating_sub(part.after);
         if !endless || page.events.is_empty() {
-            // An open page passes over a gap however long.
+            // A page without an upper bound skips a gap of any length.
             self.stride = None;
         } else if !page.end {
             let most = PAGE_SCAN as u64;
             self.stride = Some(match reached {
                 _ if reached >= most => most,
-                // An event at every place, as in most streams: the next is as full.
+                // An event at every place, as in most streams: the next page will be just as full.
                 _ if reached == page.events.len() as u64 => reached,
-                // Where the filter or the bytes decide, the next may reach a little less far.
+                // Where the filter or the bytes set the limit, the next page may not reach quite as far.
                 _ => (reached - reached / 8).max(1),
             });
         } else if self.has_room(page) {
-            // Else one large event, or a stretch where all pass the filter, would make every page after it small.
+            // Otherwise one large event, or a stretch where everything passes the filter, would keep every later page
+            // small.
             self.stride = self.stride.map(|stride| stride.max(reached.saturating_mul(2)).min(PAGE_SCAN as u64));
         }
         (!page.end).then_some(Part { after: page.scanned, ..part })

@@ -1,4 +1,4 @@
-//! Where an event stands: its version in its stream, its position in `@all`.
+//! The place of an event: its version in its stream, its position in `@all`.
 
 use std::fmt;
 
@@ -13,10 +13,11 @@ macro_rules! place {
         impl $name {
             /// Before the first event.
             pub const ZERO: Self = Self(0);
-            /// The highest there can be, `i64::MAX`.
+            /// The highest possible one, `i64::MAX`.
             pub const MAX: Self = Self(i64::MAX.cast_unsigned());
 
-            /// Makes one of a number; what is above [`Self::MAX`] becomes [`Self::MAX`], where there is never an event.
+            /// Creates one from a number; anything above [`Self::MAX`] becomes [`Self::MAX`], where there is never an
+            /// event.
             pub const fn new(number: u64) -> Self {
                 if number > Self::MAX.0 { Self::MAX } else { Self(number) }
             }
@@ -26,18 +27,18 @@ macro_rules! place {
                 self.0
             }
 
-            /// The number as SQL databases keep it; never negative.
+            /// The number as stored in SQL databases; never negative.
             pub const fn as_i64(self) -> i64 {
                 self.0.cast_signed()
             }
 
-            /// The one after this.
+            /// The next one.
             #[must_use]
             pub const fn next(self) -> Self {
                 Self::new(self.0 + 1)
             }
 
-            /// The one `count` after this.
+            /// The one `count` places further on.
             #[must_use]
             pub const fn plus(self, count: u64) -> Self {
                 Self::new(self.0.saturating_add(count))
@@ -56,7 +57,7 @@ macro_rules! place {
             }
         }
 
-        /// As its number.
+        /// Serializes as its number.
         impl Serialize for $name {
             fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
                 serializer.serialize_u64(self.0)
@@ -85,11 +86,11 @@ place! {
 place! {
     /// An event's place in `@all`: 1, 2, 3 … in the order of commits; [`Position::ZERO`] is before the first.
     ///
-    /// Positions are compared, never counted: deleting events leaves gaps.
+    /// Compare positions, but do not count with them: deleting events leaves gaps.
     Position
 }
 
-/// A version or a position, for what works on a stream and on `@all` alike.
+/// A version or a position, for code that works on a stream and on `@all` alike.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
     /// A place in one stream.

@@ -1,4 +1,4 @@
-//! What an engine is asked to read, one page at a time.
+//! What an engine is requested to read, one page at a time.
 
 use super::error::StoreError;
 use super::event::StoredEvent;
@@ -8,11 +8,11 @@ use super::name::{ProjectionName, StreamId};
 use super::position::{Position, Version};
 use super::snapshot::Snapshot;
 
-/// The events of one page, by default.
+/// The maximum number of events of one page, by default.
 pub const PAGE_EVENTS: usize = 1_000;
-/// The payload and metadata bytes of one page, by default; a page holds at least one event, however large.
+/// The maximum payload and metadata bytes of one page, by default; a page holds at least one event, however large.
 pub const PAGE_BYTES: usize = 4 << 20;
-/// The rows that one page looks at, however few of them match.
+/// The maximum number of rows that one page examines, however few of them match.
 pub const PAGE_SCAN: usize = 10_000;
 
 /// The order of a read.
@@ -25,7 +25,7 @@ pub enum Direction {
     Backward,
 }
 
-/// One page to be read of a stream or of `@all`.
+/// A request for one page of a stream or of `@all`.
 ///
 /// Places are versions in a stream and positions in `@all`; both bounds are exclusive.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,18 +39,18 @@ pub struct Read {
     pub after: u64,
     /// Only events below this place.
     pub before: Option<u64>,
-    /// Only events that pass.
+    /// Only events that pass this filter.
     pub filter: Filter,
-    /// At most so many events, 0 to ask for [`Page::head`] only; [`PAGE_EVENTS`] by default.
+    /// The maximum number of events, [`PAGE_EVENTS`] by default; 0 requests [`Page::head`] only.
     pub events: usize,
-    /// At most so many payload and metadata bytes, but at least one event; [`PAGE_BYTES`] by default.
+    /// The maximum payload and metadata bytes, but at least one event; [`PAGE_BYTES`] by default.
     pub bytes: usize,
-    /// Whether the page is asked for before it is needed: an engine may serve others first. Not by default.
+    /// Whether the page is requested before it is needed, so that an engine may serve others first; `false` by default.
     pub ahead: bool,
 }
 
 impl Read {
-    /// Asks for the first page of a stream or of `@all`, forward.
+    /// Requests the first page of a stream or of `@all`, forward.
     pub fn new(stream: StreamId) -> Self {
         Self {
             stream,
@@ -76,38 +76,38 @@ impl Read {
 pub struct Page {
     /// The events that passed the filter, in the order of the read.
     pub events: Vec<StoredEvent>,
-    /// The place up to which everything was looked at: go on after it (or before it, backward).
+    /// The place up to which everything was examined: continue after it (or before it, backward).
     pub scanned: u64,
-    /// Whether the read is through: nothing that was in the log when this page was read lies beyond it.
+    /// Whether the read is complete: nothing that was in the log when this page was read lies beyond it.
     pub end: bool,
     /// The stream's version, or the position of the log's head, when this page was read.
     pub head: u64,
-    /// For a stream: where it ended and began when this page was read; its version is [`Self::head`]. [`None`] for `@all`.
+    /// For a stream: its head when this page was read, with [`Self::head`] as its version. [`None`] for `@all`.
     pub stream: Option<StreamHead>,
     /// For `@all`, forward: the last event at or below [`Self::scanned`], whether it passed the filter or not.
     pub mark: Option<Mark>,
 }
 
 impl Page {
-    /// Begins a page of `@all`, whose newest event is at `head`.
+    /// Creates an empty page of `@all`, whose newest event is at `head`.
     pub fn of_all(head: Position) -> Self {
         Self { head: head.get(), ..Self::default() }
     }
 
-    /// Begins a page of a stream with this head.
+    /// Creates an empty page of a stream with this head.
     pub fn of_stream(head: StreamHead) -> Self {
         Self { head: head.version.get(), stream: Some(head), ..Self::default() }
     }
 
-    /// Fills a page with what `read` asks for: `events` are those between its bounds, all of them, in the order of the read.
+    /// Fills a page as `read` requests: `events` are all events between its bounds, in the order of the read.
     ///
-    /// For engines that have their events at hand. It takes no more of them than it looks at; [`Self::mark`] is left to the
-    /// engine.
+    /// For engines that have their events at hand. It consumes only the events that it examines; [`Self::mark`] is left
+    /// to the engine.
     ///
     /// # Errors
     ///
-    /// [`StoreError::Corrupt`] if the first event of the page does not fit its checksum. Before a later one that does not the page
-    /// ends.
+    /// [`StoreError::Corrupt`] if the first event of the page does not match its checksum. If a later one does not, the
+    /// page ends before it.
     pub fn fill<'e>(
         mut self,
         read: &Read,
@@ -117,7 +117,7 @@ impl Page {
         let low = read.after.min(self.head);
         let high = read.before.map_or(self.head, |before| before.saturating_sub(1).min(self.head)).max(low);
         if read.events == 0 {
-            // Asked for the head only.
+            // Only the head is requested.
             self.end = low == high;
             self.scanned = if forward { read.after } else { high + 1 };
             return Ok(self);
@@ -159,7 +159,7 @@ pub struct Mark {
     pub checksum: u32,
 }
 
-/// A snapshot and the events after it, to be loaded in one call.
+/// A request to load a snapshot and the events after it in one call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Load {
@@ -167,27 +167,27 @@ pub struct Load {
     pub stream: StreamId,
     /// The snapshot's name; [`None`] to load events only.
     pub snapshot: Option<ProjectionName>,
-    /// Nothing above this version, neither snapshot nor events.
+    /// Loads nothing above this version, neither snapshot nor events.
     pub until: Option<Version>,
-    /// At most so many events on the page, 0 to load the snapshot only; [`PAGE_EVENTS`] by default.
+    /// The maximum number of events on the page, [`PAGE_EVENTS`] by default; 0 loads the snapshot only.
     pub events: usize,
 }
 
 impl Load {
-    /// Asks for the newest snapshot of this name and the events after it.
+    /// Requests the newest snapshot of this name and the events after it.
     pub fn new(stream: StreamId, snapshot: Option<ProjectionName>) -> Self {
         Self { stream, snapshot, until: None, events: PAGE_EVENTS }
     }
 }
 
-/// What [`Load`] answers.
+/// The result of a [`Load`].
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Loaded {
-    /// The snapshot, unless there is none at or below the version asked for.
+    /// The snapshot, unless there is none at or below the requested version.
     pub snapshot: Option<Snapshot>,
-    /// The first page of the events after the snapshot (or of all events), forward; more pages follow unless it says
-    /// [`Page::end`].
+    /// The first page of the events after the snapshot (or of all events), forward; more pages follow unless
+    /// [`Page::end`] is set.
     pub page: Page,
 }
 
@@ -198,7 +198,7 @@ impl Loaded {
     }
 }
 
-/// A page of the list of streams.
+/// A request for a page of the list of streams.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ListStreams {
@@ -206,7 +206,7 @@ pub struct ListStreams {
     pub category: Option<String>,
     /// Only streams that come after this one.
     pub after: Option<StreamId>,
-    /// At most so many; 1,000 by default.
+    /// The maximum number of streams; 1,000 by default.
     pub limit: usize,
 }
 
@@ -217,7 +217,7 @@ impl Default for ListStreams {
 }
 
 impl ListStreams {
-    /// Asks for the first page of all streams.
+    /// Requests the first page of all streams.
     pub fn new() -> Self {
         Self::default()
     }
@@ -229,14 +229,14 @@ impl ListStreams {
         self
     }
 
-    /// Only streams that come after this one, the last of the page before.
+    /// Only streams that come after this one, the last of the previous page.
     #[must_use]
     pub fn after(mut self, stream: impl Into<StreamId>) -> Self {
         self.after = Some(stream.into());
         self
     }
 
-    /// At most so many.
+    /// Sets the maximum number of streams.
     #[must_use]
     pub fn limit(mut self, streams: usize) -> Self {
         self.limit = streams;

@@ -17,7 +17,7 @@ use super::store::Store;
 use super::stream::place_in;
 use super::time::Timestamp;
 
-/// A moment of the past: everything up to and including it.
+/// A moment in the past: everything up to and including it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AsOf {
@@ -47,7 +47,7 @@ impl From<Timestamp> for AsOf {
     }
 }
 
-/// A read that is being put together; [`Self::stream`] or [`Self::collect`] runs it, and awaiting it is to collect.
+/// A builder for a read. [`Self::stream`] or [`Self::collect`] runs it; awaiting it collects.
 ///
 /// ```
 /// use es_framework::{CandidateEvent, ExpectedVersion, MemoryStore, Store, Version};
@@ -70,7 +70,7 @@ pub struct Reader {
     store: Store,
     read: Read,
     limit: Option<usize>,
-    /// A bound that did not fit, reported when the read is run.
+    /// A bound of the wrong kind, reported when the read is run.
     wrong: Option<Place>,
 }
 
@@ -101,19 +101,19 @@ impl Reader {
         self
     }
 
-    /// At most so many events.
+    /// Sets the maximum number of events.
     pub fn limit(mut self, events: usize) -> Self {
         self.limit = Some(events);
         self
     }
 
-    /// Only events that pass the filter, and any filter given before.
+    /// Only events that pass this filter and any filter set before.
     pub fn filter(mut self, filter: Filter) -> Self {
         self.read.filter = self.read.filter.and_all(filter);
         self
     }
 
-    /// Only what was there at a moment of the past.
+    /// Only what was there at a moment in the past.
     pub fn as_of(mut self, moment: impl Into<AsOf>) -> Self {
         match moment.into() {
             AsOf::Version(version) => self.before(version.next()),
@@ -129,15 +129,15 @@ impl Reader {
         }
     }
 
-    /// Pages of at most so many events and payload bytes, instead of [`PAGE_EVENTS`] and [`PAGE_BYTES`]. A page holds at
-    /// least one event.
+    /// Sets the maximum number of events and payload bytes of a page, instead of [`PAGE_EVENTS`] and [`PAGE_BYTES`]. A
+    /// page holds at least one event.
     pub fn page(mut self, events: usize, bytes: usize) -> Self {
         self.read.events = events.clamp(1, PAGE_EVENTS.max(events.min(65_536)));
         self.read.bytes = bytes.clamp(1, 64 * PAGE_BYTES);
         self
     }
 
-    /// Runs the read, in pages. It ends at the head that its first page saw.
+    /// Runs the read, in pages. It ends at the head seen by its first page.
     pub fn stream(self) -> Reading {
         let Self { store, read, limit, wrong } = self;
         let wrong = wrong.map(|place| StoreError::WrongPlace { stream: read.stream.clone(), place });
@@ -165,7 +165,7 @@ impl Reader {
         Ok(events)
     }
 
-    /// Says what to do: a read has events when it runs.
+    /// Makes the compiler explain what to do: a read yields events once it runs.
     #[doc(hidden)]
     #[expect(clippy::should_implement_trait, reason = "never called")]
     pub fn next(&mut self) -> Pending<Option<Result<StoredEvent, StoreError>>>
@@ -184,10 +184,10 @@ impl Reader {
     }
 }
 
-/// Implemented for nothing, so that the compiler says what to do.
+/// Never implemented, so that the compiler explains what to do.
 #[doc(hidden)]
 #[diagnostic::on_unimplemented(
-    message = "a read has events when it runs",
+    message = "a read yields events once it runs",
     label = "run it first: `.stream().next()`, or `.await` it for all of them",
     note = "`stream` runs a read, and `collect` or `.await` collects its events"
 )]
@@ -204,37 +204,38 @@ impl IntoFuture for Reader {
 
 /// A running read: events in order, fetched in pages. Also a [`futures_core::Stream`].
 ///
-/// No connection, transaction or lock is held between two pages, so a read may pause for as long as it likes. The next
-/// pages, three at most, are fetched while one is consumed. After an error the read is over.
+/// No connection, transaction or lock is held between two pages, so a read may be paused for any length of time. The
+/// next pages, up to three, are fetched while one is consumed. After an error the read is over.
 #[must_use = "a read yields events when it is polled"]
 pub struct Reading {
     pages: Pages,
-    /// The events of the page that came last.
+    /// The number of events on the last page.
     page: usize,
-    /// Those of them that are at hand.
+    /// The events of that page that are still at hand.
     events: vec::IntoIter<StoredEvent>,
-    /// What was wrong when the read was put together, until it is said.
+    /// The error of an invalid bound, until it is returned.
     wrong: Option<StoreError>,
 }
 
 impl Reading {
-    /// Requires that no event is missing: they are folded into a state. Of a read forward, without a filter, of one stream.
+    /// Requires that no event is missing, because they are folded into a state. Only for a forward read of one stream
+    /// without a filter.
     pub(crate) fn whole(mut self) -> Self {
         self.pages.whole();
         self
     }
 
-    /// The rest of a read whose first page has come by another way, and was taken.
+    /// The rest of a read whose first page was fetched in another way and consumed.
     pub(crate) fn following(store: &Store, read: Read, page: &Page) -> Self {
         let pages = Pages::following(Arc::clone(store.engine()), read, page);
         Self { pages, page: 0, events: vec::IntoIter::default(), wrong: None }
     }
 
-    /// The next event; [`None`] at the end.
+    /// Returns the next event; [`None`] at the end.
     ///
     /// # Errors
     ///
-    /// [`StoreError`] if the store cannot be read or an event is damaged; the read is over then.
+    /// [`StoreError`] if the store cannot be read or an event is damaged; the read is then over.
     ///
     /// # Cancel safety
     ///
@@ -243,7 +244,7 @@ impl Reading {
         poll_fn(|context| self.poll_event(context)).await
     }
 
-    /// The next events that are at hand without waiting for more, at least one; [`None`] at the end.
+    /// Returns the next events that are at hand without waiting for more, at least one; [`None`] at the end.
     ///
     /// # Errors
     ///
@@ -262,7 +263,7 @@ impl Reading {
         .await
     }
 
-    /// Asks for the next pages, if they were not asked for yet, and does not wait for them.
+    /// Requests the next pages, unless that was done already, without waiting for them.
     pub(crate) async fn fetch_ahead(&mut self) {
         poll_fn(|context| {
             self.pages.ask(context);
@@ -275,7 +276,7 @@ impl Reading {
         if let Some(Err(error)) = ready!(self.poll_at_hand(context)) {
             return Poll::Ready(Some(Err(error)));
         }
-        // Half a page ahead at the most, so that a read that is broken off has cost little.
+        // At most half a page ahead, so that an abandoned read has cost little.
         if self.events.len() <= self.page / 2 {
             self.pages.ask(context);
         }

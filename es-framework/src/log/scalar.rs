@@ -1,13 +1,13 @@
-//! Values inside metadata: the path to one, the value itself, and how it is found.
+//! Values inside metadata: their paths, the values themselves, and their lookup.
 
 use super::json::{Invalid, Scanner, Token};
 
-/// A path into metadata: keys from the outside in, written with dots, `customer.country`.
+/// A path into metadata: keys from the outside in, separated by dots, for example `customer.country`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Path(Vec<String>);
 
 impl Path {
-    /// Makes a path of single keys, which may contain dots themselves.
+    /// Creates a path from single keys, which may themselves contain dots.
     pub fn of_keys(keys: impl IntoIterator<Item = impl Into<String>>) -> Self {
         Self(keys.into_iter().map(Into::into).collect())
     }
@@ -34,9 +34,9 @@ impl From<String> for Path {
 ///
 /// Scalars of different types are never equal: `1` is not `"1"` and not `true`. Numbers are equal by value: `1` is `1.0`.
 ///
-/// A number in metadata that is written without fraction and exponent is an integer if it fits an [`i128`]. Any other number
-/// is the nearest [`f64`]; beyond the range of `f64`, as in `1e400`, it is equal to no scalar. This does not depend on the
-/// features of `serde_json`.
+/// A number in metadata without a fraction or an exponent is an integer if it fits an [`i128`]. Any other number is the
+/// nearest [`f64`]; beyond the range of `f64`, as in `1e400`, it equals no scalar. This does not depend on the features
+/// of `serde_json`.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Scalar {
@@ -48,7 +48,7 @@ pub enum Scalar {
     Integer(i128),
     /// A number with a fraction or an exponent.
     Float(f64),
-    /// A text.
+    /// A string.
     Text(String),
 }
 
@@ -68,7 +68,7 @@ impl PartialEq for Scalar {
 
 /// Compares exactly: above 2^53 not every integer has a float of its own.
 fn integer_is_float(integer: i128, float: f64) -> bool {
-    // A float without a fraction prints as the integer it is; one beyond i128 does not parse.
+    // A float without a fraction prints as an integer; one beyond i128 does not parse.
     float.fract() == 0.0 && float.abs() < 1e39 && format!("{float:.0}").parse() == Ok(integer)
 }
 
@@ -114,8 +114,7 @@ macro_rules! integers {
 integers!(i8, u8, i16, u16, i32, u32, i64, u64);
 
 impl Scalar {
-    /// The scalar that a token is; [`None`] for the beginning of an object or array, and for numbers beyond the range of
-    /// `f64`.
+    /// The scalar for a token; [`None`] for the start of an object or array, and for numbers beyond the range of `f64`.
     fn of(token: Token<'_>) -> Option<Self> {
         match token {
             Token::Object | Token::Array => None,
@@ -127,7 +126,7 @@ impl Scalar {
     }
 
     fn of_number(text: &str) -> Option<Self> {
-        // `parse` refuses a fraction or an exponent.
+        // Parsing as an integer fails on a fraction or an exponent.
         if let Ok(integer) = text.parse() {
             return Some(Self::Integer(integer));
         }
@@ -135,9 +134,9 @@ impl Scalar {
     }
 }
 
-/// The scalar at a path of a JSON text, if there is one. Of repeated keys the last counts.
+/// Returns the scalar at a path of a JSON text, if there is one. If a key is repeated, the last one counts.
 ///
-/// Nothing but the path is looked into, so what the rest holds does not matter.
+/// Only the path is examined, so the rest may hold anything.
 pub(super) fn scalar_at<K: AsRef<str>>(json: &str, path: &[K]) -> Option<Scalar> {
     find(&mut Scanner::new(json), path).ok().flatten()
 }
@@ -151,7 +150,7 @@ fn find<K: AsRef<str>>(scanner: &mut Scanner<'_>, path: &[K]) -> Result<Option<S
         return Ok(None);
     }
     let mut found = None;
-    // How many objects are open around the one that is read.
+    // How many objects are open around the current one.
     let mut depth = 0;
     loop {
         let key = scanner.key()?;
@@ -227,7 +226,7 @@ mod tests {
         assert_eq!(at(&hundred_digits, "n"), Some(Scalar::from(1e99)));
     }
 
-    /// A number that no scalar is equal to, or a key that serde_json has a use for, hides nothing else.
+    /// A number that equals no scalar, or a key that serde_json uses internally, hides nothing else.
     #[test]
     fn odd_neighbours_hide_nothing() {
         let json = r#"{"huge": 1e400, "$serde_json::private::Number": "1", "a": {"$serde_json::private::RawValue": 2}, "n": 7}"#;

@@ -1,4 +1,4 @@
-//! State saved at a place of a stream or of `@all`.
+//! State saved at a place in a stream or in `@all`.
 
 use bytes::Bytes;
 
@@ -14,20 +14,20 @@ use super::time::Timestamp;
 pub struct Snapshot {
     /// The stream, or `@all`.
     pub stream: StreamId,
-    /// The name it is kept under.
+    /// The name it is stored under.
     pub name: ProjectionName,
-    /// The version of the stream, or the position of `@all`, whose state it is.
+    /// The version of the stream, or the position of `@all`, at which the state was taken.
     pub at: u64,
-    /// Which shape and which `apply` the state comes from; a reader with another one replays.
+    /// Identifies the shape and the `apply` that produced the state; a reader with another fingerprint replays.
     pub fingerprint: Fingerprint,
     /// When it was saved; set by the engine.
     pub time: Timestamp,
-    /// The state; bytes in are bytes out.
+    /// The state, stored byte for byte.
     pub state: Bytes,
 }
 
 impl Snapshot {
-    /// Makes a snapshot; the engine sets its time when it is saved.
+    /// Creates a snapshot; the engine sets its time when it is saved.
     pub fn new(
         stream: StreamId,
         name: ProjectionName,

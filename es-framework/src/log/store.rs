@@ -1,4 +1,4 @@
-//! The handle on an open store.
+//! The handle to an open store.
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use super::read::{ListStreams, StreamInfo};
 use super::stream::Stream;
 use super::time::{Clock, Timestamp};
 
-/// A handle on an open store, whichever engine is behind it; cheap to clone.
+/// A handle to an open store, whichever engine is behind it; cheap to clone.
 ///
 /// ```
 /// use es_framework::{CandidateEvent, ExpectedVersion, MemoryStore, Store};
@@ -35,7 +35,7 @@ pub struct Store {
 }
 
 impl Store {
-    /// Makes a handle on an engine.
+    /// Creates a handle to an engine.
     pub fn new(engine: impl Engine) -> Self {
         Self { engine: Arc::new(engine) }
     }
@@ -55,18 +55,18 @@ impl Store {
         self.engine.clock()
     }
 
-    /// The time now, by [`Self::clock`].
+    /// The current time, by [`Self::clock`].
     pub fn now(&self) -> Timestamp {
         self.engine.clock().now()
     }
 
-    /// The position of the newest event this handle knows of: every commit of this process, and those of other processes
-    /// as they are noticed.
+    /// The position of the newest event this handle knows about: every commit of this process, and those of other
+    /// processes once they are noticed.
     pub fn head(&self) -> Position {
         self.engine.notifier().head()
     }
 
-    /// Makes a handle on a stream, which need not exist; `@all` is every event of the store.
+    /// Creates a handle to a stream, which need not exist; `@all` contains every event of the store.
     ///
     /// # Errors
     ///
@@ -79,17 +79,17 @@ impl Store {
         Ok(self.stream(id.try_into()?))
     }
 
-    /// Makes a handle on a stream whose id was checked before.
+    /// Creates a handle to a stream whose id was checked before.
     pub fn stream(&self, id: StreamId) -> Stream {
         Stream::new(self.clone(), id)
     }
 
-    /// Makes a handle on `@all`, the one sequence of every event of the store.
+    /// Creates a handle to `@all`, the single sequence of all events of the store.
     pub fn all(&self) -> Stream {
         self.stream(StreamId::all())
     }
 
-    /// Writes events to one stream or several, all or nothing.
+    /// Writes events to one or more streams, all or nothing.
     ///
     /// # Errors
     ///
@@ -97,13 +97,13 @@ impl Store {
     ///
     /// # Cancel safety
     ///
-    /// A dropped future either never started its write or lets it run to its end. Give the events ids or the append a
-    /// command key to find out which.
+    /// If the future is dropped, the write either never starts or runs to completion. Give the events ids or the append
+    /// a command key to find out which.
     pub async fn append(&self, append: Append) -> Result<Appended, AppendError> {
         self.engine.append(append).await
     }
 
-    /// The command that was carried out under this key.
+    /// Returns the record of the command that was executed under this key.
     ///
     /// # Errors
     ///
@@ -130,8 +130,8 @@ impl Store {
         self.engine.cell(key).await
     }
 
-    /// Sets a cell (or, with [`None`], removes it) if it is at the `expected` revision, 0 for a cell that does not exist.
-    /// Answers the new revision.
+    /// Sets a cell (or, with [`None`], removes it) if it is at the `expected` revision, 0 for a cell that does not
+    /// exist. Returns the new revision.
     ///
     /// # Errors
     ///
@@ -144,12 +144,12 @@ impl Store {
         self.engine.set_cell(key, expected, value).await
     }
 
-    /// Waits for accepted writes, ends watchers and gives everything back. Closing twice does nothing; whatever is asked
-    /// afterwards is answered with [`StoreError::Closed`].
+    /// Waits for accepted writes, ends watchers and releases all resources. Closing twice does nothing; every later
+    /// call returns [`StoreError::Closed`].
     ///
     /// # Errors
     ///
-    /// [`StoreError`] if the store could not be closed cleanly; it is closed all the same.
+    /// [`StoreError`] if the store could not be closed cleanly; it is closed anyway.
     pub async fn close(&self) -> Result<(), StoreError> {
         self.engine.close().await
     }

@@ -1,4 +1,4 @@
-//! The handle on one stream, or on `@all`.
+//! The handle to one stream, or to `@all`.
 
 use bytes::Bytes;
 
@@ -15,17 +15,16 @@ use super::store::Store;
 use super::time::Timestamp;
 use super::watch::Watcher;
 
-/// A handle on one stream, or on `@all`; cheap to make and to clone.
+/// A handle to one stream, or to `@all`; cheap to create and to clone.
 ///
-/// It remembers the id and nothing else: versions are judged inside the write transaction, never by what a handle
-/// believes.
+/// It holds only the id: versions are checked inside the write transaction, never against what a handle remembers.
 #[derive(Debug, Clone)]
 pub struct Stream {
     store: Store,
     id: StreamId,
 }
 
-/// What is known of a stream at one moment.
+/// What is known about a stream at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct StreamMetrics {
@@ -52,7 +51,7 @@ impl Stream {
         &self.store
     }
 
-    /// Writes one event or many, all or nothing.
+    /// Writes one or more events, all or nothing.
     ///
     /// # Errors
     ///
@@ -60,7 +59,7 @@ impl Stream {
     ///
     /// # Cancel safety
     ///
-    /// A dropped future either never started its write or lets it run to its end.
+    /// If the future is dropped, the write either never starts or runs to completion.
     pub async fn write(
         &self,
         events: impl IntoCandidates + Send,
@@ -72,12 +71,12 @@ impl Stream {
         self.store.append(Append::to(self.id.clone(), expected.into(), events)).await
     }
 
-    /// Reads the stream: forward and to its end unless told otherwise.
+    /// Reads the stream; by default forward and to its end.
     pub fn read(&self) -> Reader {
         Reader::new(self.store.clone(), self.id.clone())
     }
 
-    /// Watches the stream: from the present unless told otherwise, then for ever.
+    /// Watches the stream; by default from the present on, and forever.
     pub fn watch(&self) -> Watcher {
         Watcher::new(self.store.clone(), self.id.clone())
     }
@@ -104,7 +103,7 @@ impl Stream {
         Ok(self.version().await? > Version::ZERO)
     }
 
-    /// What is known of the stream now.
+    /// Returns what is known about the stream now.
     ///
     /// # Errors
     ///
@@ -124,8 +123,8 @@ impl Stream {
     ///
     /// # Errors
     ///
-    /// [`SnapshotError::BeyondEnd`] if the stream has not got that far, [`StoreError::WrongPlace`] for a version of
-    /// `@all` or a position of a stream.
+    /// [`SnapshotError::BeyondEnd`] if the stream has not reached that place, [`StoreError::WrongPlace`] for a version
+    /// of `@all` or a position of a stream.
     ///
     /// # Cancel safety
     ///
@@ -162,7 +161,7 @@ impl Stream {
     }
 }
 
-/// The number of a place, if it is of the kind that the stream is read by.
+/// The number of a place, if the stream is read by places of that kind.
 pub(super) fn place_in(stream: &StreamId, place: Place) -> Result<u64, StoreError> {
     match place {
         Place::Version(version) if !stream.is_all() => Ok(version.get()),

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 pub struct Timestamp(i64);
 
 impl Timestamp {
-    /// Makes a time of microseconds since 1970.
+    /// Creates a time from microseconds since 1970.
     pub const fn from_micros(micros: i64) -> Self {
         Self(micros)
     }
@@ -28,7 +28,7 @@ impl Timestamp {
         self.0
     }
 
-    /// How long ago `earlier` was at this time, or zero if it was later.
+    /// The time elapsed since `earlier`, or zero if `earlier` is later.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_micros(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
@@ -67,7 +67,7 @@ impl fmt::Debug for Timestamp {
     }
 }
 
-/// Year, month and day of a day counted from 1970-01-01.
+/// Converts a day counted from 1970-01-01 to year, month and day.
 ///
 /// Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms", `civil_from_days`.
 const fn civil_from_days(days: i64) -> (i64, i64, i64) {
@@ -83,11 +83,11 @@ const fn civil_from_days(days: i64) -> (i64, i64, i64) {
     (year, month, day)
 }
 
-/// Where times come from; tests bring their own.
+/// Where times come from; tests provide their own.
 ///
-/// The log never goes backwards: a clock that is behind the last event is overruled by that event's time.
+/// The log never goes backwards: if a clock is behind the last event, that event's time is used instead.
 pub trait Clock: fmt::Debug + Send + Sync + 'static {
-    /// The time now.
+    /// The current time.
     fn now(&self) -> Timestamp;
 }
 

@@ -1,4 +1,4 @@
-//! Watching: history first, then whatever is written, for ever.
+//! Watching: history first, then new events as they are written, forever.
 
 use std::collections::VecDeque;
 use std::future::{Future, IntoFuture, Pending, pending, poll_fn};
@@ -18,7 +18,7 @@ use super::read::{Mark, Page, Read};
 use super::store::Store;
 use super::stream::place_in;
 
-/// A watch that is being put together; awaiting it begins to watch.
+/// A builder for a watch; awaiting it starts the watch.
 #[derive(Debug, Clone)]
 #[must_use = "a watch begins when it is awaited: `.watch().await?`"]
 pub struct Watcher {
@@ -33,26 +33,26 @@ impl Watcher {
         Self { store, stream, filter: Filter::new(), after: None }
     }
 
-    /// Begins with the history after this version (for `@all`, this position) instead of at the present.
+    /// Starts with the history after this version (for `@all`, this position) instead of at the present.
     pub fn after(mut self, place: impl Into<Place>) -> Self {
         self.after = Some(place.into());
         self
     }
 
-    /// Begins with the first event.
+    /// Starts with the first event.
     pub fn from_start(mut self) -> Self {
         let all = self.stream.is_all();
         self.after = Some(if all { Position::ZERO.into() } else { super::Version::ZERO.into() });
         self
     }
 
-    /// Only events that pass the filter, and any filter given before.
+    /// Only events that pass this filter and any filter set before.
     pub fn filter(mut self, filter: Filter) -> Self {
         self.filter = self.filter.and_all(filter);
         self
     }
 
-    /// Says what to do: a watch has events when it was awaited.
+    /// Makes the compiler explain what to do: a watch yields events once it is awaited.
     #[doc(hidden)]
     #[expect(clippy::should_implement_trait, reason = "never called")]
     pub fn next(&mut self) -> Pending<Option<Result<StoredEvent, StoreError>>>
@@ -65,7 +65,7 @@ impl Watcher {
     async fn start(self) -> Result<Watch, StoreError> {
         let Self { store, stream, filter, after } = self;
         let engine = Arc::clone(store.engine());
-        // Registered before the present is asked for, so that no commit falls between.
+        // Subscribe before the head is read, so that no commit is missed in between.
         let subscription = engine.notifier().subscribe(&stream, &filter);
         let place = if let Some(place) = after {
             place_in(&stream, place)?
@@ -77,7 +77,7 @@ impl Watcher {
     }
 }
 
-/// Implemented for nothing, so that the compiler says what to do.
+/// Never implemented, so that the compiler explains what to do.
 #[doc(hidden)]
 #[diagnostic::on_unimplemented(
     message = "a watch begins when it is awaited",
@@ -94,15 +94,15 @@ impl IntoFuture for Watcher {
     }
 }
 
-/// A running watch: events in order, without a gap and without a duplicate, for ever. Also a [`futures_core::Stream`].
+/// A running watch: events in order, without gaps or duplicates, forever. Also a [`futures_core::Stream`].
 ///
-/// Once it has caught up it is fed from the newest events in memory and costs no queries. A watcher that falls behind
-/// reads pages again, so it never holds more than four. Dropping it ends the watch.
+/// Once it has caught up, it is fed from the newest events in memory and costs no queries. A watcher that falls behind
+/// reads pages again, and never holds more than four. Dropping it ends the watch.
 #[must_use = "a watch yields events when it is polled"]
 pub struct Watch {
     engine: Arc<dyn Engine>,
     subscription: Subscription,
-    /// What is left to read; its `after` is the place that was looked at last.
+    /// What is left to read; its `after` is the last place examined.
     read: Read,
     /// The position up to which the log is known to hold nothing more for this watch.
     covered: Option<Position>,
@@ -111,23 +111,23 @@ pub struct Watch {
 }
 
 enum State {
-    /// To look at the ring, or to begin to read where the ring does not reach.
+    /// Look at the ring, or start reading where the ring does not reach.
     Look,
-    /// Pages are on their way; the position is the head from before they were asked for.
+    /// Reading pages; the position is the head from before they were requested.
     Reading(Position, Pages),
-    /// All is seen; waiting to be woken.
+    /// Everything was seen; waiting to be woken.
     Waiting(Pin<Box<dyn Future<Output = ()> + Send>>),
-    /// The error was said.
+    /// The error was returned; the watch is over.
     Ended,
 }
 
 impl Watch {
-    /// The next event, when there is one; [`None`] after an error was said.
+    /// Returns the next event, when there is one; [`None`] after an error was returned.
     ///
     /// # Errors
     ///
-    /// [`StoreError::Closed`] when the store is closed; another [`StoreError`] if it cannot be read. The watch is over
-    /// then, and can be begun again after the last event's place.
+    /// [`StoreError::Closed`] when the store is closed; another [`StoreError`] if it cannot be read. The watch is then
+    /// over, and can be started again after the last event's place.
     ///
     /// # Cancel safety
     ///
@@ -136,7 +136,8 @@ impl Watch {
         poll_fn(|context| self.poll_event(context)).await
     }
 
-    /// The next events that are at hand without waiting for more, at least one; [`None`] after an error was said.
+    /// Returns the next events that are at hand without waiting for more, at least one; [`None`] after an error was
+    /// returned.
     ///
     /// # Errors
     ///
@@ -156,7 +157,7 @@ impl Watch {
         Some(Ok(batch))
     }
 
-    /// The next stretch of the log, even if nothing in it passed the filter; for the projection runner.
+    /// Returns the next stretch of the log, even if nothing in it passed the filter; for the projection runner.
     pub(crate) async fn next_stretch(&mut self) -> Option<Result<Stretch, StoreError>> {
         poll_fn(|context| self.poll_stretch(context)).await
     }
@@ -184,7 +185,7 @@ impl Watch {
                 },
                 State::Reading(head, pages) => match ready!(pages.poll_page(context)) {
                     Some(Ok(page)) => {
-                        // Asked for at once, so that the next are on their way while this one is dealt with.
+                        // Request at once, so that the next pages are in flight while this one is processed.
                         pages.ask(context);
                         let through = pages.is_done().then_some(*head);
                         Ok(self.take(page, through))
@@ -209,7 +210,7 @@ impl Watch {
         }
     }
 
-    /// Takes what the ring has, or goes on to read pages or to wait.
+    /// Takes what the ring holds, or switches to reading pages or to waiting.
     fn look(&mut self) -> Option<Stretch> {
         let Read { stream, after, filter, .. } = &self.read;
         let of_all = stream.is_all();
@@ -222,7 +223,7 @@ impl Watch {
             self.state = State::Reading(head, Pages::new(Arc::clone(&self.engine), self.read.clone(), None));
             return None;
         };
-        // A page may have seen a commit before the notifier told of it, so the ring can also be behind.
+        // A page may have seen a commit before the notifier announced it, so the ring can also be behind.
         if self.covered >= Some(ring.upto) {
             self.state = State::Waiting(Box::pin(Subscription::woken(self.subscription.wake())));
             return None;
@@ -236,13 +237,13 @@ impl Watch {
         Some(Stretch { events: ring.events, upto: self.read.after, mark: ring.mark, caught_up: true })
     }
 
-    /// Takes a page; `through` is the head from before the first one, if this is the last.
+    /// Takes a page; `through` is the head from before the first page, if this is the last.
     fn take(&mut self, page: Page, through: Option<Position>) -> Stretch {
         self.read.after = self.read.after.max(page.scanned);
         let caught_up = through.is_some() && page.head <= self.read.after;
         if let Some(head) = through {
             let seen = if self.read.stream.is_all() { Position::new(self.read.after) } else { Position::ZERO };
-            // If the log has grown since the first page it is read on: nobody may wake this watch for what was added.
+            // If the log has grown since the first page, keep reading: there may be no wake-up for what was added.
             self.covered = caught_up.then(|| head.max(seen));
             self.state = State::Look;
         }
@@ -250,16 +251,16 @@ impl Watch {
     }
 }
 
-/// A stretch of the log as a watch comes by it.
+/// A stretch of the log, as a watch returns it.
 #[derive(Debug)]
 pub(crate) struct Stretch {
-    /// What passed the filter.
+    /// The events that passed the filter.
     pub(crate) events: Vec<StoredEvent>,
-    /// The place up to which everything was looked at.
+    /// The place up to which everything was examined.
     pub(crate) upto: u64,
-    /// For `@all`: the last event at or below `upto`, whether it passed or not.
+    /// For `@all`: the last event at or below `upto`, whether it passed the filter or not.
     pub(crate) mark: Option<Mark>,
-    /// Whether the log held nothing more when this stretch was looked at.
+    /// Whether the log held nothing more when this stretch was examined.
     pub(crate) caught_up: bool,
 }
 

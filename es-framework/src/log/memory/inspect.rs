@@ -1,4 +1,4 @@
-//! What tools ask of a store in memory.
+//! What tools can see of an in-memory store.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -85,7 +85,7 @@ impl Inspect for MemoryStore {
     }
 
     async fn checkpoints(&self, _: &List) -> Result<Listed<CheckpointInfo>, StoreError> {
-        // Read models have no tables in here.
+        // Read models have no tables in an in-memory store.
         self.state().map(|_| Listed::new(Vec::new(), None))
     }
 
@@ -114,7 +114,7 @@ impl State {
     }
 }
 
-/// One page of a list from which nothing is ever taken out; so the cursor is the number of entries before the page.
+/// One page of a list that nothing is ever removed from, so the cursor is the number of entries before the page.
 fn page<T, U>(
     entries: impl Iterator<Item = T>,
     list: &List,

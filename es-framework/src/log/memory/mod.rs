@@ -1,4 +1,4 @@
-//! The engine that keeps everything in memory, for tests and for getting to know the library.
+//! The in-memory engine, for tests and for getting to know the library.
 
 mod inspect;
 
@@ -26,9 +26,9 @@ use super::snapshot::Snapshot;
 use super::store::Store;
 use super::time::{Clock, SystemClock, Timestamp};
 
-/// An engine that keeps everything in memory and forgets it when its last handle is dropped.
+/// An engine that keeps everything in memory and drops it with its last handle.
 ///
-/// It keeps the whole contract but for durability, and is private to its handles.
+/// It fulfils the whole contract except durability, and is visible only through its handles.
 #[derive(Debug, Clone)]
 pub struct MemoryStore {
     inner: Arc<Inner>,
@@ -71,12 +71,12 @@ impl Default for MemoryStore {
 }
 
 impl MemoryStore {
-    /// Makes an empty store with the default limits and the clock of the operating system.
+    /// Creates an empty store with the default limits and the clock of the operating system.
     pub fn new() -> Self {
         Self::with(Limits::default(), Arc::new(SystemClock))
     }
 
-    /// Makes an empty store with these limits and this clock.
+    /// Creates an empty store with these limits and this clock.
     pub fn with(limits: Limits, clock: Arc<dyn Clock>) -> Self {
         let notifier = Arc::new(Notifier::new(Position::ZERO));
         let inner = Inner { id: StoreId::random(), limits, clock, notifier, state: Mutex::default() };
@@ -84,7 +84,7 @@ impl MemoryStore {
     }
 
     fn state(&self) -> Result<MutexGuard<'_, State>, StoreError> {
-        // Every change below is made after everything that can fail, so a poisoned state is whole.
+        // Every change below comes after everything that can fail, so a poisoned state is consistent.
         let state = self.inner.state.lock().unwrap_or_else(PoisonError::into_inner);
         if state.closed { Err(StoreError::Closed) } else { Ok(state) }
     }
