@@ -19,7 +19,7 @@ pub(crate) struct MemoryAsObject;
 
 impl Fixture for MemoryAsObject {
     async fn open_with(&self, setup: Setup) -> Store {
-        let engine: Arc<dyn Engine> = Arc::new(MemoryStore::with(setup.limits, setup.clock));
+        let engine: Arc<dyn Engine> = Arc::clone(MemoryStore::with(setup.limits, setup.clock).engine());
         Store::from(&engine)
     }
 }

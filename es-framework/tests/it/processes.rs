@@ -30,7 +30,7 @@ pub(crate) enum Tells {
 /// Opens memory stores that several handles share and that outlive them.
 pub(crate) struct Processes {
     tells: Tells,
-    opened: Mutex<Vec<(MemoryStore, Exchangeable)>>,
+    opened: Mutex<Vec<(Arc<dyn Engine>, Exchangeable)>>,
 }
 
 /// A clock that another is put in the place of when a store is opened again.
@@ -48,7 +48,7 @@ impl Processes {
         Self { tells, opened: Mutex::default() }
     }
 
-    fn open_process(&self, memory: MemoryStore) -> Store {
+    fn open_process(&self, memory: Arc<dyn Engine>) -> Store {
         let notifier = Arc::new(Notifier::new(memory.notifier().head()));
         let process = Arc::new(Process { memory, notifier, tells: self.tells, closed: AtomicBool::new(false) });
         let polled = Arc::downgrade(&process);
@@ -63,7 +63,7 @@ impl Processes {
         Store::from(process as Arc<dyn Engine>)
     }
 
-    fn memory_of(&self, store: &Store) -> (MemoryStore, Exchangeable) {
+    fn memory_of(&self, store: &Store) -> (Arc<dyn Engine>, Exchangeable) {
         let opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
         opened.iter().find(|(memory, _)| memory.id() == store.id()).expect("this fixture opened it").clone()
     }
@@ -72,8 +72,8 @@ impl Processes {
 impl Fixture for Processes {
     async fn open_with(&self, setup: Setup) -> Store {
         let clock = Exchangeable(Arc::new(Mutex::new(setup.clock)));
-        let memory = MemoryStore::with(setup.limits, Arc::new(clock.clone()));
-        self.opened.lock().unwrap_or_else(PoisonError::into_inner).push((memory.clone(), clock));
+        let memory = Arc::clone(MemoryStore::with(setup.limits, Arc::new(clock.clone())).engine());
+        self.opened.lock().unwrap_or_else(PoisonError::into_inner).push((Arc::clone(&memory), clock));
         self.open_process(memory)
     }
 }
@@ -96,14 +96,14 @@ impl Shared for Processes {
 /// One process's view of a log that it shares.
 #[derive(Debug)]
 struct Process {
-    memory: MemoryStore,
+    memory: Arc<dyn Engine>,
     notifier: Arc<Notifier>,
     tells: Tells,
     closed: AtomicBool,
 }
 
 impl Process {
-    fn memory(&self) -> Result<&MemoryStore, StoreError> {
+    fn memory(&self) -> Result<&Arc<dyn Engine>, StoreError> {
         if self.closed.load(Ordering::SeqCst) { Err(StoreError::Closed) } else { Ok(&self.memory) }
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::{MemoryStore, State};
+use super::{MemoryEngine, State};
 use crate::log::append::CommandRecord;
 use crate::log::cell::Cell;
 use crate::log::error::StoreError;
@@ -15,7 +15,7 @@ use crate::log::inspect::{CheckpointInfo, Counts, Cursor, Finding, Inspect, List
 use crate::log::read::StreamInfo;
 
 #[async_trait]
-impl Inspect for MemoryStore {
+impl Inspect for MemoryEngine {
     async fn counts(&self) -> Result<Counts, StoreError> {
         let state = self.state()?;
         Ok(Counts {

@@ -3,6 +3,7 @@
 mod inspect;
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Deref;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -26,16 +27,57 @@ use super::snapshot::Snapshot;
 use super::store::Store;
 use super::time::{Clock, SystemClock, Timestamp};
 
-/// An engine that keeps everything in memory and drops it with its last handle.
+/// A store that keeps everything in memory and drops it with its last handle; cheap to clone. [`Store`], to which it
+/// dereferences, lists what can be done with it.
 ///
 /// It fulfils the whole contract except durability, and is visible only through its handles.
 #[derive(Debug, Clone)]
 pub struct MemoryStore {
-    inner: Arc<Inner>,
+    store: Store,
+}
+
+impl Default for MemoryStore {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl MemoryStore {
+    /// Creates an empty store with the default limits and the clock of the operating system.
+    pub fn new() -> Self {
+        Self::with(Limits::default(), Arc::new(SystemClock))
+    }
+
+    /// Creates an empty store with these limits and this clock.
+    pub fn with(limits: Limits, clock: Arc<dyn Clock>) -> Self {
+        let notifier = Arc::new(Notifier::new(Position::ZERO));
+        let engine = MemoryEngine { id: StoreId::random(), limits, clock, notifier, state: Mutex::default() };
+        Self { store: Store::new(engine) }
+    }
+}
+
+impl Deref for MemoryStore {
+    type Target = Store;
+
+    fn deref(&self) -> &Store {
+        &self.store
+    }
+}
+
+impl From<MemoryStore> for Store {
+    fn from(store: MemoryStore) -> Self {
+        store.store
+    }
+}
+
+impl From<&MemoryStore> for Store {
+    fn from(store: &MemoryStore) -> Self {
+        store.store.clone()
+    }
 }
 
 #[derive(Debug)]
-struct Inner {
+struct MemoryEngine {
     id: StoreId,
     limits: Limits,
     clock: Arc<dyn Clock>,
@@ -64,64 +106,34 @@ struct StreamLog {
     ids: HashMap<EventId, usize>,
 }
 
-impl Default for MemoryStore {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl MemoryStore {
-    /// Creates an empty store with the default limits and the clock of the operating system.
-    pub fn new() -> Self {
-        Self::with(Limits::default(), Arc::new(SystemClock))
-    }
-
-    /// Creates an empty store with these limits and this clock.
-    pub fn with(limits: Limits, clock: Arc<dyn Clock>) -> Self {
-        let notifier = Arc::new(Notifier::new(Position::ZERO));
-        let inner = Inner { id: StoreId::random(), limits, clock, notifier, state: Mutex::default() };
-        Self { inner: Arc::new(inner) }
-    }
-
+impl MemoryEngine {
     fn state(&self) -> Result<MutexGuard<'_, State>, StoreError> {
         // Every change below comes after everything that can fail, so a poisoned state is consistent.
-        let state = self.inner.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if state.closed { Err(StoreError::Closed) } else { Ok(state) }
     }
 }
 
-impl From<MemoryStore> for Store {
-    fn from(store: MemoryStore) -> Self {
-        Self::new(store)
-    }
-}
-
-impl From<&MemoryStore> for Store {
-    fn from(store: &MemoryStore) -> Self {
-        Self::new(store.clone())
-    }
-}
-
 #[async_trait]
-impl Engine for MemoryStore {
+impl Engine for MemoryEngine {
     fn id(&self) -> StoreId {
-        self.inner.id
+        self.id
     }
 
     fn limits(&self) -> Limits {
-        self.inner.limits
+        self.limits
     }
 
     fn clock(&self) -> &Arc<dyn Clock> {
-        &self.inner.clock
+        &self.clock
     }
 
     fn notifier(&self) -> &Arc<Notifier> {
-        &self.inner.notifier
+        &self.notifier
     }
 
     async fn append(&self, append: Append) -> Result<Appended, AppendError> {
-        append.validate(&self.inner.limits)?;
+        append.validate(&self.limits)?;
         let mut state = self.state()?;
         let facts = state.facts(Questions::of(&append));
         let plan = match judge(&append, &facts)? {
@@ -133,15 +145,15 @@ impl Engine for MemoryStore {
             }
             Verdict::Write(plan) => plan,
         };
-        let appended = plan.appended(&append, self.inner.clock.now());
+        let appended = plan.appended(&append, self.clock.now());
         let before = state.log.len();
         for planned in plan.events(&append) {
-            state.push(planned.stored(self.inner.id, appended.time), planned.event.id());
+            state.push(planned.stored(self.id, appended.time), planned.event.id());
         }
         state.remember(&append, &appended);
         if appended.position > facts.head {
             let written = state.log.get(before..).unwrap_or_default();
-            self.inner.notifier.publish(facts.head, written.iter().cloned(), appended.position);
+            self.notifier.publish(facts.head, written.iter().cloned(), appended.position);
         }
         Ok(appended)
     }
@@ -189,7 +201,7 @@ impl Engine for MemoryStore {
         if snapshot.at > end {
             return Err(SnapshotError::BeyondEnd { stream: snapshot.stream, at: snapshot.at, end });
         }
-        snapshot.time = self.inner.clock.now();
+        snapshot.time = self.clock.now();
         let key = (snapshot.stream.clone(), snapshot.name.clone());
         if state.snapshots.get(&key).is_none_or(|saved| saved.at <= snapshot.at) {
             state.snapshots.insert(key, snapshot);
@@ -223,7 +235,7 @@ impl Engine for MemoryStore {
         if let Ok(mut state) = self.state() {
             state.closed = true;
         }
-        self.inner.notifier.close();
+        self.notifier.close();
         Ok(())
     }
 }
