@@ -196,6 +196,7 @@ fn borrowed(ctxt: &mut Ctxt, ty: &Type, why: &str) -> Option<Type> {
             None
         }
         Type::Paren(inner) => borrowed(ctxt, &inner.elem, why),
+        Type::Group(inner) => borrowed(ctxt, &inner.elem, why),
         _ => {
             ctxt.error(ty, format_args!("{why}: write `&{}`; {HELPER}", shown(ty)));
             None
@@ -203,9 +204,18 @@ fn borrowed(ctxt: &mut Ctxt, ty: &Type, why: &str) -> Option<Type> {
     }
 }
 
+/// A type as it is written: one that a user's macro has taken as `$ty:ty` comes in a group without brackets.
+pub(super) fn ungrouped(ty: &Type) -> &Type {
+    match ty {
+        Type::Group(group) => ungrouped(&group.elem),
+        Type::Paren(paren) => ungrouped(&paren.elem),
+        ty => ty,
+    }
+}
+
 /// The argument that a type behind a `&` is, with the type of its services.
 fn argument_of(ty: Type) -> (Argument, Option<Type>) {
-    let context = match &ty {
+    let context = match ungrouped(&ty) {
         Type::Path(path) => path.path.segments.last().filter(|segment| segment.ident == "Context"),
         _ => None,
     };
