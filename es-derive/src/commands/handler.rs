@@ -57,7 +57,9 @@ impl Handler {
         }
         let mut inputs = signature.inputs.iter();
         match inputs.next() {
-            Some(FnArg::Receiver(receiver)) if receiver.reference.is_some() && receiver.mutability.is_none() => {}
+            // `&self`, also where it is written as `self: &Self`.
+            Some(FnArg::Receiver(receiver)) if matches!(ungrouped(&receiver.ty), Type::Reference(it) if it.mutability.is_none()) =>
+                {}
             Some(FnArg::Receiver(receiver)) => {
                 ctxt.error(receiver, "a handler takes `&self`: it decides, and `apply` changes the state");
                 return None;

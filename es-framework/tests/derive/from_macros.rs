@@ -45,11 +45,11 @@ mod by {
 
     #[derive(Debug, Clone, Serialize, Deserialize, Command)]
     #[es(name = "counter.up")]
-    pub(super) struct Up(pub(super) u8);
+    pub(crate) struct Up(pub(crate) u8);
 
     #[derive(Debug, Clone, Serialize, Deserialize, Command)]
     #[es(name = "counter.down")]
-    pub(super) struct Down(pub(super) i16);
+    pub(crate) struct Down(pub(crate) i16);
 }
 
 const DOWN: &str = "counter.went_down";
@@ -72,4 +72,46 @@ fn a_macro_can_make_an_aggregate_with_its_events_and_commands() {
     assert_eq!((shown(&read), read.name()), ("Down(Down(-5))".to_owned(), "counter.down"));
     assert_eq!(scenario.when_with(&command, &9).unwrap(), [CounterEvent::WentUp { by: 5 }]);
     assert_eq!(CounterEvent::names(), ["counter.went_up", "counter.went_down"]);
+}
+
+/// Takes the whole signature, so that the receiver, the arguments and the result come from one place and the block from
+/// another.
+macro_rules! handlers {
+    ($aggregate:ty, $error:ty; $($(#[$attribute:meta])* fn $method:ident($($argument:tt)*) -> $result:ty $body:block)*) => {
+        #[commands(error = $error)]
+        impl $aggregate {
+            $($(#[$attribute])* fn $method($($argument)*) -> $result $body)*
+        }
+    };
+}
+
+#[derive(Debug, Default, Clone, Aggregate)]
+#[es(category = "gate", event = CounterEvent)]
+struct Gate;
+
+impl Apply for Gate {
+    fn apply(&mut self, _: &CounterEvent, _: Envelope<'_>) {}
+}
+
+struct Pass<T>(T);
+
+handlers! {
+    Gate, std::num::TryFromIntError;
+    #[inline]
+    fn pass(&self, Pass(by): &Pass<i64>, context: &Context<'_, Self, u8>) -> Result<CounterEvent, std::num::TryFromIntError> {
+        Ok(CounterEvent::WentDown { by: i16::try_from(*by + i64::from(*context.services()))? })
+    }
+    fn pass_all(self: &Self, command: &Pass<Vec<u8>>) -> Vec<CounterEvent> {
+        command.0.iter().map(|by| CounterEvent::WentUp { by: *by }).collect()
+    }
+    fn pass_none(self: &'_ Self, _: &Pass<()>) -> Option<Option<CounterEvent>> { None }
+}
+
+#[test]
+fn a_macro_can_take_the_signatures_of_handlers() {
+    let gate = Scenario::<Gate>::new("a");
+    assert_eq!(gate.when_with(&Pass(1_i64), &2).unwrap(), [CounterEvent::WentDown { by: 3 }]);
+    gate.when_with(&Pass(i64::from(u32::MAX)), &2).unwrap_err();
+    assert_eq!(gate.when(&Pass(vec![1_u8, 2])).unwrap().len(), 2);
+    assert_eq!(gate.when(&Pass(())).unwrap(), []);
 }

@@ -1,4 +1,3 @@
-#![cfg(feature = "bincode")]
 //! What users' types and callers may do at the wrong moment.
 
 use std::collections::BTreeMap;
@@ -41,6 +40,8 @@ impl Apply for Plain {
 }
 happens!(Plain);
 
+/// A future of `snapshots_settled` was polled once and kept. It held the permits of all saves, so that this repository never
+/// saved a snapshot again.
 #[tokio::test]
 async fn a_wait_for_snapshots_that_is_kept_keeps_none_from_being_saved() {
     let plain = Repository::<Plain>::new(MemoryStore::new());
@@ -86,6 +87,7 @@ impl Apply for Ratio {
 }
 happens!(Ratio);
 
+/// A state with a NaN is not equal to itself, so it was not compared, and was saved without what serde skips.
 #[tokio::test]
 async fn a_state_with_no_number_in_it_is_compared_all_the_same() {
     let store = Store::from(MemoryStore::new());
@@ -137,6 +139,8 @@ impl Handle<Happen> for Touchy {
     }
 }
 
+/// A receipt was kept, so that the state was cloned after the next append. A `Clone` that panicked then looked as if nothing
+/// had been written, and so did an event's `Drop`.
 #[tokio::test]
 async fn a_panic_anywhere_never_hides_that_events_were_written() {
     for counter in [&COPIES, &DROPS] {
@@ -214,6 +218,7 @@ macro_rules! states {
             happens!($state);
         )*
 
+        /// What a codec loses is not guessed from a type, but seen from the value.
         #[tokio::test]
         async fn every_state_is_saved_as_it_is_or_not_at_all() {
             $(
