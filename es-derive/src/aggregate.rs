@@ -271,7 +271,7 @@ impl SnapshotKeys {
         // Sees fields that serde skips.
         let equal = quote!(|__a: &Self, __b: &Self| {
             use #private::same_state::*;
-            (&&&States(__a, __b)).equal()
+            (&&&&States(__a, __b)).equal()
         });
         quote!(::core::option::Option::Some(#new(#policy, #version).compared_by(#equal)))
     }

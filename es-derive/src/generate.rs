@@ -71,7 +71,10 @@ pub(crate) fn at(span: Span, tokens: TokenStream) -> TokenStream {
         if let TokenTree::Group(group) = &token {
             token = Group::new(group.delimiter(), at(span, group.stream())).into();
         }
-        token.set_span(span);
+        // Where the place is inside of a user's macro, the variables would not be those of the generated function.
+        let is_variable =
+            matches!(&token, TokenTree::Ident(ident) if *ident == "self" || ident.to_string().starts_with("__"));
+        token.set_span(if is_variable { span.resolved_at(token.span()) } else { span });
         token
     };
     tokens.into_iter().map(move_token).collect()

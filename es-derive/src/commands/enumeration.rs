@@ -6,7 +6,7 @@ use syn::spanned::Spanned;
 use syn::visit::Visit;
 use syn::{Type, TypePath};
 
-use super::handler::{Handler, with_services};
+use super::handler::{Handler, ungrouped, with_services};
 use super::{Commands, EnumName, shown};
 use crate::ctxt::Ctxt;
 use crate::generate::{as_generated, at, is_generic, without_self};
@@ -221,7 +221,7 @@ fn ident_of(ctxt: &mut Ctxt, command: &Type) -> Option<Ident> {
         );
         return None;
     }
-    let Type::Path(TypePath { path, .. }) = command else {
+    let Type::Path(TypePath { path, .. }) = ungrouped(command) else {
         ctxt.error(command, "a command of the enum is a type with a name of its own");
         return None;
     };

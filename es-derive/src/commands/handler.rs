@@ -57,7 +57,9 @@ impl Handler {
         }
         let mut inputs = signature.inputs.iter();
         match inputs.next() {
-            Some(FnArg::Receiver(receiver)) if receiver.reference.is_some() && receiver.mutability.is_none() => {}
+            // `&self`, also where it is written as `self: &Self`.
+            Some(FnArg::Receiver(receiver)) if matches!(ungrouped(&receiver.ty), Type::Reference(it) if it.mutability.is_none()) =>
+                {}
             Some(FnArg::Receiver(receiver)) => {
                 ctxt.error(receiver, "a handler takes `&self`: it decides, and `apply` changes the state");
                 return None;
@@ -196,6 +198,7 @@ fn borrowed(ctxt: &mut Ctxt, ty: &Type, why: &str) -> Option<Type> {
             None
         }
         Type::Paren(inner) => borrowed(ctxt, &inner.elem, why),
+        Type::Group(inner) => borrowed(ctxt, &inner.elem, why),
         _ => {
             ctxt.error(ty, format_args!("{why}: write `&{}`; {HELPER}", shown(ty)));
             None
@@ -203,9 +206,18 @@ fn borrowed(ctxt: &mut Ctxt, ty: &Type, why: &str) -> Option<Type> {
     }
 }
 
+/// A type as it is written: one that a user's macro has taken as `$ty:ty` comes in a group without brackets.
+pub(super) fn ungrouped(ty: &Type) -> &Type {
+    match ty {
+        Type::Group(group) => ungrouped(&group.elem),
+        Type::Paren(paren) => ungrouped(&paren.elem),
+        ty => ty,
+    }
+}
+
 /// The argument that a type behind a `&` is, with the type of its services.
 fn argument_of(ty: Type) -> (Argument, Option<Type>) {
-    let context = match &ty {
+    let context = match ungrouped(&ty) {
         Type::Path(path) => path.path.segments.last().filter(|segment| segment.ident == "Context"),
         _ => None,
     };

@@ -1,6 +1,7 @@
 //! Folding events into state.
 
 use std::any::Any;
+use std::borrow::Borrow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -12,8 +13,8 @@ use crate::log::{
     Appended, CandidateEvent, EventId, Position, Reading, StoreId, StoredEvent, StreamId, Timestamp, Version,
 };
 
-/// An event on which the code that folds it panics: `apply`, the event's `Deserialize`, or its conversion from an old
-/// version.
+/// An event on which the code that folds it panics: `apply`, the event's `Deserialize`, its conversion from an old version,
+/// or what copies and drops states and events meanwhile.
 ///
 /// It is the same at every load. A stored event that cannot be folded is folded again by a program whose code does not
 /// panic on it.
@@ -21,7 +22,7 @@ use crate::log::{
 #[error("{code} panicked on event {name:?}, version {version} of {stream}: {message}")]
 #[non_exhaustive]
 pub struct FoldPanic {
-    /// What panicked: `apply` or `decoding`.
+    /// What panicked: `apply`, `decoding`, or `copying the state`.
     pub code: &'static str,
     /// The stream of the event.
     pub stream: StreamId,
@@ -96,11 +97,10 @@ impl<E: Event> Unwritten<E> {
 
     /// Applies the events to a copy of the state, to see whether that can be done at all.
     pub(super) fn try_on<A: Apply<Event = E>>(&self, base: &Base<A>) -> Result<(), FoldPanic> {
-        if self.events.is_empty() {
-            return Ok(());
-        }
-        let mut copy = A::clone(&base.state);
-        self.events.iter().try_for_each(|(event, stored)| apply(&mut copy, event, stored))
+        let Some((_, first)) = self.events.first() else { return Ok(()) };
+        let mut copy = caught(|| A::clone(&base.state)).map_err(|panic| FoldPanic::new(COPYING, first, panic))?;
+        let applied = self.events.iter().try_for_each(|(event, stored)| apply(&mut copy, event, stored));
+        applied.and(caught(|| drop(copy)).map_err(|panic| FoldPanic::new(COPYING, first, panic)))
     }
 
     /// Corrects the envelopes by what was written. The positions of one append are one block that ends at its last one.
@@ -145,12 +145,11 @@ impl<A: Apply> Base<A> {
     /// Folds stored events. After an error the state is of no use.
     pub(super) fn fold_events(&mut self, events: &[StoredEvent]) -> Result<(), LoadError> {
         let Some(last) = events.last() else { return Ok(()) };
-        // Copies the state only while somebody else holds it, a receipt for example.
-        let state = Arc::make_mut(&mut self.state);
+        let state = own(&mut self.state, events.first().unwrap_or(last))?;
         for stored in events {
             let event = caught(|| A::Event::decode(stored))
                 .map_err(|message| FoldPanic::new("decoding", stored, message))??;
-            apply(state, &event, stored)?;
+            apply(state, event, stored)?;
         }
         (self.version, self.position, self.time) = (last.version, last.position, last.time);
         Ok(())
@@ -163,19 +162,27 @@ impl<A: Apply> Base<A> {
         appended: &Appended,
         candidates: &[CandidateEvent],
     ) -> Result<(), FoldPanic> {
-        if events.events.is_empty() {
-            return Ok(());
-        }
         events.written(appended, candidates);
-        let state = Arc::make_mut(&mut self.state);
-        for (event, stored) in &events.events {
-            apply(state, event, stored)?;
+        let Some((_, first)) = events.events.first() else { return Ok(()) };
+        let state = own(&mut self.state, first)?;
+        for (event, stored) in events.events {
+            apply(state, event, &stored)?;
             (self.version, self.position, self.time) = (stored.version, stored.position, stored.time);
         }
         Ok(())
     }
 }
 
-fn apply<A: Apply>(state: &mut A, event: &A::Event, stored: &StoredEvent) -> Result<(), FoldPanic> {
-    caught(|| state.apply(event, Envelope::of(stored))).map_err(|message| FoldPanic::new("apply", stored, message))
+/// What clones and drops a state.
+const COPYING: &str = "copying the state";
+
+/// The state, to be changed. It is copied only while somebody else holds it, a receipt for example.
+fn own<'s, A: Clone>(state: &'s mut Arc<A>, first: &StoredEvent) -> Result<&'s mut A, FoldPanic> {
+    caught(|| Arc::make_mut(state)).map_err(|message| FoldPanic::new(COPYING, first, message))
+}
+
+/// Applies an event, which is a reference to one or is dropped afterwards.
+fn apply<A: Apply>(state: &mut A, event: impl Borrow<A::Event>, stored: &StoredEvent) -> Result<(), FoldPanic> {
+    caught(move || state.apply(event.borrow(), Envelope::of(stored)))
+        .map_err(|message| FoldPanic::new("apply", stored, message))
 }

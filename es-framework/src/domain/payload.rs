@@ -39,7 +39,7 @@ pub use crate::log::{CandidateEvent, EventType, StoredEvent};
 
 /// Compares states, for snapshots.
 pub mod same_state {
-    pub use super::super::same_state::{ByDebug, ByNothing, ByPartialEq, States};
+    pub use super::super::same_state::{ByBoth, ByDebug, ByNothing, ByPartialEq, States};
 }
 
 /// Stands where no codec is named and the feature `bincode` is off; it is no codec, and the error says what to do.

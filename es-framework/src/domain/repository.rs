@@ -5,7 +5,6 @@ use std::marker::PhantomData;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
 
-use tokio::sync::Semaphore;
 use tracing::{Instrument, warn};
 
 use super::aggregate::{Aggregate, Apply, HandledBy};
@@ -13,16 +12,13 @@ use super::cache::{Base, Cache, Slot};
 use super::event::DecodeError;
 use super::execute::Execute;
 use super::fold::{FoldPanic, caught};
-use super::saving::Failures;
+use super::saving::{Failures, Saving};
 use super::snapshots::snapshot_name;
 use super::state::Snapshots;
 use crate::log::{
     AsOf, ErrorKind, Filter, Fingerprint, InvalidName, Load, Position, Read, Reading, Snapshot, Store, StoreError,
     StreamId, Timestamp, Version,
 };
-
-/// How many snapshots one repository saves at the same time; what comes on top waits for the next command.
-const SAVING_AT_ONCE: u32 = 4;
 
 /// Loads aggregates, executes commands on them and saves their snapshots; cheap to clone.
 ///
@@ -57,7 +53,7 @@ pub(super) struct Inner<A: Aggregate> {
     cache: Cache<Slot<A>>,
     /// How states are saved, with the fingerprint of what is saved now.
     pub(super) snapshots: Option<(Snapshots<A>, Fingerprint)>,
-    pub(super) saving: Arc<Semaphore>,
+    pub(super) saving: Saving,
     pub(super) failures: Failures,
     pub(super) counters: Counters,
 }
@@ -232,7 +228,7 @@ impl<A: Aggregate> RepositoryBuilder<A> {
             settings: self.settings,
             cache: Cache::new(self.settings.cache),
             snapshots,
-            saving: Arc::new(Semaphore::new(SAVING_AT_ONCE as usize)),
+            saving: Saving::default(),
             failures: Failures::default(),
             counters: Counters::default(),
         };
@@ -389,8 +385,7 @@ impl<A: Apply> Repository<A> {
     ///
     /// Can be dropped at any time: nothing is changed.
     pub async fn snapshots_settled(&self) {
-        // The semaphore is never closed, so this waits for all permits and gives them back.
-        drop(self.inner.saving.acquire_many(SAVING_AT_ONCE).await);
+        self.inner.saving.settled().await;
     }
 
     /// What was counted since the repository was made.

@@ -1,6 +1,7 @@
-//! Compares two states by what their type offers: `PartialEq`, else `Debug`, else not at all.
+//! Compares two states by what their type offers: `PartialEq`, else `Debug`, else not at all. A state with a NaN in it does not
+//! equal itself, so that `PartialEq` says nothing of it, and `Debug` has to.
 //!
-//! Generated code calls `(&&&States(a, b)).equal()`. The compiler takes the first method that fits after as few
+//! Generated code calls `(&&&&States(a, b)).equal()`. The compiler takes the first method that fits after as few
 //! dereferences as possible, so that the reference with the most `&` wins whose bounds hold.
 
 use std::fmt::{self, Write};
@@ -8,6 +9,19 @@ use std::fmt::{self, Write};
 /// Two states of one type.
 #[derive(Debug)]
 pub struct States<'a, A>(pub &'a A, pub &'a A);
+
+/// For states with `PartialEq` and `Debug`.
+pub trait ByBoth {
+    /// Whether they are equal, or the same is written for both where they are not equal to themselves.
+    fn equal(&self) -> bool;
+}
+
+#[expect(clippy::eq_op, reason = "a float that is no number is not equal to itself")]
+impl<A: PartialEq + fmt::Debug> ByBoth for &&&States<'_, A> {
+    fn equal(&self) -> bool {
+        self.0 == self.1 || (self.0 != self.0 && self.1 != self.1 && Histogram::of(self.0) == Histogram::of(self.1))
+    }
+}
 
 /// For states with `PartialEq`.
 pub trait ByPartialEq {
@@ -77,7 +91,7 @@ mod tests {
 
     macro_rules! equal {
         ($a:expr, $b:expr) => {
-            (&&&States(&$a, &$b)).equal()
+            (&&&&States(&$a, &$b)).equal()
         };
     }
 

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 
 use tokio::runtime::Handle;
+use tokio::sync::watch;
 use tracing::{debug, warn};
 
 use super::aggregate::Apply;
@@ -23,6 +24,41 @@ const LONGEST_PAUSE: u32 = 10;
 
 /// How many aggregates whose state cannot be saved are remembered.
 const UNSAVEABLE: usize = 1_024;
+
+/// How many snapshots one repository saves at the same time; what comes on top waits for the next command.
+const SAVING_AT_ONCE: usize = 4;
+
+/// The snapshots that are being saved in the background. Whoever waits for them holds nothing that another save needs.
+#[derive(Debug, Default)]
+pub(super) struct Saving(Mutex<Vec<watch::Receiver<()>>>);
+
+impl Saving {
+    /// Begins to save one, unless that are too many at once; it ends when what is returned is dropped.
+    fn begin(&self) -> Option<watch::Sender<()>> {
+        let mut running = self.running();
+        if running.len() >= SAVING_AT_ONCE {
+            return None;
+        }
+        let (begun, ended) = watch::channel(());
+        running.push(ended);
+        Some(begun)
+    }
+
+    /// Waits for the end of those that were begun before.
+    pub(super) async fn settled(&self) {
+        let running = self.running().clone();
+        for mut save in running {
+            // Nothing is ever sent: it ends with an error when the sender is dropped.
+            let _: Result<(), _> = save.changed().await;
+        }
+    }
+
+    fn running(&self) -> MutexGuard<'_, Vec<watch::Receiver<()>>> {
+        let mut running = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        running.retain(|save| save.has_changed().is_ok());
+        running
+    }
+}
 
 /// Which saves are not worth a try, so that what fails does not fail at every command and every load.
 #[derive(Debug, Default)]
@@ -162,10 +198,10 @@ impl<A: Apply> Inner<A> {
         match Handle::try_current() {
             Err(_) => inner.save_reserved(&stream, &base, reserved).await,
             Ok(runtime) => {
-                let Ok(permit) = Arc::clone(&self.saving).try_acquire_owned() else { return };
+                let Some(begun) = self.saving.begin() else { return };
                 drop(runtime.spawn(async move {
                     inner.save_reserved(&stream, &base, reserved).await;
-                    drop(permit);
+                    drop(begun);
                 }));
             }
         }

@@ -99,7 +99,8 @@ impl<A> Snapshots<A> {
     /// Also compares the state with what the codec gives back by this function, which sees what serde does not, a field with
     /// `#[serde(skip)]` for example.
     ///
-    /// `#[derive(Aggregate)]` does it with `PartialEq` where the state has it, else by what `Debug` writes where it has that.
+    /// `#[derive(Aggregate)]` does it with `PartialEq` where the state has it, else by what `Debug` writes where it has that; so
+    /// too for a state that does not equal itself.
     /// Give a [`StateModel`](crate::StateModel) one by hand: `Snapshots::new::<Bincode>(policy, 1).compared_by(S::eq)`.
     #[must_use]
     pub const fn compared_by(mut self, equal: fn(&A, &A) -> bool) -> Self {

@@ -8,6 +8,8 @@ mod commands;
 #[cfg(feature = "bincode")]
 mod damaged;
 mod events;
+#[cfg(feature = "bincode")]
+mod from_macros;
 mod generics;
 mod lints;
 mod names;

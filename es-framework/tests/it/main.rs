@@ -2,6 +2,8 @@
 
 mod commands;
 mod engines;
+#[cfg(all(feature = "bincode", feature = "json"))]
+mod hostile;
 mod judged;
 mod processes;
 mod projections;
