@@ -24,6 +24,7 @@ mod read_model_rules;
 mod read_model_statements;
 mod read_models;
 mod remembered;
+mod rooms;
 mod structure;
 mod support;
 mod upkeep;
