@@ -1,4 +1,4 @@
-//! SQLite's errors as the store's.
+//! Maps SQLite's errors to the store's.
 
 use std::fmt;
 use std::path::Path;
@@ -11,7 +11,7 @@ use crate::connection::file::{why_denied, why_denied_beside};
 use crate::error::OpenError;
 use crate::tables::schema;
 
-/// What an error of SQLite means for the caller.
+/// Maps a SQLite error to what it means for the caller.
 #[expect(clippy::needless_pass_by_value, reason = "called by `map_err`, which gives the error away")]
 pub(crate) fn store(error: Error) -> StoreError {
     match &error {
@@ -24,8 +24,8 @@ pub(crate) fn store(error: Error) -> StoreError {
             ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::FileLockingProtocolFailed => {
                 StoreError::Busy { waited: busy::waited() }
             }
-            // A broken constraint means that an index and its table no longer say the same: whatever is inserted was
-            // judged before.
+            // A constraint violation means that an index and its table no longer agree: everything inserted was checked
+            // before.
             ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::ConstraintViolation => {
                 damaged(None, error.to_string())
             }
@@ -41,8 +41,8 @@ pub(crate) fn store(error: Error) -> StoreError {
     }
 }
 
-/// Whether a write failed because the file would exceed the size that this process is allowed (`ulimit -f`). SQLite does
-/// not tell `EFBIG` from a broken disk, so the limit itself is asked for, where that is possible.
+/// Whether a write failed because the file would exceed the size limit of this process (`ulimit -f`). SQLite does not
+/// tell `EFBIG` from a broken disk, so the limit itself is queried where that is possible.
 fn is_too_large(extended_code: i32) -> bool {
     if !matches!(extended_code, ffi::SQLITE_IOERR_WRITE | ffi::SQLITE_IOERR_TRUNCATE | ffi::SQLITE_IOERR_SHMSIZE) {
         return false;
@@ -52,7 +52,7 @@ fn is_too_large(extended_code: i32) -> bool {
     limit.and_then(|limit| limit.split_whitespace().next()).is_some_and(|soft| soft != "unlimited")
 }
 
-/// What SQLite said, with its number. Not the error itself, which says the same once more as its own cause.
+/// SQLite's message with its error code. Not the error itself, whose source would repeat the same message.
 fn said(error: &Error) -> BoxError {
     match error {
         Error::SqliteFailure(failure, Some(message)) => {
@@ -62,7 +62,7 @@ fn said(error: &Error) -> BoxError {
     }
 }
 
-/// The same, for an error met at an event.
+/// Like [`store`], for an error that occurred at an event.
 pub(crate) fn store_at(position: Position, error: Error) -> StoreError {
     match store(error) {
         StoreError::Corrupt { position: None, reason } => damaged(Some(position), reason),
@@ -70,7 +70,7 @@ pub(crate) fn store_at(position: Position, error: Error) -> StoreError {
     }
 }
 
-/// The same, for an error met when SQLite opens a file, to be written or not.
+/// Like [`store`], for an error that occurred when SQLite opens a file, for writing or not.
 pub(crate) fn connecting(path: &Path, write: bool, error: Error) -> OpenError {
     match error.sqlite_error_code() {
         Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => {
@@ -80,7 +80,7 @@ pub(crate) fn connecting(path: &Path, write: bool, error: Error) -> OpenError {
     }
 }
 
-/// The same, for an error met when SQLite looks into a file that it has opened, and opens the files beside it.
+/// Like [`store`], for an error that occurred when SQLite reads a file it has opened, and opens the files next to it.
 pub(crate) fn opening(path: &Path, write: bool, error: Error) -> OpenError {
     match error.sqlite_error_code() {
         Some(ErrorCode::NotADatabase) => not_a_store(path, "it is not an SQLite database"),
@@ -111,7 +111,7 @@ pub(crate) fn changed(reason: impl Into<String>) -> StoreError {
     StoreError::StoreChanged { reason: reason.into() }
 }
 
-/// What it means that another connection on a store that is open could not be opened.
+/// Maps the error of opening another connection on a store that is already open.
 pub(crate) fn reopening(error: OpenError) -> StoreError {
     match error {
         OpenError::Store(error) => error,
@@ -131,7 +131,7 @@ pub(crate) fn internal(what: impl Into<String>) -> StoreError {
     StoreError::Internal { source: Box::new(Said(what.into())) }
 }
 
-/// An error of which only the words are left.
+/// An error of which only the message is left.
 #[derive(Debug)]
 struct Said(String);
 

@@ -1,4 +1,4 @@
-//! One connection: how it is opened, on which thread it runs, how it waits for others, what its errors mean.
+//! One connection: how it is opened, which thread it runs on, how it waits for others, and what its errors mean.
 
 pub(crate) mod busy;
 pub(crate) mod errors;
