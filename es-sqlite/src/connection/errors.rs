@@ -18,7 +18,7 @@ pub(crate) fn store(error: Error) -> StoreError {
         Error::SqliteFailure(failure, _) => match failure.code {
             ErrorCode::DiskFull => StoreError::DiskFull { source: said(&error) },
             ErrorCode::SystemIoFailure if is_too_large(failure.extended_code) => {
-                StoreError::DiskFull { source: Said::boxed(&"the file would be larger than this process may make one") }
+                StoreError::DiskFull { source: Said::boxed(&"the file would exceed the size limit of this process") }
             }
             ErrorCode::ReadOnly => StoreError::ReadOnly,
             ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::FileLockingProtocolFailed => {

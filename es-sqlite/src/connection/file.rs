@@ -123,7 +123,7 @@ fn identity(path: &Path) -> Result<Identity, StoreError> {
 pub(crate) fn resolve(given: &Path) -> Result<PathBuf, OpenError> {
     // SQLite has names that are not files.
     if given.as_os_str().is_empty() || given.as_os_str() == ":memory:" {
-        return Err(errors::not_a_store(given, "it names no file; for one in memory use `in_memory()`"));
+        return Err(errors::not_a_store(given, "it does not name a file; for a store in memory use `in_memory()`"));
     }
     let path = followed(given).map_err(|error| match error.kind() {
         ErrorKind::NotFound | ErrorKind::NotADirectory => errors::missing(given),
@@ -170,8 +170,9 @@ fn check_length(path: &Path) -> Result<(), OpenError> {
     }
     let bytes = path.file_name().map_or(0, std::ffi::OsStr::len);
     if bytes > NAME_BYTES {
-        let reason =
-            format!("the file's name has {bytes} bytes, and {NAME_BYTES} leave room for the files that SQLite makes");
+        let reason = format!(
+            "the file's name has {bytes} bytes; at most {NAME_BYTES} leave room for the files that SQLite creates"
+        );
         return Err(errors::too_long(path, reason));
     }
     Ok(())
@@ -205,7 +206,7 @@ pub(crate) fn share_permissions(path: &Path) {
                 && write(&metadata) & write(&database) != write(&database)
                 && let Err(error) = fs::set_permissions(&other, database.permissions())
             {
-                tracing::debug!(%error, path = %other.display(), "could not let a file of the store be written");
+                tracing::debug!(%error, path = %other.display(), "could not make a file of the store writable");
             }
         }
     }

@@ -169,7 +169,7 @@ impl SqliteFile {
 fn connect(path: &Path, durability: Durability) -> Result<Connection, OpenError> {
     // It would be a lock and a transaction next to the store's writer, with nothing to protect the log from it.
     if let Found::Database { application_id: schema::APPLICATION_ID, .. } = open::look(path)? {
-        let reason = "a read model's own file was asked for and this is a store's; for tables in it use \
+        let reason = "it is a store, not a read model's own file; for tables in it use \
                       `SqliteStore::read_model`";
         return Err(errors::not_a_store(path, reason));
     }

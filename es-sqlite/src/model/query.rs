@@ -55,7 +55,7 @@ impl Drop for QueryOnly<'_> {
         if !self.before
             && let Err(error) = self.connection.pragma_update(None, "query_only", false)
         {
-            tracing::error!(%error, "a connection that only looked cannot be made to write again");
+            tracing::error!(%error, "a connection used for a query could not be made writable again");
         }
     }
 }

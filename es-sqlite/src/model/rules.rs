@@ -155,9 +155,10 @@ fn projector(home: Home, preparing: bool, action: &AuthAction<'_>) -> Result<(),
             owns(home, index_name.strip_prefix("sqlite_autoindex_").unwrap_or(index_name))
         }
         AuthAction::CreateVtable { table_name, module_name } if any(&MODULES, module_name) => owns(home, table_name),
-        AuthAction::CreateVtable { module_name, .. } => {
-            Err(format!("virtual tables of the module `{module_name}` are not; those of {} are", MODULES.join(", ")))
-        }
+        AuthAction::CreateVtable { module_name, .. } => Err(format!(
+            "virtual tables of the module `{module_name}` are not allowed; those of {} are",
+            MODULES.join(", ")
+        )),
         AuthAction::Pragma { pragma_name, pragma_value } => {
             let own = home == Home::Own && any(&["optimize", "user_version"], pragma_name);
             // It applies until the transaction ends.

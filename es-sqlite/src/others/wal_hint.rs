@@ -73,7 +73,7 @@ impl WalFile {
     /// Stops trusting the metadata: there was a commit that it did not show, for example because the file system keeps
     /// no such time.
     pub(crate) fn distrust(&mut self) {
-        tracing::debug!(path = ?self.path, "the -wal file's time does not tell of commits: looking at the log each time");
+        tracing::debug!(path = ?self.path, "the -wal file's time does not reveal commits: checking the log each time");
         (self.path, self.stamp) = (None, None);
     }
 }

@@ -171,7 +171,7 @@ pub(crate) fn read_stream(connection: &Connection, id: i64, at: Position) -> Res
         .map_err(|error| errors::store_at(at, error))?
         .ok_or_else(|| damaged(" is not known"))?;
     if stream_sum(id, &name, &category).stored() != checksum {
-        return Err(damaged(": the checksum of its row does not fit"));
+        return Err(damaged(": the checksum of its row does not match"));
     }
     StreamId::new(name).map_err(|_| damaged(" has a name that is not valid"))
 }
@@ -190,7 +190,7 @@ pub(crate) fn read_type(connection: &Connection, id: i64, at: Position) -> Resul
         .map_err(|error| errors::store_at(at, error))?
         .ok_or_else(|| damaged(" is not known"))?;
     if type_sum(id, &name, schema_version, &codec, shape.as_deref()).stored() != checksum {
-        return Err(damaged(": the checksum of its row does not fit"));
+        return Err(damaged(": the checksum of its row does not match"));
     }
     let event_type =
         EventType::new(name, schema_version, codec).map_err(|_| damaged(" has a name that is not valid"))?;

@@ -63,7 +63,7 @@ fn value(connection: &Connection, key: &str) -> Result<Option<Value>, StoreError
         .map_err(errors::store)?;
     let Some((value, checksum)) = row else { return Ok(None) };
     if sum(key, ValueRef::from(&value)).stored() != checksum {
-        return Err(errors::damaged(None, format!("the checksum of the store's `{key}` does not fit")));
+        return Err(errors::damaged(None, format!("the checksum of the store's `{key}` does not match")));
     }
     Ok(Some(value))
 }

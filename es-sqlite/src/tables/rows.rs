@@ -139,7 +139,7 @@ impl Header {
         if checksum(position, stream, version, time, &event_type, id.as_ref(), metadata, payload) == self.checksum {
             Ok(())
         } else {
-            Err(self.damaged("the checksum does not fit"))
+            Err(self.damaged("the checksum does not match"))
         }
     }
 
@@ -154,7 +154,7 @@ impl Header {
         let Self { version, position, time, checksum, .. } = *self;
         let event =
             StoredEvent::from_stored(stream, version, position, time, id, event_type, payload, metadata, checksum);
-        if event.computed_checksum() == checksum { Ok(event) } else { Err(self.damaged("the checksum does not fit")) }
+        if event.computed_checksum() == checksum { Ok(event) } else { Err(self.damaged("the checksum does not match")) }
     }
 
     pub(crate) fn damaged(&self, reason: impl Into<String>) -> StoreError {
@@ -167,7 +167,7 @@ impl Header {
         if payload == removed_sum(self, id).stored().to_le_bytes() {
             Ok(())
         } else {
-            Err(self.damaged("the checksum of a removed event does not fit"))
+            Err(self.damaged("the checksum of a removed event does not match"))
         }
     }
 }

@@ -63,7 +63,7 @@ impl Upkeep {
             Ok(false) => {
                 tracing::warn!(
                     bytes,
-                    "the write-ahead log grows: somebody has been reading an old part of it for long"
+                    "the write-ahead log is growing: a reader has been using an old part of it for a long time"
                 );
             }
             Err(error) => tracing::warn!(%error, bytes, "the write-ahead log could not be emptied"),
