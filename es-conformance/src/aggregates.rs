@@ -58,7 +58,7 @@ pub async fn g5_a_receipt_carries_state_version_position_and_time(fixture: &impl
     assert_eq!(stored[1].name(), "account.deposited");
 }
 
-/// A rejected command writes nothing and is told apart from every other failure.
+/// A rejected command writes nothing and can be distinguished from every other failure.
 pub async fn g5_a_rejection_writes_nothing(fixture: &impl Fixture) {
     let store = fixture.open().await;
     let accounts = Repository::<Account>::new(&store);
@@ -68,7 +68,7 @@ pub async fn g5_a_rejection_writes_nothing(fixture: &impl Fixture) {
     assert!(!accounts.exists("alice").await.expect("it reads"));
 }
 
-/// Two repositories with states in memory: the one that is behind decides again and loses nothing.
+/// Two repositories with cached states: the one that is behind decides again and loses nothing.
 pub async fn g5_a_conflict_is_decided_again(fixture: &impl Fixture) {
     let store = fixture.open().await;
     let (one, other) = (Repository::<Account>::new(&store), Repository::<Account>::new(&store));
@@ -79,7 +79,7 @@ pub async fn g5_a_conflict_is_decided_again(fixture: &impl Fixture) {
     assert_eq!(one.metrics().conflicts, 1);
 }
 
-/// A rejection from a state in memory is final only if that state is the newest.
+/// A rejection based on a cached state is final only if that state is up to date.
 pub async fn g5_a_rejection_from_memory_is_confirmed(fixture: &impl Fixture) {
     let store = fixture.open().await;
     let (one, other) = (Repository::<Account>::new(&store), Repository::<Account>::new(&store));
@@ -91,7 +91,7 @@ pub async fn g5_a_rejection_from_memory_is_confirmed(fixture: &impl Fixture) {
     assert_eq!(error.rejection(), Some(&BankError::TooLittle { cents: 0 }));
 }
 
-/// A decision for no events from a state in memory is final only if that state is the newest.
+/// A decision to write no events, based on a cached state, is final only if that state is up to date.
 pub async fn g5_a_decision_for_nothing_is_confirmed(fixture: &impl Fixture) {
     let store = fixture.open().await;
     let (one, other) = (Repository::<Account>::new(&store), Repository::<Account>::new(&store));
@@ -103,7 +103,7 @@ pub async fn g5_a_decision_for_nothing_is_confirmed(fixture: &impl Fixture) {
     assert_eq!((receipt.events, receipt.version), (0, v(3)));
 }
 
-/// Commands of many tasks over two repositories on one aggregate all take effect once.
+/// Commands of many tasks over two repositories on one aggregate all take effect exactly once.
 pub async fn g5_concurrent_commands_all_take_effect_once(fixture: &impl Fixture) {
     let store = fixture.open().await;
     let repositories = [(); 2].map(|()| Repository::<Account>::builder(&store).tries(1_000).build());
@@ -122,7 +122,7 @@ pub async fn g5_concurrent_commands_all_take_effect_once(fixture: &impl Fixture)
     assert_eq!(repositories[0].load("alice").await.expect("it loads").state.cents, 40);
 }
 
-/// When another writer is faster each time, the command gives up after the stated number of tries and says so.
+/// When another writer is faster each time, the command gives up after the configured number of tries and reports it.
 pub async fn g5_tries_are_bounded(fixture: &impl Fixture) {
     let store = fixture.open().await;
     let log = store.clone();
@@ -141,7 +141,8 @@ pub async fn g5_tries_are_bounded(fixture: &impl Fixture) {
     assert_eq!(accounts.load("alice").await.expect("it loads").state.cents, 3);
 }
 
-/// A command that is dropped at any of its awaits has written all of its events or none, and the next one is unaffected.
+/// A command that is dropped at any of its await points has written all of its events or none, and the next one is
+/// unaffected.
 pub async fn g5_a_dropped_command_is_whole_or_absent(fixture: &impl Fixture) {
     let store = fixture.open().await;
     let accounts = Repository::<Account>::new(&store);
@@ -154,7 +155,7 @@ pub async fn g5_a_dropped_command_is_whole_or_absent(fixture: &impl Fixture) {
     assert_eq!((cold.state.cents, cold.version), (receipt.state.cents, receipt.version));
 }
 
-/// The same key again writes nothing and answers the first outcome, after any number of later events.
+/// Repeating a key writes nothing and returns the first outcome, after any number of later events.
 pub async fn g6_a_key_executes_a_command_once(fixture: &impl Fixture) {
     let store = fixture.open().await;
     let accounts = Repository::<Account>::new(&store);
@@ -183,7 +184,7 @@ pub async fn g6_a_command_without_events_is_remembered(fixture: &impl Fixture) {
     assert_eq!(accounts.load("alice").await.expect("it loads").state.cents, 9);
 }
 
-/// A command that would be rejected now, because it was executed before, answers its first outcome.
+/// A command that would be rejected now, because it was executed before, returns its first outcome.
 pub async fn g6_a_known_command_is_not_rejected(fixture: &impl Fixture) {
     let store = fixture.open().await;
     let accounts = Repository::<Account>::new(&store);
@@ -220,7 +221,8 @@ pub async fn g6_rejections_are_not_remembered(fixture: &impl Fixture) {
     assert!(!receipt.was_known);
 }
 
-/// A snapshot is saved after the number of events that the policy says, and holds the state of the committed version.
+/// A snapshot is saved after the number of events that the policy specifies, and holds the state of the committed
+/// version.
 pub async fn g7_a_snapshot_is_the_state_of_the_committed_version(fixture: &impl Fixture) {
     let store = fixture.open().await;
     let accounts = Repository::<Account>::new(&store);
@@ -244,7 +246,7 @@ pub async fn g7_a_snapshot_is_the_state_of_the_committed_version(fixture: &impl 
     assert_eq!((at_snapshot.version, at_snapshot.position), (v(6), p(6)), "also where no event follows the snapshot");
 }
 
-/// A snapshot of another shape, or one that cannot be read, is left aside and counted.
+/// A snapshot of another shape, or one that cannot be read, is ignored and counted.
 pub async fn e4_a_useless_snapshot_is_left_aside_and_counted(fixture: &impl Fixture) {
     let store = fixture.open().await;
     let accounts = Repository::<Account>::new(&store);
@@ -268,7 +270,7 @@ pub async fn e4_a_useless_snapshot_is_left_aside_and_counted(fixture: &impl Fixt
     assert_eq!((cold.metrics().snapshots_unreadable, cold.metrics().snapshots_used), (1, 0));
 }
 
-/// A snapshot that cannot be saved never fails the command, and is tried again with the next one.
+/// A snapshot that cannot be saved never fails the command, and is retried with the next one.
 pub async fn e4_a_failed_save_never_fails_a_command(fixture: &impl Fixture) {
     let store = fixture.open().await;
     let failures = Arc::new(AtomicUsize::new(0));
@@ -286,7 +288,7 @@ pub async fn e4_a_failed_save_never_fails_a_command(fixture: &impl Fixture) {
     assert_eq!(accounts.metrics().snapshots_saved, 1);
 }
 
-/// Where a command comes from travels in the metadata of its events, and is handed on to what they cause.
+/// A command's origin is recorded in the metadata of its events, and passed on to the events they cause.
 pub async fn g8_provenance_travels_in_metadata(fixture: &impl Fixture) {
     let store = fixture.open().await;
     let accounts = Repository::<Account>::new(&store);
@@ -323,7 +325,7 @@ pub async fn g2_an_unknown_event_is_a_typed_error(fixture: &impl Fixture) {
     assert_eq!(error.kind(), ErrorKind::Data);
 }
 
-/// An event that could not be read again is refused before it is written.
+/// An event that could not be read back is rejected before it is written.
 pub async fn g1_what_cannot_be_read_again_is_never_written(fixture: &impl Fixture) {
     let store = fixture.open().await;
     let odd = Repository::<Odd>::new(&store);
@@ -332,7 +334,7 @@ pub async fn g1_what_cannot_be_read_again_is_never_written(fixture: &impl Fixtur
     assert!(!odd.exists("a").await.expect("it reads"));
 }
 
-/// The state after a command is the state that a replay leads to, also where serde leaves something out.
+/// The state after a command equals the state after a replay, even if serde skips a field.
 pub async fn g7_the_state_after_a_command_equals_its_replay(fixture: &impl Fixture) {
     let store = fixture.open().await;
     let odd = Repository::<Odd>::new(&store);
@@ -342,7 +344,7 @@ pub async fn g7_the_state_after_a_command_equals_its_replay(fixture: &impl Fixtu
     assert_eq!(receipt.state.notes, [""]);
 }
 
-/// A caller can insist on the version it has seen; a retry under a key is still answered.
+/// A caller can insist on the version it has seen; a retry with a key still succeeds.
 pub async fn a2_a_command_can_insist_on_a_version(fixture: &impl Fixture) {
     let store = fixture.open().await;
     let (one, other) = (Repository::<Account>::new(&store), Repository::<Account>::new(&store));
@@ -358,14 +360,14 @@ pub async fn a2_a_command_can_insist_on_a_version(fixture: &impl Fixture) {
     assert_eq!(receipt.state.cents, 111);
 }
 
-/// An aggregate has an id.
+/// An aggregate must have an id.
 pub async fn g4_an_empty_id_is_refused(fixture: &impl Fixture) {
     let store = fixture.open().await;
     let error = Repository::<Account>::new(&store).execute("", Deposit(1)).await.expect_err("it has no id");
     assert!(matches!(error, ExecuteError::Load(LoadError::Name(_))), "{error:?}");
 }
 
-/// The past can be asked of an aggregate: as of a version, a position or a time.
+/// An aggregate can be loaded as of a version, a position or a time in the past.
 pub async fn c7_an_aggregate_is_loaded_as_of_the_past(fixture: &impl Fixture) {
     let clock = ManualClock::at(100);
     let store = fixture.open_with(Setup::default().clock(clock.clone())).await;
@@ -388,7 +390,7 @@ pub async fn c7_an_aggregate_is_loaded_as_of_the_past(fixture: &impl Fixture) {
     assert_eq!((before.version, before.exists()), (Version::ZERO, false));
 }
 
-/// A stream of more than a page folds to its end, with and without a snapshot.
+/// A stream of more than one page is folded to its end, with and without a snapshot.
 pub async fn g5_a_long_stream_is_folded_to_its_end(fixture: &impl Fixture) {
     let store = fixture.open().await;
     let events: Vec<_> = (0..2_500).map(|_| deposited(1)).collect();
@@ -415,7 +417,7 @@ pub async fn g6_keys_and_snapshots_survive_a_reopening(fixture: &impl Durable) {
     assert!(accounts.metrics().snapshots_used >= 1);
 }
 
-/// Repositories over two handles, as in two processes, decide again on each other's writes and lose nothing.
+/// Repositories over two handles, as in two processes, decide again after each other's writes and lose nothing.
 pub async fn g5_repositories_of_two_handles_share_an_aggregate(fixture: &impl Shared) {
     let store = fixture.open().await;
     let second = fixture.second(&store).await;

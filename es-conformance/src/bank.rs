@@ -1,4 +1,4 @@
-//! The little domain that facts about the typed layer are told with.
+//! The small domain used by the facts about the typed layer.
 
 use std::convert::Infallible;
 
@@ -11,19 +11,19 @@ pub enum AccountEvent {
     /// It was opened.
     #[es(name = "account.opened")]
     Opened {
-        /// By whom.
+        /// The owner.
         owner: String,
     },
     /// Money came in.
     #[es(name = "account.deposited")]
     Deposited {
-        /// How much.
+        /// The amount.
         cents: u64,
     },
     /// Money went out.
     #[es(name = "account.withdrawn")]
     Withdrawn {
-        /// How much.
+        /// The amount.
         cents: u64,
     },
 }
@@ -32,9 +32,9 @@ pub enum AccountEvent {
 #[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize, Aggregate)]
 #[es(category = "account", event = AccountEvent, snapshot(every = 5))]
 pub struct Account {
-    /// Who opened it.
+    /// The owner who opened it.
     pub owner: Option<String>,
-    /// What is in it.
+    /// Its balance.
     pub cents: u64,
     /// Version, position and time of every event that was applied.
     pub seen: Vec<(u64, u64, i64)>,
@@ -51,17 +51,17 @@ impl Apply for Account {
     }
 }
 
-/// What serde reads otherwise than it writes.
+/// Events that serde reads differently than it writes them.
 #[derive(Debug, Clone, PartialEq, Eq, Event)]
 pub enum OddEvent {
-    /// Cannot be read again.
+    /// Cannot be read back.
     #[es(name = "odd.lost")]
     Lost {
-        /// Written as a text.
+        /// Written as text.
         #[serde(serialize_with = "as_text")]
         number: u64,
     },
-    /// Is read with less than was written.
+    /// Reads back less than was written.
     #[es(name = "odd.kept")]
     Kept {
         /// Never written.
@@ -79,7 +79,7 @@ fn as_text<S: serde::Serializer>(_: &u64, serializer: S) -> Result<S::Ok, S::Err
 #[derive(Debug, Default, Clone, Aggregate)]
 #[es(category = "odd", event = OddEvent)]
 pub struct Odd {
-    /// What it has seen.
+    /// The notes it has seen.
     pub notes: Vec<String>,
 }
 
@@ -104,10 +104,10 @@ pub enum BankError {
     /// It was opened before.
     #[error("the account is open already")]
     Open,
-    /// There is not enough in it.
+    /// The balance is too low.
     #[error("there are {cents} cents")]
     TooLittle {
-        /// What is in it.
+        /// The balance.
         cents: u64,
     },
 }
@@ -157,7 +157,7 @@ impl Handle<Withdraw> for Account {
     }
 }
 
-/// Brings what is in an account to an amount, with no event if it is there already.
+/// Brings an account's balance to an amount; emits no event if it is there already.
 #[derive(Debug, Serialize, Command)]
 #[es(name = "account.bring-to")]
 pub struct BringTo(pub u64);
@@ -173,7 +173,7 @@ impl Handle<BringTo> for Account {
     }
 }
 
-/// Pays in the same amount several times, by one event each.
+/// Pays in the same amount several times, with one event each.
 #[derive(Debug, Serialize, Command)]
 #[es(name = "account.deposit-each")]
 pub struct DepositEach(pub u64, pub usize);
@@ -185,7 +185,7 @@ impl Handle<DepositEach> for Account {
     }
 }
 
-/// Rejected always, with what the handler could see.
+/// Always rejected, with what the handler could see.
 #[derive(Debug)]
 pub struct Look;
 

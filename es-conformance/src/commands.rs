@@ -37,7 +37,7 @@ pub async fn a12_a_command_keeps_its_name(fixture: &impl Fixture) {
         append(&store, Append::to(id("a-1"), ExpectedVersion::Any, numbered([1])).command(keyed.clone())).await;
         let record = store.command(&keyed.key).await.expect("readable").expect("it was carried out");
         assert_eq!((record.command.name.as_deref(), record.appended.streams.len()), (name, 1));
-        // Not part of what the command is: the fingerprint says that.
+        // The name does not identify the command: the fingerprint does.
         let renamed = command(key, "same").named("another");
         let again = append(&store, Append::to(id("a-1"), ExpectedVersion::Any, numbered([1])).command(renamed)).await;
         assert_eq!(again.outcome, Outcome::AlreadyWritten);
@@ -62,7 +62,7 @@ pub async fn a12_the_same_key_for_another_command_is_refused(fixture: &impl Fixt
     append(&store, Append::to(id("a-1"), ExpectedVersion::Any, numbered([1])).command(command("key", "one"))).await;
     let before = Recording::of(&store).await;
     for stream in ["a-1", "b-1"] {
-        // Expectation and all would hold: only the fingerprint is another.
+        // Everything including the expectation holds: only the fingerprint differs.
         let other = Append::to(id(stream), ExpectedVersion::Any, numbered([2])).command(command("key", "two"));
         let error = store.append(other).await.expect_err("the key is taken");
         assert_eq!(error.kind(), ErrorKind::Caller);

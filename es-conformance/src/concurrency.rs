@@ -1,4 +1,4 @@
-//! A9–A10: many writers at once, and writes that nobody waits for.
+//! A9–A10: many concurrent writers, and writes that nobody waits for.
 #![expect(missing_docs, reason = "a fact's name says what it checks")]
 
 use std::collections::BTreeMap;
@@ -23,7 +23,7 @@ pub async fn a9_twenty_writers_of_one_stream_that_expect_nothing_all_succeed(fix
             for n in 0..10 {
                 let tag = writer * 1_000 + n;
                 let appended = write(&account, numbered([tag])).await;
-                // What was acknowledged can be read at once.
+                // What was acknowledged can be read immediately.
                 let read = account.read().after(v(appended.version().get() - 1)).limit(1).collect().await;
                 assert_eq!(texts(&read.expect("the stream can be read")), [tag.to_string()]);
                 written.push((appended.version().get(), tag.to_string()));
@@ -169,11 +169,11 @@ pub async fn a9_more_writers_than_the_queue_holds_wait_and_succeed(fixture: &imp
     assert_eq!(stream(&store, "a-1").version().await.expect("can be asked"), v(5_000));
 }
 
-/// A service keeps a few large writes in a list, polls each once and comes back to them much later. Whatever they wait for,
-/// they keep it from nobody, and they are done when it comes back.
+/// A service keeps a few large writes in a list, polls each once and comes back to them much later. Whatever they are
+/// waiting for, they block nobody else, and they are done when it comes back.
 pub async fn a9_writes_that_nobody_polls_keep_nothing_from_others(fixture: &impl Fixture) {
     let store = fixture.open().await;
-    // More than waits at a time by default, in bytes.
+    // More bytes than may be queued by default.
     let mut kept: Vec<_> = (0..6)
         .map(|n| {
             let kept = stream(&store, &format!("kept-{n}"));
@@ -224,7 +224,8 @@ pub async fn a10_a_dropped_write_is_whole_or_absent(fixture: &impl Fixture) {
             drop(store.append(both));
         }
     }
-    // Later writes succeed: no transaction was left open. 64 at once, so that every writer thread there may be is seen.
+    // Later writes succeed: no transaction was left open. 64 at once, so that every writer thread there may be is
+    // exercised.
     let mut writers = JoinSet::new();
     for n in 0..64 {
         let store = store.clone();
@@ -249,7 +250,7 @@ pub async fn a10_a_task_that_is_aborted_leaves_the_store_usable(fixture: &impl F
             writers.spawn(async move {
                 loop {
                     write(&stream(&store, &format!("s-{n}")), numbered([round, round])).await;
-                    // An engine that never waits would never let go.
+                    // An engine that never waits would never yield.
                     tokio::task::yield_now().await;
                 }
             });

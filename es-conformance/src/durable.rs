@@ -129,7 +129,7 @@ pub async fn d1_after_reopening_a_watch_goes_on_after_its_last_place(fixture: &i
     let last = next(&mut watch).await.position;
     let reopened = fixture.reopen(store).await;
     loop {
-        // What it had at hand may still come.
+        // What it had buffered may still come.
         match watch.next().await {
             Some(Ok(_)) => {}
             Some(Err(StoreError::Closed)) => break,
@@ -186,7 +186,7 @@ pub async fn f2_what_was_acknowledged_is_there_after_reopening(fixture: &impl Du
             (handle.id().clone(), acknowledged)
         });
     }
-    // Closed while writers are at it: what they were told is kept.
+    // Closed while writers are active: everything acknowledged is kept.
     tokio::task::yield_now().await;
     let store = fixture.reopen(store).await;
     for (name, acknowledged) in writers.join_all().await {

@@ -1,4 +1,4 @@
-//! H: which parts of a projection need a runtime, and what becomes of one whose runtime goes away.
+//! H: which parts of a projection need a runtime, and what happens to one whose runtime shuts down.
 
 use std::future::Future;
 use std::num::NonZeroU64;
@@ -45,7 +45,7 @@ async fn deposit(store: &Store, events: usize) -> Position {
     stream(store, "account-a").write(vec![deposited; events], ExpectedVersion::Any).await.expect("it writes").position
 }
 
-/// Runs a future on a thread that knows no runtime, as another executor does, and waits for it.
+/// Runs a future on a thread without a tokio runtime, as another executor does, and waits for it.
 async fn elsewhere<T: Send + 'static>(future: impl Future<Output = T> + Send + 'static) -> T {
     struct Thread(thread::Thread);
     impl Wake for Thread {
@@ -68,7 +68,8 @@ async fn elsewhere<T: Send + 'static>(future: impl Future<Output = T> + Send + '
     within("it ends on a thread of its own", done).await.expect("it does not panic")
 }
 
-/// A projection runs in a task, so `start` needs a runtime: it says so, where it used to panic, before anything is touched.
+/// A projection runs in a task, so `start` needs a runtime: it returns an error before anything is touched, where it
+/// used to panic.
 pub async fn h2_a_start_without_a_runtime_is_refused(fixture: &impl Fixture) {
     let store = fixture.open().await;
     let count = Count::default();
@@ -79,7 +80,7 @@ pub async fn h2_a_start_without_a_runtime_is_refused(fixture: &impl Fixture) {
     assert_eq!((error.kind(), count.prepared.load(Ordering::SeqCst)), (ErrorKind::Caller, 0));
 }
 
-/// Catching up needs no runtime, also where a snapshot is due in between: that used to panic.
+/// Catching up needs no runtime, even if a snapshot is due in between: that used to panic.
 pub async fn h2_catching_up_needs_no_runtime(fixture: &impl Fixture) {
     let store = fixture.open().await;
     let last = deposit(&store, 2_500).await;
@@ -91,7 +92,7 @@ pub async fn h2_catching_up_needs_no_runtime(fixture: &impl Fixture) {
     assert!(store.all().load_snapshot("count").await.expect("it loads").is_some_and(|saved| saved.at == last.get()));
 }
 
-/// Waiting for a position works on any executor: it used to panic where there was no timer.
+/// Waiting for a position works on any executor: it used to panic without a timer.
 pub async fn h5_waiting_needs_no_runtime_and_no_timer(fixture: &impl Fixture) {
     let store = fixture.open().await;
     let model = StateModel::new(&store);
@@ -106,7 +107,7 @@ pub async fn h5_waiting_needs_no_runtime_and_no_timer(fixture: &impl Fixture) {
     assert!(matches!(late, WaitError::TimedOut { reached, .. } if reached == first), "{late:?}");
     assert!(begun.elapsed() >= patience, "not before its time");
 
-    // For ever is no time that a clock could show. Several wait on one handle, some of them not for long.
+    // No clock can show "forever". Several waits run on one handle, some of them short.
     let second = p(first.get() + 1);
     let waits = [Duration::MAX, PATIENCE, Duration::ZERO, Duration::from_millis(1)].map(|timeout| {
         let waiting = running.clone();
@@ -121,7 +122,7 @@ pub async fn h5_waiting_needs_no_runtime_and_no_timer(fixture: &impl Fixture) {
         assert!(reached.await.expect("no panic"), "it is reached");
     }
 
-    // A runtime without a timer is one too.
+    // A runtime without a timer is a runtime, too.
     let waiting = running.clone();
     let bare = thread::spawn(move || {
         let bare = tokio::runtime::Builder::new_current_thread().build().expect("the system gives one");
@@ -132,7 +133,7 @@ pub async fn h5_waiting_needs_no_runtime_and_no_timer(fixture: &impl Fixture) {
     running.stop().await.expect("it stops");
 }
 
-/// The runtime of a projection was shut down, and its handle said for ever that it was live.
+/// The runtime of a projection was shut down, and its handle reported forever that it was live.
 pub async fn h3_a_projection_whose_runtime_ended_has_failed(fixture: &impl Fixture) {
     let store = fixture.open().await;
     deposit(&store, 10).await;
@@ -161,7 +162,7 @@ pub async fn h3_a_projection_whose_runtime_ended_has_failed(fixture: &impl Fixtu
         for asked in [within("its end", running.finished()).await, within("its end", running.stop()).await] {
             assert!(asked.is_err_and(|error| gone(&error)));
         }
-        // It can be started again, in a runtime that stays.
+        // It can be started again, in a runtime that keeps running.
         let model = StateModel::new(&store);
         let running = Projection::new(&store, Count::default(), model.clone()).named("count-elsewhere");
         let running = running.start().await.expect("it starts");
@@ -171,7 +172,7 @@ pub async fn h3_a_projection_whose_runtime_ended_has_failed(fixture: &impl Fixtu
     }
 }
 
-/// To stop twice, to wait for the end afterwards, and to drop the last handle.
+/// Stopping twice, waiting for the end afterwards, and dropping the last handle.
 pub async fn h6_however_often_it_is_stopped_the_same_is_returned(fixture: &impl Fixture) {
     let store = fixture.open().await;
     let last = deposit(&store, 3).await;
@@ -188,7 +189,7 @@ pub async fn h6_however_often_it_is_stopped_the_same_is_returned(fixture: &impl 
     assert!(matches!(never, WaitError::Stopped { reached, .. } if reached == last), "{never:?}");
     running.wait_for(last, Duration::ZERO).await.expect("it has been there");
 
-    // Dropped after the first poll, a stop goes on.
+    // A stop that is dropped after its first poll continues.
     let running = Projection::new(&store, Count::default(), model.clone()).start().await.expect("it starts");
     crate::support::poll_once_and_drop(running.stop()).await;
     assert_eq!(within("it stops", running.finished()).await.expect("it stops well"), last);

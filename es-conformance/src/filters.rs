@@ -1,4 +1,4 @@
-//! C3: filters, the same answer on every engine.
+//! C3: filters return the same events on every engine.
 #![expect(missing_docs, reason = "a fact's name says what it checks")]
 
 use es_framework::{ExpectedVersion, Filter, Path, Position, Scalar, Store, StoredEvent, Timestamp};
@@ -9,7 +9,7 @@ use crate::support::{
     write,
 };
 
-/// Every stream, type and metadata that a careless query would mix up. One event a position, ten microseconds apart.
+/// Every stream, type and metadata that a careless query would mix up. One event per position, ten microseconds apart.
 async fn a_log_of_lookalikes(fixture: &impl Fixture) -> Store {
     let clock = ManualClock::at(0);
     let store = fixture.open_with(Setup::default().clock(clock.clone())).await;
@@ -103,7 +103,7 @@ fn filters() -> Vec<Filter> {
         filter().metadata_like("who.name", "A%"),
         filter().metadata_like("n", "%"),
     ];
-    // Every pair of a few that differ in kind, so that each clause meets each other one.
+    // Every pair of a few different kinds, so that each clause is combined with each other one.
     let joined = [
         filter().category("account"),
         filter().streams([id("account-alice"), id("é-1")]),
@@ -125,7 +125,7 @@ fn filters() -> Vec<Filter> {
     clauses.into_iter().chain(pairs).collect()
 }
 
-/// Every filter, on `@all` and on streams, in both directions, is judged by the log itself and the one evaluator.
+/// Checks every filter, on `@all` and on streams, in both directions, against the log itself and the one evaluator.
 pub async fn c3_every_filter_answers_what_the_evaluator_says(fixture: &impl Fixture) {
     let store = a_log_of_lookalikes(fixture).await;
     let everything = log(&store).await;
@@ -180,7 +180,7 @@ pub async fn c3_two_filters_of_one_read_are_joined_by_and(fixture: &impl Fixture
     assert!(store.all().read().filter(none).collect().await.expect("can be read").is_empty(), "not joined by or");
 }
 
-/// The evaluator has tests of its own; these few answers are written down, so that it and the engine cannot both be
+/// The evaluator has tests of its own; these few results are written down, so that it and the engine cannot both be
 /// wrong in the same way.
 pub async fn c3_the_answers_are_those_of_the_contract(fixture: &impl Fixture) {
     let store = fixture.open().await;
@@ -248,7 +248,7 @@ pub async fn c3_a_long_list_of_values_is_no_reason_to_fail(fixture: &impl Fixtur
     let before = Recording::of(&store).await;
     before.unchanged("nothing").await;
     write(&stream(&store, "a-70000"), event("x")).await;
-    // More values than any database takes as parameters of one query.
+    // More values than any database accepts as parameters of one query.
     let many = || (0..=70_000).map(|n| format!("a-{n}"));
     let by_stream = Filter::new().streams(many().map(|name| id(&name)));
     let by_type = Filter::new().types(many().chain(["noted".to_owned()]));

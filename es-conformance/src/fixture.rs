@@ -1,4 +1,4 @@
-//! What an engine brings along to be tested.
+//! What an engine provides to be tested.
 
 use std::fmt;
 use std::future::Future;
@@ -10,9 +10,9 @@ use es_framework::{Clock, Limits, Store, SystemClock};
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct Setup {
-    /// How much one event and one append may hold.
+    /// Limits on the size of one event and of one append.
     pub limits: Limits,
-    /// Where times come from.
+    /// The source of timestamps.
     pub clock: Arc<dyn Clock>,
 }
 
@@ -23,14 +23,14 @@ impl Default for Setup {
 }
 
 impl Setup {
-    /// Opens with this clock.
+    /// Sets the clock.
     #[must_use]
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);
         self
     }
 
-    /// Opens with other limits.
+    /// Sets the limits.
     #[must_use]
     pub fn limits(mut self, change: impl FnOnce(&mut Limits)) -> Self {
         change(&mut self.limits);
@@ -44,18 +44,18 @@ impl fmt::Debug for Setup {
     }
 }
 
-/// Opens the stores of an engine that is tested.
+/// Opens the stores of the engine under test.
 ///
-/// Every test makes a fixture of its own and drops it at its end, after the stores: a fixture of an engine that keeps
-/// files owns the folders they are in. What an engine can do beyond this is said by implementing [`Durable`] and
-/// [`Shared`]; a fact that needs one of them does not compile for a fixture without it, so none is ever skipped in
-/// silence.
+/// Every test creates its own fixture and drops it at its end, after the stores: a fixture of an engine that keeps
+/// files owns their folders. Additional capabilities of an engine are declared by implementing [`Durable`] and
+/// [`Shared`]. A fact that needs one of them does not compile for a fixture without it, so none is ever skipped
+/// silently.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a fixture of the conformance suite",
     note = "implement `es_conformance::Fixture`: it opens a fresh, empty store of the engine"
 )]
 pub trait Fixture: Send + Sync + 'static {
-    /// Opens a fresh, empty store; a further call opens another one.
+    /// Opens a fresh, empty store; each call opens another one.
     fn open_with(&self, setup: Setup) -> impl Future<Output = Store> + Send;
 
     /// Opens a fresh, empty store with the engine's defaults.
@@ -70,7 +70,7 @@ pub trait Fixture: Send + Sync + 'static {
     note = "implement `es_conformance::Durable`, or leave `conformance_durable!` out for an engine that forgets"
 )]
 pub trait Durable: Fixture {
-    /// Closes a store that this fixture opened and opens the same one again; [`Store::id`] tells which it was.
+    /// Closes a store that this fixture opened and opens the same one again; [`Store::id`] identifies it.
     fn reopen_with(&self, store: Store, setup: Setup) -> impl Future<Output = Store> + Send;
 
     /// Closes a store that this fixture opened and opens the same one again with the engine's defaults.
@@ -85,7 +85,7 @@ pub trait Durable: Fixture {
     note = "implement `es_conformance::Shared`, or leave `conformance_shared!` out for an engine whose stores are private"
 )]
 pub trait Shared: Fixture {
-    /// Opens a store that this fixture opened once more, the way another process would: with connections, caches and a
-    /// notifier of its own. Both must notice each other's commits within a second.
+    /// Opens a store that this fixture opened a second time, the way another process would: with its own connections,
+    /// caches and notifier. Both must notice each other's commits within a second.
     fn second(&self, store: &Store) -> impl Future<Output = Store> + Send;
 }

@@ -1,4 +1,4 @@
-//! G: what an aggregate is folded from is whole, whatever an engine gives.
+//! G: an aggregate is folded from all of its events, whatever an engine returns.
 
 use es_framework::engine::Page;
 use es_framework::{
@@ -18,7 +18,7 @@ async fn account_of(fixture: &impl Fixture, events: u64) -> Store {
     store
 }
 
-/// A store that loses events of a stream on the way; what a page says of itself stays as it is.
+/// A store that loses events of a stream on the way, while the bounds of its pages stay as they are.
 fn losing(store: &Store, lost: impl Fn(&StoredEvent) -> bool + Send + Sync + 'static) -> Store {
     let lose = move |mut page: Page| {
         page.events.retain(|event| !lost(event));
@@ -27,7 +27,7 @@ fn losing(store: &Store, lost: impl Fn(&StoredEvent) -> bool + Send + Sync + 'st
     Meddling::with(store).change_page(lose).into_store()
 }
 
-/// An engine that passed over events gave a state that never was, and a command was decided from it with the right
+/// An engine that skipped events produced a state that never existed, and a command was decided on it with the right
 /// version.
 pub async fn g5_a_state_is_never_folded_from_a_part_of_its_events(fixture: &impl Fixture) {
     let store = account_of(fixture, 2_500).await;
@@ -40,7 +40,7 @@ pub async fn g5_a_state_is_never_folded_from_a_part_of_its_events(fixture: &impl
         ("all", 1..=2_500),
     ] {
         let losing = losing(&store, move |event| lost.contains(&event.version.get()));
-        // Nothing of it is remembered by another repository.
+        // Another repository remembers none of it.
         let accounts = Repository::<Account>::new(&losing);
         let error = accounts.load("alice").await.expect_err(what);
         assert!(matches!(error, LoadError::Store(StoreError::Corrupt { .. })), "{what}: {error:?}");
@@ -53,7 +53,7 @@ pub async fn g5_a_state_is_never_folded_from_a_part_of_its_events(fixture: &impl
     assert_eq!(account.version, v(2_500));
 }
 
-/// The same where a state in memory is brought up to date.
+/// The same when a cached state is brought up to date, and when a past state is loaded.
 pub async fn g5_a_state_in_memory_is_never_brought_up_to_date_by_a_part(fixture: &impl Fixture) {
     let store = account_of(fixture, 10).await;
     let losing = losing(&store, |event| event.version == v(12));
@@ -68,7 +68,7 @@ pub async fn g5_a_state_in_memory_is_never_brought_up_to_date_by_a_part(fixture:
     assert_eq!(log(&store).await.len(), 14);
 }
 
-/// A stream that was truncated above the newest snapshot: the state of the snapshot lacks what was removed, and so does an
+/// A stream was truncated beyond the newest snapshot: the snapshot's state lacks the removed events, and so does an
 /// empty one.
 pub async fn g7_a_snapshot_older_than_the_truncation_is_refused(fixture: &impl Fixture) {
     let store = account_of(fixture, 4).await;

@@ -1,4 +1,4 @@
-//! B: what makes a retry safe.
+//! B: what makes retries safe.
 #![expect(missing_docs, reason = "a fact's name says what it checks")]
 
 use std::collections::HashSet;
@@ -173,7 +173,7 @@ pub async fn b2_an_append_over_several_streams_is_known_as_a_whole(fixture: &imp
             .and(id("b-1"), ExpectedVersion::NoStream, keyed("one", "1"))
     };
     let first = append(&store, request()).await;
-    // The streams move on, and the stream that is only checked is no longer as expected.
+    // The streams advance, and the stream that is only checked is no longer as expected.
     for name in ["a-1", "b-1", "checked-1"] {
         write(&stream(&store, name), numbered([9])).await;
     }

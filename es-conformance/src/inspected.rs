@@ -1,4 +1,4 @@
-//! What tools ask of a store that can be inspected.
+//! What tools query about a store that can be inspected.
 #![expect(missing_docs, reason = "a fact's name says what it checks")]
 
 use std::future::Future;
@@ -13,7 +13,7 @@ use es_framework::{
 use crate::fixture::Fixture;
 use crate::support::{append, command, event, id, keyed, numbered, p, refused, stream, text_id, v, write};
 
-/// A store with something of everything.
+/// A store that contains something of everything.
 async fn filled(fixture: &impl Fixture) -> Store {
     let store = fixture.open().await;
     write(&stream(&store, "account-alice"), numbered([1, 2, 3])).await;
@@ -45,7 +45,7 @@ fn inspect(store: &Store) -> &dyn Inspect {
     store.engine().inspect().expect("this group is for engines that can be inspected")
 }
 
-/// All entries of a list, asked for in pages of one, of three and of all, which must be the same.
+/// All entries of a list, requested in pages of one, of three and of all, which must agree.
 async fn all<T, F>(prefix: &str, page: impl Fn(List) -> F) -> Vec<T>
 where
     T: PartialEq + std::fmt::Debug,

@@ -1,4 +1,4 @@
-//! G6, G8: what a command is recognised by, and what the log says of it.
+//! G6, G8: what identifies a command, and what the log records about it.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -25,7 +25,7 @@ macro_rules! deposits_one {
     };
 }
 
-/// Freezes an account; has no content but its name.
+/// Freezes an account; has no content except its name.
 #[derive(Debug, Serialize, Command)]
 #[es(name = "account.freeze")]
 pub struct Freeze;
@@ -51,9 +51,9 @@ impl<T: Send + Sync> Handle<Any<T>> for Account {
 #[derive(Debug, Serialize, Command)]
 #[es(name = "account.note")]
 pub struct Note {
-    /// What is noted.
+    /// The note.
     pub text: &'static str,
-    /// How important it is.
+    /// Its importance.
     pub weight: u32,
 }
 
@@ -61,9 +61,9 @@ pub struct Note {
 #[derive(Debug, Serialize, Command)]
 #[es(name = "account.note")]
 pub struct Remark {
-    /// How important it is.
+    /// Its importance.
     pub weight: u64,
-    /// What is noted.
+    /// The note.
     pub text: String,
 }
 
@@ -78,7 +78,7 @@ impl Serialize for Secret {
     }
 }
 
-/// A command whose name is not one.
+/// A command with an invalid name.
 #[derive(Debug, Serialize)]
 pub struct Nameless;
 
@@ -92,7 +92,8 @@ fn is_reused<E: std::error::Error>(result: &Result<es_framework::Receipt<Account
     matches!(result, Err(ExecuteError::Append(AppendError::CommandKeyReused { .. })))
 }
 
-/// `Deposit` and `Withdraw` of one amount were the same command under one key, and the second did nothing, silently.
+/// `Deposit` and `Withdraw` of the same amount were the same command under one key, and the second silently did
+/// nothing.
 pub async fn g6_a_key_says_which_command_it_belongs_to(fixture: &impl Fixture) {
     let accounts = Repository::<Account>::new(fixture.open().await);
     accounts.execute("alice", Deposit(5)).key("a").await.expect("it deposits");
@@ -110,7 +111,7 @@ async fn differ<T: Serialize + Send + Sync>(accounts: &Repository<Account>, key:
     assert!(is_reused(&accounts.execute("alice", other).key(key).await), "{key}");
 }
 
-/// `None` and `Some(None)`, `+∞` and `−∞` were one command, and large numbers were refused.
+/// `None` and `Some(None)`, `+∞` and `−∞` were one command, and large numbers were rejected.
 pub async fn g6_what_serde_tells_apart_is_another_command(fixture: &impl Fixture) {
     let accounts = Repository::<Account>::new(fixture.open().await);
     differ(&accounts, "options", None, Some(None::<u8>)).await;
@@ -128,7 +129,7 @@ pub async fn g6_what_serde_tells_apart_is_another_command(fixture: &impl Fixture
     assert!(accounts.execute("alice", Any(u128::MAX)).key("large").await.expect("it is known").was_known);
 }
 
-/// What a release may change about a command, and what differs by chance, does not make another command of it.
+/// What a release may change about a command, and what varies by chance, does not make it a different command.
 pub async fn g6_order_and_width_make_no_other_command(fixture: &impl Fixture) {
     let accounts = Repository::<Account>::new(fixture.open().await);
     accounts.execute("alice", Note { text: "x", weight: 7 }).key("note").await.expect("it is noted");
@@ -145,7 +146,7 @@ pub async fn g6_order_and_width_make_no_other_command(fixture: &impl Fixture) {
     }
 }
 
-/// What has no fingerprint or no name is an error of its own, and nothing is written.
+/// A command without a fingerprint or a valid name fails with an error of its own, and nothing is written.
 pub async fn g6_a_command_without_a_fingerprint_is_refused(fixture: &impl Fixture) {
     let store = fixture.open().await;
     let accounts = Repository::<Account>::new(&store);
@@ -165,8 +166,8 @@ async fn recorded_name(store: &Store, key: &str) -> Option<String> {
     record.command.name.map(|name| name.to_string())
 }
 
-/// The log says which command wrote an event: in the record of the key, and beside the provenance. A command without
-/// either costs nothing.
+/// The log records which command wrote an event: in the record of the key, and next to the provenance. A command that
+/// has neither costs nothing.
 pub async fn g8_the_log_says_which_command_wrote_an_event(fixture: &impl Fixture) {
     let store = fixture.open().await;
     let accounts = Repository::<Account>::new(&store);
@@ -199,7 +200,7 @@ pub async fn g8_the_log_says_which_command_wrote_an_event(fixture: &impl Fixture
     assert_eq!(effect.text("command"), None, "what it causes is another command's");
 }
 
-/// The receipts of known commands are right in whatever order they are asked for, with snapshots and without.
+/// The receipts of known commands are right in whatever order they are requested, with and without snapshots.
 pub async fn g6_known_commands_are_answered_in_any_order(fixture: &impl Fixture) {
     let store = fixture.open().await;
     let accounts = Repository::<Account>::new(&store);

@@ -1,7 +1,7 @@
-//! The contract of an es-framework engine as tests: one public function a fact, named by the fact.
+//! The contract of an es-framework engine as tests: one public function per fact, named after the fact.
 //!
-//! An engine's author writes a [`Fixture`] that opens stores, and one line a group of facts; `cargo test` then lists every
-//! fact by name:
+//! The author of an engine writes a [`Fixture`] that opens stores, and one line per group of facts; `cargo test` then
+//! lists every fact by name:
 //!
 //! ```
 //! use es_conformance::{Fixture, Setup};
@@ -24,21 +24,22 @@
 //! # }
 //! ```
 //!
-//! * [`conformance!`] has what every engine must keep. The expression it is given makes a new fixture for each test.
-//! * [`conformance_durable!`] has what must hold after a store was closed and opened again, for a fixture that is also
-//!   [`Durable`].
-//! * [`conformance_shared!`] has what must hold while several processes have a store open, for a fixture that is also
-//!   [`Shared`].
-//! * [`conformance_inspected!`] has what tools ask, for engines that can be inspected.
+//! * [`conformance!`] contains what every engine must guarantee. Its argument is an expression that creates a new
+//!   fixture for each test.
+//! * [`conformance_durable!`] contains what must hold after a store was closed and opened again, for a fixture that is
+//!   also [`Durable`].
+//! * [`conformance_shared!`] contains what must hold while several processes have a store open, for a fixture that is
+//!   also [`Shared`].
+//! * [`conformance_inspected!`] contains the queries of tools, for engines that can be inspected.
 //!
-//! How an engine is written from scratch is told in [`guide`].
+//! [`guide`] explains how to write an engine from scratch.
 //!
-//! A fact begins with the letter and number it has in the specification: A writing, B idempotency, C reading, D watching,
-//! E snapshots, F the store as a whole, G the typed layer, H projections. Nothing is skipped at run time: an engine without a capability leaves the macro
-//! of that group out.
+//! A fact starts with its letter and number in the specification: A writing, B idempotency, C reading, D watching, E
+//! snapshots, F the store as a whole, G the typed layer, H projections. Nothing is skipped at run time: an engine
+//! without a capability leaves out the macro of that group.
 //!
-//! This crate is not a benchmark, and knows nothing of files, disks or power: what an engine promises beyond the contract
-//! is for its own tests.
+//! This crate is not a benchmark, and does not deal with files, disks or power: what an engine guarantees beyond the
+//! contract is up to its own tests.
 
 #![expect(
     clippy::missing_panics_doc,

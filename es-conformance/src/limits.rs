@@ -1,4 +1,4 @@
-//! A6: what cannot be written, and how much.
+//! A6: what cannot be written, and size limits.
 #![expect(missing_docs, reason = "a fact's name says what it checks")]
 
 use es_framework::{Append, AppendError, ExpectedVersion, InvalidAppend, StreamId};

@@ -1,9 +1,9 @@
-//! The lists of facts, and what makes tests of them.
+//! The lists of facts, and the macros that turn them into tests.
 
-/// Makes one test of each fact that every engine must keep.
+/// Generates a test for each fact that every engine must guarantee.
 ///
-/// The expression makes a new [`Fixture`](crate::Fixture) for each test. The tests stand where the macro is called, so
-/// give each engine a module of its own.
+/// The expression creates a new [`Fixture`](crate::Fixture) for each test. The tests are placed where the macro is
+/// called, so give each engine its own module.
 #[macro_export]
 macro_rules! conformance {
     ($fixture:expr) => {
@@ -313,9 +313,10 @@ macro_rules! conformance {
     };
 }
 
-/// Makes one test of each fact about stores that outlive their handles; the fixture must be [`Durable`](crate::Durable).
+/// Generates a test for each fact about stores that outlive their handles; the fixture must be
+/// [`Durable`](crate::Durable).
 ///
-/// See [`conformance!`](crate::conformance!); the two go well in one module.
+/// See [`conformance!`](crate::conformance!); both can be used in the same module.
 #[macro_export]
 macro_rules! conformance_durable {
     ($fixture:expr) => {
@@ -345,10 +346,10 @@ macro_rules! conformance_durable {
     };
 }
 
-/// Makes one test of each fact about stores that several processes share; the fixture must be
+/// Generates a test for each fact about stores that several processes share; the fixture must be
 /// [`Shared`](crate::Shared).
 ///
-/// See [`conformance!`](crate::conformance!); the two go well in one module.
+/// See [`conformance!`](crate::conformance!); both can be used in the same module.
 #[macro_export]
 macro_rules! conformance_shared {
     ($fixture:expr) => {
@@ -382,10 +383,10 @@ macro_rules! conformance_shared {
     };
 }
 
-/// Makes one test of each fact about stores that tools can look into, for engines that answer
+/// Generates a test for each fact about stores that tools can inspect, for engines that implement
 /// [`Engine::inspect`](es_framework::Engine::inspect).
 ///
-/// See [`conformance!`](crate::conformance!); the two go well in one module.
+/// See [`conformance!`](crate::conformance!); both can be used in the same module.
 #[macro_export]
 macro_rules! conformance_inspected {
     ($fixture:expr) => {
@@ -404,7 +405,7 @@ macro_rules! conformance_inspected {
     };
 }
 
-/// Makes one test of each fact that is listed.
+/// Generates a test for each listed fact.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __tests {

@@ -1,4 +1,4 @@
-//! An engine that does something of its own before it does what it was asked.
+//! An engine that runs hooks of the test before it forwards a call.
 
 use std::fmt;
 use std::future::Future;
@@ -15,7 +15,7 @@ use es_framework::{
 
 type Hook<T, E> = Box<dyn Fn(T) -> Pin<Box<dyn Future<Output = Result<T, E>> + Send>> + Send + Sync>;
 
-/// An engine around another, whose calls can be counted, held up, changed or failed.
+/// An engine that wraps another, whose calls can be counted, delayed, changed or failed.
 pub struct Meddling {
     inner: Arc<dyn Engine>,
     append: Hook<Append, AppendError>,
@@ -25,7 +25,7 @@ pub struct Meddling {
 }
 
 impl Meddling {
-    /// Wraps the engine of a store and does nothing of its own yet.
+    /// Wraps the engine of a store, without any hooks yet.
     pub fn with(store: &Store) -> Self {
         Self {
             inner: Arc::clone(store.engine()),
@@ -36,7 +36,7 @@ impl Meddling {
         }
     }
 
-    /// Does this before each append.
+    /// Runs `hook` before each append.
     #[must_use]
     pub fn before_append<F>(mut self, hook: impl Fn(Append) -> F + Send + Sync + 'static) -> Self
     where
@@ -46,7 +46,7 @@ impl Meddling {
         self
     }
 
-    /// Does this before each snapshot is saved.
+    /// Runs `hook` before each snapshot is saved.
     #[must_use]
     pub fn before_snapshot<F>(mut self, hook: impl Fn(Snapshot) -> F + Send + Sync + 'static) -> Self
     where
@@ -56,7 +56,7 @@ impl Meddling {
         self
     }
 
-    /// Does this before each page is read.
+    /// Runs `hook` before each page is read.
     #[must_use]
     pub fn before_read<F>(mut self, hook: impl Fn(Read) -> F + Send + Sync + 'static) -> Self
     where
@@ -66,14 +66,14 @@ impl Meddling {
         self
     }
 
-    /// Changes each page that is read, also the one of a load.
+    /// Changes each page that is read, including the one of a load.
     #[must_use]
     pub fn change_page(mut self, change: impl Fn(Page) -> Page + Send + Sync + 'static) -> Self {
         self.page = Box::new(change);
         self
     }
 
-    /// A handle on the wrapped engine.
+    /// Returns a handle to the wrapped engine.
     pub fn into_store(self) -> Store {
         Store::new(self)
     }

@@ -1,6 +1,7 @@
-//! A state machine: random appends, reads and filters, against a model that fits on a page.
+//! A state machine: random appends, reads and filters, checked against a model that fits on a page.
 //!
-//! The model is written for reading, not for speed, and shares nothing with the engines but the evaluator of filters.
+//! The model is written for readability, not for speed, and shares nothing with the engines except the filter
+//! evaluator.
 
 use es_framework::{
     Append, AppendError, CandidateEvent, EventId, ExpectedVersion, Filter, Outcome, Store, StoredEvent,
@@ -15,7 +16,7 @@ use crate::support::{a_list, command, id, log, p, positions, stream, text_id, ty
 const STREAMS: [&str; 4] = ["a-1", "a-2", "b-1", "b"];
 const TYPES: [&str; 3] = ["opened", "moved", "closed"];
 
-/// What is known of a stored event beforehand; its version and position are its places in the lists.
+/// What is known of a stored event in advance; its version and position are its indexes in the lists.
 #[derive(Debug, Clone, PartialEq)]
 struct Known {
     stream: usize,
@@ -37,7 +38,7 @@ enum Expect {
     Any,
     NoStream,
     Exists,
-    /// The version of the stream at that time, and so much more or less.
+    /// The version of the stream at that time, plus this offset.
     Near(i8),
 }
 
@@ -49,7 +50,7 @@ enum Action {
     List { category: Option<&'static str>, limit: usize },
 }
 
-/// What an append is answered, as far as the model knows.
+/// The result of an append, as far as the model can predict it.
 #[derive(Debug, PartialEq)]
 enum Answer {
     Written(Vec<u64>),
@@ -80,7 +81,7 @@ impl Model {
         }
     }
 
-    /// Judges an append: the command, then the ids, then the expectations; writes it if it holds.
+    /// Checks an append: the command, then the ids, then the expectations; writes it if all hold.
     fn append(&mut self, parts: &[(usize, Expect, Vec<New>)], with_ids: bool, command: Option<u8>) -> Answer {
         if command.is_some_and(|command| self.commands.contains(&command)) {
             return Answer::Known;
@@ -141,14 +142,14 @@ impl Model {
         Answer::Written(parts.iter().map(|(stream, _, _)| self.version(*stream)).collect())
     }
 
-    /// The positions of the events of a stream, by version.
+    /// Returns the positions of the events of a stream, by version.
     fn stream(&self, stream: usize) -> Vec<u64> {
         (1..).zip(&self.log).filter(|(_, known)| known.stream == stream).map(|(position, _)| position).collect()
     }
 }
 
 fn event_id(number: u8) -> EventId {
-    // Of both kinds.
+    // Ids of both kinds.
     if number.is_multiple_of(2) { text_id(&format!("id-{number}")) } else { EventId::uuid([number; 16]) }
 }
 
@@ -196,11 +197,12 @@ fn actions() -> impl Strategy<Value = Vec<Action>> {
     vec(action, 1..40)
 }
 
-/// Whatever is appended, read, filtered and listed, in whatever order: the answers are those of the model.
+/// Whatever is appended, read, filtered and listed, in whatever order: the results match the model's.
 pub async fn every_engine_answers_like_the_model(fixture: &impl Fixture) {
     let config = Config { cases: 48, failure_persistence: None, max_shrink_iters: 500, ..Config::default() };
     let mut runner = TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha));
-    // One case is one fixture's store; the first opens here, so that an engine that cannot open says so by itself.
+    // Each case uses a store of its own from the fixture; the first opens here, so that an engine that cannot open
+    // fails by itself.
     fixture.open().await.close().await.expect("a fresh store can be closed");
     let runtime = tokio::runtime::Handle::current();
     let result = tokio::task::block_in_place(|| {
@@ -279,7 +281,7 @@ async fn act(store: &Store, model: &mut Model, action: Action) -> Result<(), Str
             let read = read.map_err(|error| error.to_string())?;
             let passes = |event: &StoredEvent| filter.matches(&event.header());
             let between = |event: &&StoredEvent| event.position.get() > after && event.position.get() < before;
-            // That the whole log is right is compared at the end.
+            // The contents of the whole log are compared at the end.
             let whole = log(store).await;
             same("length of the log", &whole.len(), &model.log.len())?;
             let mut expected: Vec<_> = whole.iter().filter(between).filter(|e| passes(e)).collect();

@@ -1,4 +1,4 @@
-//! C4: reads come in pages and hold nothing in between.
+//! C4: reads are split into pages and hold nothing in between.
 #![expect(missing_docs, reason = "a fact's name says what it checks")]
 
 use std::pin::Pin;
@@ -93,7 +93,7 @@ pub async fn c4_a_stretch_of_large_events_makes_no_small_pages_after_it(fixture:
         let read = counted.into_store().stream(id(of)).read().page(100, 1_000).collect().await.expect("can be read");
         assert_eq!(read.len(), 4_004);
         let pages = pages.load(Ordering::SeqCst);
-        // Each may be half full, and they become longer step by step.
+        // Each may be half full, and they grow step by step.
         assert!(pages < 2 * 44 + 20, "{of}: {pages} pages for what fits into 44");
         assert!(ahead.load(Ordering::SeqCst) > pages / 2, "{of}: most of them are asked for before they are needed");
     }
@@ -102,7 +102,7 @@ pub async fn c4_a_stretch_of_large_events_makes_no_small_pages_after_it(fixture:
 pub async fn c4_pages_without_progress_end_a_read_with_an_error(fixture: &impl Fixture) {
     let store = two_streams(fixture).await;
     for backward in [false, true] {
-        // Asked for no events a page says where it begins.
+        // When no events are requested, a page reports where it starts.
         let stuck = Meddling::with(&store).before_read(|mut read| {
             read.events = 0;
             async { Ok(read) }
@@ -156,7 +156,7 @@ pub async fn c4_a_page_ends_after_10_000_rows_that_did_not_match(fixture: &impl 
         write(&busy, vec![event("x"); 5_000]).await;
     }
     write(&busy, typed("rare", "last")).await;
-    // No engine can answer this filter with an index, so the rows have to be looked at.
+    // No engine can evaluate this filter with an index, so the rows have to be scanned.
     let filter = || es_framework::Filter::new().type_like("r_re");
     for of in ["busy-1", "@all"] {
         let first = a_page(of, |read| read.filter = filter());
@@ -202,7 +202,7 @@ pub async fn c4_a_read_ends_at_the_head_its_first_page_saw(fixture: &impl Fixtur
         let mut read = Vec::new();
         while let Some(event) = within("a page", reading.next()).await {
             read.push(event.expect("can be read"));
-            // Writes go on while the read is half through; it would never end if it followed them.
+            // Writes continue while the read is halfway through; it would never end if it followed them.
             write(&more, numbered([1, 2, 3])).await;
         }
         assert_eq!(read, there, "{of}");
@@ -267,7 +267,7 @@ pub async fn c4_a_next_that_is_dropped_loses_no_event(fixture: &impl Fixture) {
     assert_eq!(positions(&read), up_to(20));
 }
 
-/// What becomes of a page on its way.
+/// A change to a page on its way to the reader.
 type Change = fn(Page) -> Page;
 
 pub async fn c4_a_page_that_contradicts_itself_ends_a_read_with_an_error(fixture: &impl Fixture) {
@@ -317,7 +317,7 @@ pub async fn c4_a_page_that_contradicts_itself_ends_a_read_with_an_error(fixture
     assert_eq!(error.kind(), ErrorKind::Internal, "{error}");
 }
 
-/// A page backward that had looked at 10,000 rows went on one row too far.
+/// A backward page that had scanned 10,000 rows went one row too far.
 pub async fn c4_a_backward_read_gives_every_event_at_the_borders_of_its_pages(fixture: &impl Fixture) {
     let store = fixture.open().await;
     let busy = stream(&store, "busy-1");

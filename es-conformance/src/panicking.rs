@@ -1,4 +1,5 @@
-//! H3: projections that run users' code which panics. Whatever it is, the projection fails, says so, and nothing is lost.
+//! H3: projections that run user code that panics. In every case the projection fails and reports it, and nothing is
+//! lost.
 
 use std::fmt;
 use std::future::Future;
@@ -17,7 +18,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use crate::fixture::Fixture;
 use crate::support::{PATIENCE, p, stream, within};
 
-/// A number of an event at which users' code breaks.
+/// The number of an event at which user code panics.
 const IN_DESERIALIZE: u8 = 101;
 const WITHOUT_A_MESSAGE: u8 = 102;
 const IN_DROP: u8 = 103;
@@ -50,7 +51,7 @@ impl Drop for Number {
     }
 }
 
-/// What a panic may be made of.
+/// A panic payload that itself panics when dropped.
 struct PanicsToo;
 
 impl Drop for PanicsToo {
@@ -123,17 +124,17 @@ mod unreadable {
     }
 }
 
-/// Collects the numbers; breaks where it is told to.
+/// Collects the numbers; panics where it is told to.
 #[derive(Debug, Default, Clone)]
 struct Collector {
-    /// Breaks at this, if it is not 0.
+    /// Panics at this number, unless it is 0.
     breaks: Arc<AtomicU64>,
 }
 
 const IN_PREPARE: u64 = 1;
 const AS_IT_IS_DROPPED: u64 = 2;
 
-/// An error whose text breaks.
+/// An error whose `Display` panics.
 #[derive(Debug)]
 struct Loud;
 
@@ -189,7 +190,7 @@ fn numbers(model: &StateModel<Numbers>) -> Vec<u64> {
     model.read(|state| state.numbers.clone())
 }
 
-/// The error that a projection ends with; every way to ask says the same.
+/// Returns the error that a projection ends with; every way to query it returns the same one.
 async fn failed<T, E>(running: &Running, ends: impl Future<Output = Result<T, E>> + Send) -> Arc<RunError> {
     drop(within("it ends", ends).await);
     let error = within("it says so", running.finished()).await.expect_err("it failed");
@@ -202,8 +203,8 @@ async fn failed<T, E>(running: &Running, ends: impl Future<Output = Result<T, E>
     error
 }
 
-/// A payload whose `Deserialize` panicked, or whose older form could not be brought up to date without a panic, ended its
-/// projection as if it had stopped well.
+/// A payload whose `Deserialize` panicked, or whose upcast from an older form panicked, ended its projection as if it
+/// had stopped normally.
 pub async fn h3_a_panic_while_decoding_stops_right_before_the_event(fixture: &impl Fixture) {
     for (version, bad, text) in [
         (2, IN_DESERIALIZE, "Deserialize breaks"),
@@ -224,7 +225,7 @@ pub async fn h3_a_panic_while_decoding_stops_right_before_the_event(fixture: &im
         assert!(message.contains(text), "{message}");
         assert_eq!((numbers(&model), running.position()), (vec![1, 2], p(2)));
 
-        // The checkpoint stands right before it, and so does whoever starts again, or only catches up.
+        // The checkpoint is right before it, and a projection that starts again, or only catches up, stops there too.
         let again = StateModel::new(&store);
         let error = Projection::new(&store, Collector::default(), again.clone()).catch_up().await.expect_err("again");
         assert!(matches!(&error, RunError::Decode(error) if error.position() == at), "{error:?}");
@@ -232,8 +233,8 @@ pub async fn h3_a_panic_while_decoding_stops_right_before_the_event(fixture: &im
     }
 }
 
-/// A state whose `Serialize` panicked as it was saved, at the stop or in between, ended its projection as if it had stopped
-/// well. So did a policy that panicked.
+/// A state whose `Serialize` panicked while it was saved, at the stop or in between, ended its projection as if it had
+/// stopped normally. So did a policy that panicked.
 pub async fn h3_a_panic_while_saving_a_state_is_a_failure(fixture: &impl Fixture) {
     let bad = u8::try_from(IN_SERIALIZE_OF_THE_STATE).expect("a small number");
     let store = fixture.open().await;
@@ -260,7 +261,7 @@ pub async fn h3_a_panic_while_saving_a_state_is_a_failure(fixture: &impl Fixture
         let model = StateModel::saved_by(&store, Snapshots::new::<Bincode>(policy, 1));
         let running = start(&store, &model).await;
         note(&store, 2, &[1]).await;
-        // While one snapshot is being saved no other is taken.
+        // While one snapshot is being saved, no other is taken.
         let mut at = Position::ZERO;
         for _ in 0..1_000 {
             at = note(&store, 2, &[bad]).await;
@@ -294,8 +295,8 @@ pub async fn h3_a_panic_while_reading_a_snapshot_folds_from_the_beginning(fixtur
     running.stop().await.expect("it can be saved again");
 }
 
-/// A projector's panic without a message, an error whose text panics, an event that panics as it is dropped: each fails
-/// the projection, and the events before it are applied.
+/// A projector's panic without a message, an error whose text panics, an event that panics when dropped: each fails the
+/// projection, and the events before it are applied.
 pub async fn h3_whatever_panics_is_a_failure(fixture: &impl Fixture) {
     for (bad, applied) in [(IN_PROJECT, 2), (IN_THE_ERROR, 2), (IN_DROP, 3)] {
         let store = fixture.open().await;
@@ -305,7 +306,7 @@ pub async fn h3_whatever_panics_is_a_failure(fixture: &impl Fixture) {
         running.wait_for(good, PATIENCE).await.expect("it gets there");
         let at = note(&store, 2, &[bad]).await;
         let error = if bad == IN_DROP {
-            // It has taken effect; its memory is given back when the state is saved, here at the stop.
+            // It has taken effect; its memory is freed when the state is saved, here at the stop.
             running.wait_for(at, PATIENCE).await.expect("it takes effect");
             failed(&running, running.stop()).await
         } else {
@@ -322,8 +323,8 @@ pub async fn h3_whatever_panics_is_a_failure(fixture: &impl Fixture) {
     }
 }
 
-/// A projector that panics as it makes its model ready is refused at the start, and one that panics as it is dropped has
-/// not stopped well.
+/// A projector that panics while preparing its model fails at the start, and one that panics when dropped has not
+/// stopped normally.
 pub async fn h3_a_panic_at_either_end_is_a_failure(fixture: &impl Fixture) {
     let store = fixture.open().await;
     let at = note(&store, 2, &[1]).await;
@@ -350,7 +351,7 @@ pub async fn h3_a_panic_at_either_end_is_a_failure(fixture: &impl Fixture) {
     assert!(matches!(&caught_up, RunError::Panicked { .. }), "{caught_up:?}");
 }
 
-/// A panic of whoever looks at a state is theirs alone.
+/// A panic of a reader of the state affects only that reader.
 pub async fn h3_a_reader_that_panics_harms_nobody(fixture: &impl Fixture) {
     let store = fixture.open().await;
     let model = StateModel::new(&store);

@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::fixture::Fixture;
 use crate::support::{numbered, p, stream, v, write};
 
-/// What was said. Decoding panics on `decode`.
+/// The text of an event. Decoding panics on `decode`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct Text(pub String);
@@ -24,7 +24,7 @@ impl<'de> Deserialize<'de> for Text {
     }
 }
 
-/// Something was said.
+/// A word was said.
 #[derive(Debug, Clone, PartialEq, Eq, Event)]
 #[es(name = "touchy.said")]
 pub struct Said(pub Text);
@@ -63,7 +63,7 @@ impl Apply for Touchy {
 #[derive(Debug)]
 pub struct Say(pub &'static str);
 
-/// The word is not taken.
+/// The word is rejected.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("no")]
 pub struct No;
@@ -76,7 +76,7 @@ impl Handle<Say> for Touchy {
     }
 }
 
-/// Two words at once.
+/// Says two words at once.
 #[derive(Debug)]
 pub struct SayBoth(pub &'static str, pub &'static str);
 
@@ -87,7 +87,8 @@ impl Handle<SayBoth> for Touchy {
     }
 }
 
-/// A handler that panics on one command takes nothing else down: the caller gets the panic, and the aggregate goes on.
+/// A handler that panics on one command brings down nothing else: the caller gets the panic, and the aggregate remains
+/// usable.
 pub async fn g5_a_panic_in_a_handler_leaves_the_aggregate_usable(fixture: &impl Fixture) {
     let touchy = Repository::<Touchy>::new(fixture.open().await);
     for n in 1..=3 {
@@ -100,7 +101,7 @@ pub async fn g5_a_panic_in_a_handler_leaves_the_aggregate_usable(fixture: &impl 
     assert_eq!(touchy.metrics().cache_misses, 1, "the state in memory was not lost");
 }
 
-/// An event on which `apply` panics was written, and the aggregate could never be loaded again. Now it is refused.
+/// An event on which `apply` panics was written, and the aggregate could never be loaded again. Now it is rejected.
 pub async fn g1_what_cannot_be_folded_is_never_written(fixture: &impl Fixture) {
     let touchy = Repository::<Touchy>::new(fixture.open().await);
     touchy.execute("a", Say("fine")).await.expect("it is said");
@@ -120,7 +121,7 @@ pub async fn g1_what_cannot_be_folded_is_never_written(fixture: &impl Fixture) {
     assert_eq!((receipt.version, receipt.state.words.len()), (v(2), 2), "nothing of it was written or applied");
 }
 
-/// A stored event on which the code panics (another program wrote it) is the same typed error at every load.
+/// A stored event on which the code panics (another program wrote it) produces the same typed error at every load.
 pub async fn g4_a_stored_event_that_cannot_be_folded_is_the_same_error_each_time(fixture: &impl Fixture) {
     let store = fixture.open().await;
     for (id, word, code) in [("a", "apply", "apply"), ("b", "decode", "decoding")] {
@@ -148,7 +149,7 @@ pub async fn g4_a_stored_event_that_cannot_be_folded_is_the_same_error_each_time
     }
 }
 
-/// A state in memory meets such an event when it is brought up to date.
+/// A cached state encounters such an event when it is brought up to date.
 pub async fn g4_a_state_in_memory_is_not_spoiled_by_an_event_that_cannot_be_folded(fixture: &impl Fixture) {
     let store = fixture.open().await;
     let touchy = Repository::<Touchy>::new(&store);
@@ -162,7 +163,8 @@ pub async fn g4_a_state_in_memory_is_not_spoiled_by_an_event_that_cannot_be_fold
     }
 }
 
-/// `apply` may look at the place of an event, which nobody knows before it is written: then the error says that it was.
+/// `apply` may depend on an event's position, which is unknown before it is written: then the error says that it was
+/// written.
 pub async fn g5_an_event_that_turns_out_unfoldable_is_said_to_be_written(fixture: &impl Fixture) {
     let store = fixture.open().await;
     let touchy = Repository::<Touchy>::new(&store);
@@ -177,7 +179,7 @@ pub async fn g5_an_event_that_turns_out_unfoldable_is_said_to_be_written(fixture
     assert!(matches!(&error, LoadError::Panicked(panic) if panic.version == v(2)), "{error:?}");
 }
 
-/// What saves a state runs after the events were written, so no panic and no refusal of it is a matter of the command.
+/// Saving a state happens after the events were written, so neither a panic nor an error in it affects the command.
 pub async fn e4_a_panic_in_saving_never_fails_a_command(fixture: &impl Fixture) {
     let store = fixture.open().await;
     for word in ["policy", "state", "refuse"] {
@@ -187,13 +189,13 @@ pub async fn e4_a_panic_in_saving_never_fails_a_command(fixture: &impl Fixture) 
         touchy.snapshots_settled().await;
         assert_eq!(receipt.version, v(2));
         assert_eq!((touchy.metrics().snapshots_failed, touchy.metrics().snapshots_saved), (1, 0), "{word}");
-        // Said, counted, and not tried at every load.
+        // Logged, counted, and not retried at every load.
         for _ in 0..10 {
             assert_eq!(touchy.load(word).await.expect("it loads").version, v(2));
         }
         touchy.snapshots_settled().await;
         assert_eq!(touchy.metrics().snapshots_failed, 1, "{word}");
-        // With twice as many events it is tried again.
+        // It is retried once there are twice as many events.
         for n in 3..=4 {
             assert_eq!(touchy.execute(word, Say("fine")).await.expect("it is said").version, v(n));
         }

@@ -1,6 +1,6 @@
 //! H: projections over an engine, with their state in memory.
 //!
-//! What is special to read models in a database is told by that engine's own suite.
+//! Facts specific to read models in a database are in that engine's own suite.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -16,14 +16,14 @@ use crate::bank::{Account, AccountEvent, Deposit};
 use crate::fixture::{Durable, Fixture, Shared};
 use crate::support::{PATIENCE, id, p, stream, typed, within};
 
-/// What the projector of these facts builds: every position it was given, in order, and a sum.
+/// What the projector of these facts builds: the positions of all its events, in order, and a sum.
 #[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Total {
     cents: u64,
     positions: Vec<u64>,
 }
 
-/// Sums deposits up; refuses or panics at an amount that it is told.
+/// Sums up deposits; can be told to fail or panic at an amount.
 #[derive(Debug, Default, Clone)]
 struct Totals {
     refuses: Arc<AtomicU64>,
@@ -65,7 +65,7 @@ fn ascending(total: &Total) -> bool {
     total.positions.windows(2).all(|pair| pair[0] < pair[1])
 }
 
-/// Events written before, while and after a projection catches up take effect once each, in order, across restarts.
+/// Events written before, while and after a projection catches up take effect exactly once, in order, across restarts.
 pub async fn h1_each_event_takes_effect_exactly_once(fixture: &impl Fixture) {
     let store = fixture.open().await;
     deposit(&store, "account-a", vec![1; 2_500]).await;
@@ -94,7 +94,7 @@ pub async fn h1_each_event_takes_effect_exactly_once(fixture: &impl Fixture) {
     assert_eq!(projected.load(Ordering::SeqCst), 2_700, "no event was folded twice");
 }
 
-/// A projection catches up in pages and goes on live without a loss or a repetition.
+/// A projection catches up in pages and continues live without a loss or a repetition.
 pub async fn h2_catching_up_goes_over_into_live(fixture: &impl Fixture) {
     let store = fixture.open().await;
     deposit(&store, "account-a", vec![1; 3_000]).await;
@@ -113,7 +113,7 @@ pub async fn h2_catching_up_goes_over_into_live(fixture: &impl Fixture) {
     running.stop().await.expect("it stops");
 }
 
-/// `catch_up` deals with what is there, says where it got, and ends.
+/// `catch_up` processes all existing events, returns the position it reached, and ends.
 pub async fn h2_catching_up_can_be_all_there_is(fixture: &impl Fixture) {
     let store = fixture.open().await;
     let run = |store: Store| async move {
@@ -127,7 +127,7 @@ pub async fn h2_catching_up_can_be_all_there_is(fixture: &impl Fixture) {
     assert_eq!(run(store.clone()).await, (p(3), 6), "again there is nothing to do");
 }
 
-/// A projector that refuses stops its projection right before that event, and the error says which it was.
+/// A projector that returns an error stops its projection right before that event, and the error names the event.
 pub async fn h3_a_refusal_stops_before_the_event(fixture: &impl Fixture) {
     let store = fixture.open().await;
     let model = StateModel::new(&store);
@@ -166,7 +166,7 @@ pub async fn h3_an_unreadable_event_stops_right_before_it(fixture: &impl Fixture
     model.read(|total| assert_eq!(total.positions, [1, 2]));
 }
 
-/// A projector that panics fails its projection like one that refuses, and nothing else.
+/// A projector that panics fails its projection like one that returns an error, and affects nothing else.
 pub async fn h3_a_panic_is_a_failure(fixture: &impl Fixture) {
     let store = fixture.open().await;
     let model = StateModel::new(&store);
@@ -185,7 +185,7 @@ pub async fn h3_a_panic_is_a_failure(fixture: &impl Fixture) {
     deposit(&store, "account-a", [1]).await;
 }
 
-/// After a command its position can be awaited in the read model, for a bounded time.
+/// After a command, a caller can wait until the read model reaches its position, with a timeout.
 pub async fn h5_a_commands_position_can_be_awaited(fixture: &impl Fixture) {
     let store = fixture.open().await;
     let accounts = Repository::<Account>::new(&store);
@@ -201,7 +201,7 @@ pub async fn h5_a_commands_position_can_be_awaited(fixture: &impl Fixture) {
     running.stop().await.expect("it stops");
 }
 
-/// Stopping is graceful: the checkpoint equals what was applied, and waiting for more says that it was stopped.
+/// Stopping is graceful: the checkpoint equals what was applied, and waiting for more reports that it was stopped.
 pub async fn h6_a_stopped_projection_goes_on_where_it_was(fixture: &impl Fixture) {
     let store = fixture.open().await;
     let mut reached = Vec::new();
@@ -218,7 +218,7 @@ pub async fn h6_a_stopped_projection_goes_on_where_it_was(fixture: &impl Fixture
     assert_eq!(reached, [100, 200, 300, 400, 500].map(p));
 }
 
-/// Closing the store ends a projection with that error.
+/// Closing the store ends a projection with the corresponding error.
 pub async fn h6_closing_the_store_ends_a_projection(fixture: &impl Fixture) {
     let store = fixture.open().await;
     let running = Projection::new(&store, Totals::default(), StateModel::new(&store)).start().await.expect("it starts");
@@ -244,7 +244,7 @@ pub async fn h2_a_projection_can_have_another_name_and_a_filter(fixture: &impl F
     assert_eq!(part.read(|total| total.positions.clone()), [3, 5]);
 }
 
-/// Events that a projection does not want are never decoded, and still move its checkpoint.
+/// Events that a projection does not request are never decoded, and still advance its checkpoint.
 pub async fn h7_unwanted_events_move_the_checkpoint(fixture: &impl Fixture) {
     let store = fixture.open().await;
     deposit(&store, "account-a", [1]).await;
@@ -283,7 +283,7 @@ pub async fn h2_a_runner_notices_that_it_was_taken_over(fixture: &impl Fixture) 
     assert_eq!(model.read(|total| total.cents), 3);
 }
 
-/// A projection goes on where it was after the store was closed and opened again.
+/// A projection continues where it was after the store was closed and opened again.
 pub async fn h1_a_projection_survives_a_reopening(fixture: &impl Durable) {
     let store = fixture.open().await;
     let position = deposit(&store, "account-a", [1, 2, 3]).await;
@@ -299,7 +299,7 @@ pub async fn h1_a_projection_survives_a_reopening(fixture: &impl Durable) {
     assert_eq!(model.read(|total| total.cents), 10);
 }
 
-/// A projection is fed by what another process writes.
+/// A projection receives what another process writes.
 pub async fn h2_a_projection_sees_what_another_handle_writes(fixture: &impl Shared) {
     let store = fixture.open().await;
     let second = fixture.second(&store).await;
@@ -317,7 +317,7 @@ pub async fn h2_a_projection_sees_what_another_handle_writes(fixture: &impl Shar
     running.stop().await.expect("it stops");
 }
 
-/// What was renamed since: the name, and name and fields.
+/// Events renamed since: one only in its name, one in its name and fields.
 #[derive(Debug, Clone, PartialEq, Eq, Event)]
 enum Work {
     #[es(name = "work.done", version = 2, alias = "work.finished", from(version = 1, type = EndedV1, name = "work.ended"))]
@@ -361,7 +361,7 @@ impl Projector for Works {
     }
 }
 
-/// A projection that asks only for the names of today builds a read model without the past.
+/// A projection that requested only today's names built a read model without the past.
 pub async fn h2_a_projection_asks_for_the_old_names_of_its_events(fixture: &impl Fixture) {
     let store = fixture.open().await;
     let work = stream(&store, "work-1");

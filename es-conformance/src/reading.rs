@@ -137,7 +137,7 @@ pub async fn c2_streams_are_listed_in_pages_in_the_order_of_their_first_events(f
     for name in ["z-1", "a-2", "m", "a-1", "aa-1", "a", "z-0", "b-1-x"] {
         write(&stream(&store, name), numbered([1])).await;
     }
-    // Later writes change versions and no places.
+    // Later writes change versions but no places.
     write(&stream(&store, "a-1"), numbered(2..=4)).await;
     write(&stream(&store, "z-1"), numbered([2])).await;
     for page in [1, 2, 3, 1_000] {
@@ -288,7 +288,7 @@ pub async fn c7_all_is_read_as_of_a_position_or_a_time(fixture: &impl Fixture) {
     }
 }
 
-/// A bound of time or position in a stream was found by going through all of its events.
+/// A time or position bound in a stream was found by going through all of its events.
 pub async fn c7_the_past_is_bounded_in_a_stream_among_others(fixture: &impl Fixture) {
     let clock = ManualClock::at(0);
     let store = fixture.open_with(Setup::default().clock(clock.clone())).await;

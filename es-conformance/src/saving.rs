@@ -14,7 +14,7 @@ use crate::fixture::Fixture;
 use crate::meddling::Meddling;
 use crate::support::{stream, v, within};
 
-/// The smallest executor there is: one future, one thread, no timers, no runtime.
+/// A minimal executor: one future, one thread, no timers, no runtime.
 pub fn block_on<F: Future>(future: F) -> F::Output {
     struct Unpark(Thread);
     impl Wake for Unpark {
@@ -32,15 +32,15 @@ pub fn block_on<F: Future>(future: F) -> F::Output {
     }
 }
 
-/// On another executor than tokio's, a command with a snapshot due panicked after its event was written. Without a runtime
-/// the snapshot is saved before the command returns.
+/// On executors other than tokio's, a command with a snapshot due panicked after its event was written. Without a
+/// runtime the snapshot is saved before the command returns.
 pub async fn e4_commands_and_snapshots_need_no_runtime(fixture: &impl Fixture) {
     let store = fixture.open().await;
     let (done, wait) = tokio::sync::oneshot::channel();
     let thread = thread::spawn(move || {
         let accounts = Repository::<Account>::new(&store);
         let other = accounts.clone();
-        // Two threads with an executor each, on one aggregate.
+        // Two threads with one executor each, on one aggregate.
         let deposits = |accounts: Repository<Account>| {
             for _ in 0..20 {
                 block_on(accounts.execute("alice", Deposit(1)).into_future()).expect("it deposits");
@@ -62,7 +62,7 @@ pub async fn e4_commands_and_snapshots_need_no_runtime(fixture: &impl Fixture) {
             assert_eq!(cold.load("alice").await.expect("it loads").version, v(41));
             assert_eq!(cold.metrics().snapshots_used, 1);
             assert_eq!(cold.load_as_of("alice", v(7)).await.expect("it loads").state.cents, 7);
-            // A load saves what is due too.
+            // A load also saves a snapshot that is due.
             let events: Vec<_> =
                 (0..9).map(|_| es_framework::Event::encode(&deposited()).expect("it encodes")).collect();
             stream(&store, "account-bob").write(events, ExpectedVersion::Any).await.expect("it writes");
@@ -80,7 +80,7 @@ fn deposited() -> crate::bank::AccountEvent {
     crate::bank::AccountEvent::Deposited { cents: 1 }
 }
 
-/// A read-only store with snapshots encoded, failed and warned at each load, for ever. It is asked once.
+/// A read-only store with snapshots encoded, failed and warned at each load, forever. It is tried once.
 pub async fn e4_a_store_that_can_save_no_snapshot_is_asked_once(fixture: &impl Fixture) {
     let store = fixture.open().await;
     let asked = Arc::new(AtomicUsize::new(0));
@@ -100,7 +100,8 @@ pub async fn e4_a_store_that_can_save_no_snapshot_is_asked_once(fixture: &impl F
     assert_eq!((accounts.metrics().snapshots_failed, accounts.metrics().snapshots_saved), (1, 0));
 }
 
-/// A store that fails for a reason that may pass is asked less and less often, and normally again once it has saved.
+/// A store that fails for a temporary reason is tried less and less often, and at the normal rate again once a save
+/// succeeds.
 pub async fn e4_a_store_that_fails_to_save_is_asked_less_and_less_often(fixture: &impl Fixture) {
     let store = fixture.open().await;
     let asked = Arc::new(AtomicUsize::new(0));
@@ -156,7 +157,7 @@ pub async fn g5_a_clone_has_the_same_settings(fixture: &impl Fixture) {
     accounts.execute("alice", Deposit(1)).await.expect("once at least");
 }
 
-/// A command that insists on a version said `tries: 1` whatever had happened.
+/// A command that insists on a version reported `tries: 1` whatever had happened.
 pub async fn a2_a_refused_expectation_says_how_often_it_was_tried(fixture: &impl Fixture) {
     let store = fixture.open().await;
     let accounts = Repository::<Account>::new(&store);
@@ -178,7 +179,7 @@ pub async fn a2_a_refused_expectation_says_how_often_it_was_tried(fixture: &impl
     assert_eq!((conflict.expected, conflict.actual), (ExpectedVersion::Exact(v(1)), v(2)));
 }
 
-/// With one try only, a state in memory that is behind is a conflict once, and not for ever.
+/// With only one try, a cached state that is behind causes a conflict once, and not forever.
 pub async fn g5_a_state_that_was_behind_is_brought_up_to_date(fixture: &impl Fixture) {
     let store = fixture.open().await;
     let (one, other) = (Repository::<Account>::builder(&store).tries(1).build(), Repository::<Account>::new(&store));

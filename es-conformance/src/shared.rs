@@ -1,4 +1,4 @@
-//! What holds when several processes have one store open: all of the rest.
+//! What holds when several processes have one store open: everything else, too.
 #![expect(missing_docs, reason = "a fact's name says what it checks")]
 
 use bytes::Bytes;
@@ -34,7 +34,7 @@ pub async fn a7_positions_are_in_commit_order_over_all_handles(fixture: &impl Sh
         writers.spawn(async move {
             for n in 0..25_u64 {
                 write(&stream(&store, &format!("s-{writer}")), numbered([n, n])).await;
-                // A reader of either handle that comes after a commit sees it.
+                // A read through either handle after a commit sees it.
             }
         });
     }
@@ -179,7 +179,7 @@ pub async fn d1_a_watch_begins_at_the_present_of_all_handles(fixture: &impl Shar
     let ours = fixture.open().await;
     let theirs = fixture.second(&ours).await;
     for n in 1..=20 {
-        // Just written by the other: ours may not have noticed yet, and must not give it as news.
+        // Just written by the other handle: ours may not have noticed yet, and must not report it as new.
         write(&stream(&theirs, "a-1"), numbered([n * 2])).await;
         let mut of_all = begin(ours.all().watch()).await;
         let mut of_stream = begin(stream(&ours, "a-1").watch()).await;

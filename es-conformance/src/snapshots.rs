@@ -240,8 +240,8 @@ fn up_to_sum(end: u64) -> u64 {
     (1..=end).sum()
 }
 
-/// Events below a floor are removed while a snapshot, and a repository's memory, still are from before: what is left does
-/// not follow on them, so the load fails, instead of folding what is left into a state that never was.
+/// Events below a floor are removed while a snapshot, and a repository's cache, still date from before. The remaining
+/// events do not follow on from them, so the load fails instead of folding the rest into a state that never existed.
 pub async fn e4_a_state_whose_next_events_were_removed_is_not_brought_up_to_date(fixture: &impl Fixture) {
     let store = fixture.open().await;
     let floor = Arc::new(AtomicU64::new(0));
@@ -275,7 +275,8 @@ pub async fn e4_a_state_whose_next_events_were_removed_is_not_brought_up_to_date
             Err(error) => assert!(!is_whole && truncated(&error) && error.kind() == ErrorKind::Data, "{error:?}"),
         }
     }
-    // What is remembered is of version 2: after a floor of 2 everything follows, after one of 5 the next event is missing.
+    // The cached state is at version 2: with a floor of 2 everything follows on, with one of 5 the next event is
+    // missing.
     floor.store(5, Ordering::SeqCst);
     let error = remembered.execute("alice", Deposit(1)).await.expect_err("three events are missing");
     assert!(matches!(&error, ExecuteError::Load(LoadError::Store(StoreError::Truncated { .. }))), "{error:?}");
@@ -284,8 +285,9 @@ pub async fn e4_a_state_whose_next_events_were_removed_is_not_brought_up_to_date
     store.close().await.expect("closed");
 }
 
-/// A ledger's lines stood in pairs with codes that nobody can make up, so its shape did not show them. When `debit` and
-/// `credit` changed places in the program, a snapshot of before was taken, and all amounts were on the wrong side.
+/// A ledger's lines were stored in pairs with codes that cannot be made up, so its shape did not show them. When
+/// `debit` and `credit` swapped places in the program, an older snapshot was used, and all amounts were on the wrong
+/// side.
 pub async fn e4_a_snapshot_of_another_state_is_never_used(fixture: &impl Fixture) {
     let store = fixture.open().await;
     let before = Repository::<states::first::Ledger>::new(&store);
@@ -305,7 +307,7 @@ pub async fn e4_a_snapshot_of_another_state_is_never_used(fixture: &impl Fixture
             assert!(matches!(&ledger.number, Some((_, 7))), stringify!($program));
             ledgers.snapshots_settled().await;
             let metrics = ledgers.metrics();
-            // Back to the first program's, for the next one.
+            // Restores the first program's, for the next one.
             let first = Repository::<states::first::Ledger>::new(&store);
             first.load("a").await.expect("it loads");
             first.snapshots_settled().await;
@@ -321,7 +323,7 @@ pub async fn e4_a_snapshot_of_another_state_is_never_used(fixture: &impl Fixture
     assert_eq!(load!(same), (1, 0), "it was usable all the time");
 }
 
-/// Whether the state is saved after the first event; it is never another one when it is loaded.
+/// Returns whether the state is saved after the first event; once loaded, it is never different.
 async fn is_saved<A>(store: &Store, id: &str) -> bool
 where
     A: Handle<Enter, Error = std::convert::Infallible> + es_framework::Aggregate<Id = String, Event = Entered>,
@@ -345,7 +347,7 @@ where
     metrics.snapshots_saved == 1
 }
 
-/// A state of `Some(None)` in JSON was saved as `null`, and was `None` from then on, where a replay said otherwise.
+/// A state of `Some(None)` in JSON was saved as `null`, and was `None` from then on, unlike after a replay.
 pub async fn e4_a_state_that_the_codec_cannot_carry_is_not_saved(fixture: &impl Fixture) {
     let store = fixture.open().await;
     macro_rules! not_saved {
@@ -359,7 +361,7 @@ pub async fn e4_a_state_that_the_codec_cannot_carry_is_not_saved(fixture: &impl 
     }
 }
 
-/// Floats lost their last digit in JSON. A map whose order is another each time it is made is carried all the same.
+/// Floats lost their last digit in JSON. A map that iterates in a different order each time round-trips nevertheless.
 pub async fn e4_a_state_that_the_codec_carries_is_saved(fixture: &impl Fixture) {
     let store = fixture.open().await;
     macro_rules! saved {

@@ -1,4 +1,4 @@
-//! H3: what readers of a state in memory see while its projection fails: never the past, and never half of a batch.
+//! H3: what readers of an in-memory state see while its projection fails: never the past, and never half of a batch.
 
 use std::num::NonZeroU64;
 use std::sync::Arc;
@@ -14,14 +14,14 @@ use crate::bank::AccountEvent;
 use crate::fixture::Fixture;
 use crate::support::{PATIENCE, p, stream, typed, within};
 
-/// How a projector deals with an event it does not like.
+/// How a projector rejects a bad event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Refuses {
-    /// Before it has touched the state.
+    /// Before it touches the state.
     Untouched,
-    /// With its change half made.
+    /// With its change half applied.
     HalfWay,
-    /// The same, by a panic.
+    /// The same, with a panic.
     Panicking,
 }
 
@@ -40,7 +40,7 @@ impl Sum {
     }
 }
 
-/// The number of events, and their sum; equal, as every event is of one cent.
+/// The number of events and their sum; equal, since every event is of one cent.
 type Sums = (u64, u64);
 
 impl Projector for Sum {
@@ -73,7 +73,7 @@ async fn deposit(store: &Store, cents: impl IntoIterator<Item = u64>) -> Positio
     stream(store, "account-a").write(events, ExpectedVersion::Any).await.expect("it writes").position
 }
 
-/// Looks again and again from a thread of its own; returns the states seen, each change once.
+/// Reads the state repeatedly from its own thread; returns the states seen, each change once.
 fn look_at(model: &StateModel<Sums>) -> impl FnOnce() -> Vec<Sums> + use<> {
     let (model, over) = (model.clone(), Arc::new(AtomicBool::new(false)));
     let until = Arc::clone(&over);
@@ -93,8 +93,8 @@ fn look_at(model: &StateModel<Sums>) -> impl FnOnce() -> Vec<Sums> + use<> {
     }
 }
 
-/// A state without a snapshot, whose projector refused an event or panicked: readers saw the state of the last snapshot, here
-/// the empty one, until all events were folded again, while the position stayed ahead.
+/// A state without a snapshot whose projector rejected an event or panicked: readers saw the state of the last
+/// snapshot, here the empty one, until all events were folded again, while the position stayed ahead.
 pub async fn h3_readers_never_see_the_past(fixture: &impl Fixture) {
     for how in [Refuses::Untouched, Refuses::HalfWay, Refuses::Panicking] {
         let store = fixture.open().await;
@@ -119,7 +119,7 @@ pub async fn h3_readers_never_see_the_past(fixture: &impl Fixture) {
     }
 }
 
-/// A projection failed at an event that never came near the state, which was thrown away all the same and folded anew.
+/// A projection failed at an event that never touched the state, which was discarded anyway and folded again.
 pub async fn h3_a_state_that_was_not_touched_is_not_folded_again(fixture: &impl Fixture) {
     let store = fixture.open().await;
     let model = StateModel::new(&store);
@@ -130,7 +130,7 @@ pub async fn h3_a_state_that_was_not_touched_is_not_folded_again(fixture: &impl 
     deposit(&store, [BAD]).await;
     within("it fails", running.finished()).await.expect_err("it refuses");
     assert_eq!(sum.projected.load(Ordering::SeqCst), 101);
-    // Again, from the start: the state is still there.
+    // Once more from the start: the state is still there.
     sum.lenient.store(true, Ordering::SeqCst);
     let unreadable = typed("account.deposited", "no such payload, and far too long for one");
     stream(&store, "account-a").write(unreadable, ExpectedVersion::Any).await.expect("it writes");
@@ -139,8 +139,8 @@ pub async fn h3_a_state_that_was_not_touched_is_not_folded_again(fixture: &impl 
     assert_eq!((sum.projected.load(Ordering::SeqCst), model.read(|sums| *sums)), (102, (101, 101)));
 }
 
-/// However much was folded since the last snapshot, and whether snapshots are taken at all: a batch that fails is taken
-/// back.
+/// However much was folded since the last snapshot, and whether or not snapshots are taken at all, a batch that fails
+/// is rolled back.
 pub async fn h3_a_batch_is_taken_back_whenever_the_state_was_saved(fixture: &impl Fixture) {
     let never: SnapshotPolicy<Sums> = SnapshotPolicy::When(|_, _| false);
     for policy in

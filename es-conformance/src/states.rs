@@ -1,4 +1,4 @@
-//! States that a snapshot must not be used for, or must not be saved of.
+//! States that a snapshot must not be used for, or that must not be saved.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::convert::Infallible;
@@ -14,7 +14,7 @@ pub(crate) struct Entered {
     pub(crate) credit: u64,
 }
 
-/// A code that takes no text but its own: nobody can make one up.
+/// A code that accepts only its own text, so that none can be made up.
 #[derive(Debug, Default, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub(crate) struct Code(u64);
@@ -33,7 +33,7 @@ impl From<Code> for String {
     }
 }
 
-/// Enters, with what is said of it.
+/// Enters a debit and a credit.
 pub(crate) struct Enter(pub(crate) u64, pub(crate) u64);
 
 macro_rules! enters {
@@ -47,7 +47,7 @@ macro_rules! enters {
     };
 }
 
-/// One ledger of several programs, which agree about its events and not about its state.
+/// One ledger in several programs, which agree on its events but not on its state.
 macro_rules! ledger {
     ($program:ident: $codec:ty, {$($field:ident),*}, {$($variant:ident),*}, $number:ty) => {
         pub(crate) mod $program {
@@ -94,7 +94,7 @@ ledger!(wider: es_framework::Bincode, {debit, credit}, {Debit, Credit}, u64);
 ledger!(signed: es_framework::Bincode, {debit, credit}, {Debit, Credit}, i32);
 ledger!(in_json: Json, {debit, credit}, {Debit, Credit}, u32);
 
-/// States of one field that takes one value at the first event.
+/// States with one field, which gets one value with the first event.
 macro_rules! states {
     ($($(#[$attribute:meta])* $state:ident($type:ty, $codec:ty) = $value:expr;)*) => {
         $(
@@ -117,7 +117,7 @@ macro_rules! states {
     };
 }
 
-/// Two variants that are one to serde.
+/// Two variants that are the same to serde.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub(crate) enum Alike {
@@ -141,7 +141,7 @@ pub(crate) struct Nested {
 
 type Bincode = es_framework::Bincode;
 
-// What the codec does not give back as it is.
+// States that the codec does not round-trip.
 states! {
     NothingInSomething(Option<Option<u8>>, Json) = Some(None);
     UnitInSomething(Option<()>, Json) = Some(());
@@ -160,7 +160,7 @@ states! {
     SkippedInside(Vec<Nested>, Bincode) = vec![Nested { kept: 1, skipped: 1 }];
 }
 
-// What it does.
+// States that it does round-trip.
 states! {
     NothingInSomethingInBincode(Option<Option<u8>>, Bincode) = Some(None);
     NotANumberInBincode(f64, Bincode) = f64::NAN;

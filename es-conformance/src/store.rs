@@ -91,7 +91,7 @@ pub async fn f3_closing_twice_does_nothing(fixture: &impl Fixture) {
     refused!(clone.all().read().collect().await, StoreError::Closed);
 }
 
-/// A close that was polled once and kept held a lock, and a second close waited for it for ever.
+/// A close that was polled once and then kept held a lock, and a second close waited for it forever.
 pub async fn f3_a_close_that_nobody_polls_keeps_no_other_from_closing(fixture: &impl Fixture) {
     let store = fixture.open().await;
     write(&stream(&store, "a-1"), numbered([1])).await;

@@ -1,4 +1,5 @@
-//! H1, H3, H7: the runner over read models of others, which commit late, forget, or say that they failed although they did not.
+//! H1, H3, H7: the runner over third-party read models, which commit late, forget, or report a failure although they
+//! succeeded.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,15 +18,15 @@ use crate::support::{PATIENCE, p, stream, typed, within};
 enum Strange {
     /// Nothing.
     Not,
-    /// It refuses to commit rows that contain this amount.
+    /// It fails to commit rows that contain this amount.
     RefusesToCommit(u64),
-    /// It loses all it had when a transaction fails, but for what was saved, which is nothing.
+    /// It loses everything when a transaction fails, except what was saved, which is nothing.
     Forgets,
-    /// It says that it failed, and has committed this amount.
+    /// It reports a failure, but has committed this amount.
     FailsAfterwards(u64),
 }
 
-/// A list of amounts that is changed as a whole, and counts its transactions.
+/// A list of amounts that is replaced as a whole, and counts its transactions.
 #[derive(Debug, Clone)]
 struct Rows {
     strange: Strange,
@@ -104,7 +105,7 @@ impl ReadModel for Rows {
     }
 }
 
-/// Writes every amount down; refuses 99.
+/// Records every amount; rejects 99.
 struct Amounts;
 
 impl Projector for Amounts {
@@ -126,8 +127,8 @@ async fn deposit(store: &Store, cents: impl IntoIterator<Item = u64>) -> Positio
     stream(store, "account-a").write(events, ExpectedVersion::Any).await.expect("it writes").position
 }
 
-/// A constraint that is checked at the commit refuses a batch of a thousand because of one event: that one is named, and
-/// those before it are applied.
+/// A constraint that is checked at the commit rejects a batch of a thousand because of one event: the error names that
+/// event, and those before it are applied.
 pub async fn h3_the_event_that_keeps_a_batch_from_being_committed_is_found(fixture: &impl Fixture) {
     for before in [0, 1, 2, 7, 500, 998, 999] {
         let store = fixture.open().await;
@@ -138,14 +139,14 @@ pub async fn h3_the_event_that_keeps_a_batch_from_being_committed_is_found(fixtu
         let at = p(before as u64 + 1);
         assert!(matches!(error, RunError::Model(ModelError::Refused { position, .. }) if position == at), "{error:?}");
         assert_eq!((model.rows().len(), model.checkpoint()), (before, p(before as u64)));
-        // By halves, and then each row that begins with the event: what comes after it could have made it whole.
+        // Bisection first, and then every range that starts with the event: later events could have made it valid.
         let rows = 1_000 - before as u64;
         assert!(model.transactions() <= 2 + 2 + 10 + 1 + rows, "{} to find it", model.transactions());
     }
 }
 
-/// A model that forgets everything when a transaction fails is given all of it again, before the events in front of the one
-/// that failed.
+/// A model that forgets everything when a transaction fails is given all events again, before those that precede the
+/// failed one.
 pub async fn h3_a_model_that_forgets_is_brought_back(fixture: &impl Fixture) {
     let store = fixture.open().await;
     let model = Rows::new(Strange::Forgets);
@@ -162,7 +163,7 @@ pub async fn h3_a_model_that_forgets_is_brought_back(fixture: &impl Fixture) {
     assert_eq!(running.position(), p(bad - 1));
 }
 
-/// A transaction whose commit was done and whose answer was lost takes effect once.
+/// A transaction that was committed but whose result was lost takes effect once.
 pub async fn h1_what_was_committed_although_it_failed_takes_effect_once(fixture: &impl Fixture) {
     let store = fixture.open().await;
     let model = Rows::new(Strange::FailsAfterwards(13));
@@ -179,7 +180,7 @@ pub async fn h1_what_was_committed_although_it_failed_takes_effect_once(fixture:
     running.stop().await.expect("it stops");
 }
 
-/// Every commit of others cost every projection a transaction, although it wanted none of the events.
+/// Every commit of other writers cost every projection a transaction, although it wanted none of the events.
 pub async fn h7_what_nobody_wants_costs_no_transaction(fixture: &impl Fixture) {
     let store = fixture.open().await;
     let model = Rows::new(Strange::Not);
@@ -192,12 +193,12 @@ pub async fn h7_what_nobody_wants_costs_no_transaction(fixture: &impl Fixture) {
         running.wait_for(last, PATIENCE).await.expect("each can be waited for");
     }
     assert_eq!(running.position(), last);
-    // One for the deposit, and one in five seconds.
+    // One for the deposit, and one every five seconds.
     let cost = model.transactions() - begun;
     assert!(cost <= 10, "{cost} transactions");
     assert!(cost < 10 || model.checkpoint() > p(1), "if it took so long, the checkpoint was moved");
 
-    // A batch carries the checkpoint over what was passed, and a stop writes what is left.
+    // A batch advances the checkpoint past the skipped events, and a stop writes what is left.
     let wanted = deposit(&store, [2]).await;
     running.wait_for(wanted, PATIENCE).await.expect("it gets there");
     assert_eq!((model.rows(), model.checkpoint()), (vec![1, 2], wanted));
@@ -206,7 +207,7 @@ pub async fn h7_what_nobody_wants_costs_no_transaction(fixture: &impl Fixture) {
     running.wait_for(last, PATIENCE).await.expect("it gets there");
     assert_eq!((running.stop().await.expect("it stops"), model.checkpoint()), (last, last));
 
-    // Nor does it when it catches up: one transaction to begin, and one at the end.
+    // The same when catching up: one transaction at the start, and one at the end.
     let noise = vec![typed("noise.made", ""); 30_000];
     last = stream(&store, "noise-1").write(noise, ExpectedVersion::Any).await.expect("it writes").position;
     let begun = model.transactions();
@@ -218,7 +219,7 @@ pub async fn h7_what_nobody_wants_costs_no_transaction(fixture: &impl Fixture) {
     assert_eq!(model.transactions() - begun, 1, "to begin; there is nothing to write");
 }
 
-/// Of a projection that fails, the checkpoint stands at what was passed over before.
+/// When a projection fails, the checkpoint includes the events it skipped before.
 pub async fn h7_a_failure_writes_what_was_passed_over(fixture: &impl Fixture) {
     let store = fixture.open().await;
     let model = Rows::new(Strange::Not);

@@ -1,4 +1,4 @@
-//! What the facts are told with: clocks, events, recordings, waits that end.
+//! Helpers for the facts: clocks, events, recordings, waits with a timeout.
 
 use std::future::{Future, IntoFuture, poll_fn};
 use std::ops::DerefMut;
@@ -17,14 +17,14 @@ use es_framework::{
 };
 use futures_core::Stream as _;
 
-/// How long anything that must happen may take before a fact counts as broken. Nothing waits for this long in an engine
-/// that keeps the contract.
+/// How long anything that must happen may take before a fact counts as broken. With an engine that fulfils the contract
+/// nothing waits this long.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// How long one fact may take.
 const FACT: Duration = Duration::from_secs(120);
 
-/// Runs one fact on a runtime of its own and ends it when it hangs. The macros call it.
+/// Runs one fact on a runtime of its own and fails if it hangs. Called by the macros.
 pub fn run(fact: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -36,7 +36,7 @@ pub fn run(fact: impl Future<Output = ()>) {
     });
 }
 
-/// Awaits what must happen, and panics if it does not.
+/// Awaits something that must happen, and panics if it does not.
 pub async fn within<F: IntoFuture>(what: &str, future: F) -> F::Output
 where
     F::IntoFuture: Send,
@@ -45,12 +45,12 @@ where
     output.unwrap_or_else(|_| panic!("{what}: nothing for {PATIENCE:?}"))
 }
 
-/// Polls a future once, so that whatever it begins is begun, and drops it.
+/// Polls a future once, so that it starts, and drops it.
 pub async fn poll_once_and_drop(future: impl Future + Send) {
     drop(poll_once(Box::pin(future)).await);
 }
 
-/// Polls a future once, so that whatever it begins is begun; [`None`] if it goes on.
+/// Polls a future once, so that it starts; [`None`] if it is still pending.
 pub async fn poll_once<F: Future>(mut future: Pin<impl DerefMut<Target = F> + Send>) -> Option<F::Output> {
     poll_fn(|context| {
         Poll::Ready(match future.as_mut().poll(context) {
@@ -72,12 +72,12 @@ impl Default for ManualClock {
 }
 
 impl ManualClock {
-    /// Makes a clock that shows this many microseconds since 1970.
+    /// Creates a clock that shows this many microseconds since 1970.
     pub fn at(micros: i64) -> Self {
         Self(Arc::new(AtomicI64::new(micros)))
     }
 
-    /// Sets it, forward or backward.
+    /// Sets the clock, forward or backward.
     pub fn set(&self, micros: i64) {
         self.0.store(micros, Ordering::SeqCst);
     }
@@ -89,7 +89,7 @@ impl Clock for ManualClock {
     }
 }
 
-/// A time of so many microseconds since 1970.
+/// A timestamp this many microseconds after 1970.
 pub fn at(micros: i64) -> Timestamp {
     Timestamp::from_micros(micros)
 }
@@ -114,7 +114,7 @@ pub fn id(text: &str) -> StreamId {
     StreamId::new(text).expect("a test's stream ids are valid")
 }
 
-/// A handle on a stream.
+/// A handle to a stream.
 pub fn stream(store: &Store, text: &str) -> Stream {
     store.stream(id(text))
 }
@@ -155,31 +155,31 @@ pub fn numbered(numbers: impl IntoIterator<Item = u64>) -> Vec<CandidateEvent> {
     numbers.into_iter().map(|number| event(number.to_string())).collect()
 }
 
-/// A command with a key and something that its fingerprint is taken of.
+/// A command with a key and the text its fingerprint is computed from.
 pub fn command(key: &str, what: &str) -> KeyedCommand {
     KeyedCommand::new(CommandKey::new(key).expect("a test's command keys are valid"), Fingerprint::of(what.as_bytes()))
 }
 
-/// A page to be read of a stream or of `@all`, changed from the defaults.
+/// A read of a page of a stream or of `@all`, with changes to the defaults.
 pub fn a_page(of: &str, change: impl FnOnce(&mut Read)) -> Read {
     let mut read = Read::new(id(of));
     change(&mut read);
     read
 }
 
-/// A list of streams, changed from the defaults.
+/// A list of streams, with changes to the defaults.
 pub fn a_list(change: impl FnOnce(&mut ListStreams)) -> ListStreams {
     let mut list = ListStreams::default();
     change(&mut list);
     list
 }
 
-/// Writes what must succeed.
+/// Writes events; panics if that fails.
 pub async fn write(stream: &Stream, events: impl Into<Vec<CandidateEvent>> + Send) -> Appended {
     stream.write(events, ExpectedVersion::Any).await.expect("a write that expects nothing succeeds")
 }
 
-/// Appends what must succeed.
+/// Appends; panics if that fails.
 pub async fn append(store: &Store, append: Append) -> Appended {
     store.append(append).await.expect("this append succeeds")
 }
@@ -214,7 +214,7 @@ pub fn up_to(end: u64) -> Vec<u64> {
     (1..=end).collect()
 }
 
-/// What the log held at one moment, to show that something wrote nothing.
+/// The contents of the log at one moment, to check that something wrote nothing.
 #[derive(Debug)]
 pub struct Recording {
     store: Store,
@@ -227,7 +227,7 @@ impl Recording {
         Self { store: store.clone(), events: log(store).await }
     }
 
-    /// Panics unless the log holds what was recorded, and the next event gets the next position.
+    /// Panics unless the log still has the recorded contents, and the next event gets the next position.
     pub async fn unchanged(self, what: &str) {
         assert_eq!(log(&self.store).await, self.events, "{what} wrote something");
         let head = self.events.last().map_or(Position::ZERO, |event| event.position);
@@ -236,12 +236,12 @@ impl Recording {
     }
 }
 
-/// Begins a watch that must succeed.
+/// Starts a watch; panics if that fails.
 pub async fn begin(watcher: Watcher) -> Watch {
     within("beginning a watch", watcher).await.expect("a watch can begin")
 }
 
-/// The next event of a watch that must have one.
+/// The next event of a watch; panics if there is none.
 pub async fn next(watch: &mut Watch) -> StoredEvent {
     match within("the next event of a watch", watch.next()).await {
         Some(Ok(event)) => event,
@@ -249,7 +249,7 @@ pub async fn next(watch: &mut Watch) -> StoredEvent {
     }
 }
 
-/// The next `count` events of a watch that must have them.
+/// The next `count` events of a watch; panics if there are fewer.
 pub async fn take(watch: &mut Watch, count: usize) -> Vec<StoredEvent> {
     let mut events = Vec::with_capacity(count);
     while events.len() < count {
@@ -258,7 +258,7 @@ pub async fn take(watch: &mut Watch, count: usize) -> Vec<StoredEvent> {
     events
 }
 
-/// Polls a watch until it waits; panics if it has an event instead.
+/// Polls a watch until it is pending; panics if it returns an event instead.
 pub async fn idle(watch: &mut Watch) {
     for _ in 0..20 {
         let polled = poll_fn(|context| Poll::Ready(Pin::new(&mut *watch).poll_next(context))).await;
@@ -267,7 +267,7 @@ pub async fn idle(watch: &mut Watch) {
     }
 }
 
-/// Panics unless a watch says once that its store was closed, and then ends.
+/// Panics unless a watch returns once that its store was closed, and then ends.
 pub async fn ends_closed(watch: &mut Watch) {
     match within("the end of a watch", watch.next()).await {
         Some(Err(StoreError::Closed)) => {}
@@ -277,7 +277,7 @@ pub async fn ends_closed(watch: &mut Watch) {
     assert!(after.is_none(), "a watch that said it was closed is over, this one said {after:?}");
 }
 
-/// Panics unless a result is an error of this pattern.
+/// Panics unless a result is an error that matches this pattern.
 macro_rules! refused {
     ($result:expr, $pattern:pat $(if $guard:expr)? $(,)?) => {
         match $result {

@@ -1,4 +1,4 @@
-//! G5: commands that are polled once and kept, and others on the same aggregate.
+//! G5: commands that are polled once and kept, next to others on the same aggregate.
 
 use std::future::{Future, IntoFuture, poll_fn};
 use std::pin::{Pin, pin};
@@ -15,7 +15,7 @@ use crate::fixture::Fixture;
 use crate::meddling::Meddling;
 use crate::support::{events_of, stream, v, within};
 
-/// Polls a future so often, and lets others run in between; whether it is done.
+/// Polls a future up to `times` times, letting others run in between; returns whether it finished.
 async fn poll_some<F: Future + Send + ?Sized>(mut future: Pin<&mut F>, times: usize) -> bool
 where
     F::Output: Send,
@@ -33,8 +33,9 @@ async fn cents(account: &Stream) -> u64 {
     events_of(account).await.len() as u64
 }
 
-/// A command was polled once in a `select!` and then kept beside another one on the same aggregate, which waited for ever.
-/// Wherever the kept one stands, the other one ends, and so does the kept one when it is polled again.
+/// A command was polled once in a `select!` and then kept while another one ran on the same aggregate, which waited
+/// forever. Wherever the kept one is suspended, the other one finishes, and so does the kept one when it is polled
+/// again.
 pub async fn g5_a_kept_command_holds_up_nobody(fixture: &impl Fixture) {
     let store = fixture.open().await;
     let accounts = Repository::<Account>::new(&store);
@@ -56,7 +57,7 @@ pub async fn g5_a_kept_command_holds_up_nobody(fixture: &impl Fixture) {
     }
 }
 
-/// Many commands are kept, some of them are dropped later, and those of other tasks go on all the while.
+/// Many commands are kept, some of them are dropped later, and those of other tasks continue throughout.
 pub async fn g5_any_number_of_kept_commands_hold_up_nobody(fixture: &impl Fixture) {
     let store = fixture.open().await;
     let accounts = Repository::<Account>::new(&store);
@@ -85,7 +86,8 @@ pub async fn g5_any_number_of_kept_commands_hold_up_nobody(fixture: &impl Fixtur
     assert_eq!(loaded.state.cents, cents(&stream(&store, "account-alice")).await);
 }
 
-/// What a kept command began is finished by whoever waits for it, and is not decided again: the others still take turns.
+/// What a kept command started is finished by any command that waits for it, and is not decided again: the others still
+/// take turns.
 pub async fn g5_others_finish_what_a_kept_command_began(fixture: &impl Fixture) {
     let store = fixture.open().await;
     let (gate, reached) = (Arc::new(Semaphore::new(0)), Arc::new(AtomicUsize::new(0)));
@@ -124,7 +126,7 @@ pub async fn g5_others_finish_what_a_kept_command_began(fixture: &impl Fixture) 
     assert_eq!(accounts.metrics().conflicts, 0);
 }
 
-/// Commands on one aggregate in one task, all of them polled, and one of them dropped on the way.
+/// Commands on one aggregate in one task, all of them polled, and one of them dropped midway.
 pub async fn g5_commands_of_one_task_take_turns(fixture: &impl Fixture) {
     let store = fixture.open().await;
     let accounts = Repository::<Account>::new(&store);

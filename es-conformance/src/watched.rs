@@ -1,4 +1,4 @@
-//! D5 and D6: watchers that are slow, and how a watch ends.
+//! D5 and D6: slow watchers, and how a watch ends.
 #![expect(missing_docs, reason = "a fact's name says what it checks")]
 
 use std::collections::HashSet;
@@ -19,7 +19,7 @@ pub async fn d5_a_slow_watcher_gets_each_event_of_a_flood_once_and_in_order(fixt
     let mut of_stream = begin(flooded.watch()).await;
     let mut of_rare = begin(store.all().watch().filter(Filter::new().category("rare"))).await;
     write(&flooded, numbered([1])).await;
-    // All are caught up, so they are fed from what the writer keeps in memory; then comes more than that holds.
+    // All are caught up, so they are fed from the writer's in-memory buffer; then come more events than it holds.
     for watch in [&mut of_all, &mut of_stream] {
         assert_eq!(texts([&next(watch).await]), ["1"]);
     }
@@ -56,7 +56,7 @@ pub async fn d5_a_watcher_that_pauses_again_and_again_misses_nothing(fixture: &i
     let mut seen = Vec::new();
     let mut written = 0;
     for round in 0..40_u64 {
-        // From nothing to more than the writer keeps in memory, and back.
+        // From nothing to more than the writer's buffer holds, and back.
         let many = [1, 50, 700, 5_000][usize::try_from(round % 4).unwrap_or(0)];
         write(&account, vec![event("x"); many]).await;
         written += many as u64;

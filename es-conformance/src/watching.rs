@@ -1,4 +1,4 @@
-//! D1–D4: history, then whatever is written, for ever.
+//! D1–D4: history, then everything that is written, forever.
 #![expect(missing_docs, reason = "a fact's name says what it checks")]
 
 use es_framework::{Filter, Store, StoreError};
@@ -58,7 +58,7 @@ pub async fn d1_the_start_is_fixed_before_the_await_returns(fixture: &impl Fixtu
     let store = fixture.open().await;
     let account = stream(&store, "a-1");
     for n in 0..50 {
-        // The watch is not polled before the write, so a start that is fixed at the first poll would miss it.
+        // The watch is not polled before the write, so a start that is only determined at the first poll would miss it.
         let mut of_stream = begin(account.watch()).await;
         let mut of_all = begin(store.all().watch()).await;
         write(&account, numbered([n])).await;
@@ -106,7 +106,7 @@ pub async fn d1_no_gap_and_no_duplicate_while_writers_run(fixture: &impl Fixture
             }
         });
     }
-    // Watches that begin at every stage of the writing, from history, and one that is late with each event.
+    // Watches that start at every stage of the writing, from history, and one that is slow with each event.
     let mut watchers = JoinSet::new();
     for n in 0..12_u64 {
         let (store, after) = (store.clone(), p(n * 7));
@@ -164,7 +164,7 @@ pub async fn d1_a_stream_a_category_and_a_filter_are_watched(fixture: &impl Fixt
         let event = typed(if n % 2 == 0 { "even" } else { "odd" }, n.to_string());
         write(&stream(&store, name), event.with_metadata(metadata(&format!("{{\"n\": {n}}}")))).await;
         if n == 8 {
-            // The first half of some is history, of the others live.
+            // For some watches the first half is history, for the others it is live.
             for (what, watch, expected) in watches.iter_mut().step_by(2) {
                 let first: Vec<_> = expected.iter().copied().filter(|at| *at <= 8).collect();
                 assert_eq!(positions(&take(watch, first.len()).await), first, "{what}, at once");
@@ -244,7 +244,7 @@ pub async fn d3_a_write_wakes_a_waiting_watcher(fixture: &impl Fixture) {
     let watcher = tokio::spawn(async move {
         let mut seen = Vec::new();
         for _ in 0..100 {
-            // Told from within the poll that found nothing, or after the fact: both ends of the race are run.
+            // Notified from within the poll that found nothing, or afterwards: both sides of the race are exercised.
             waits.send(()).await.expect("the writer is there");
             seen.push(next(&mut watch).await.version.get());
         }

@@ -160,7 +160,7 @@ pub async fn a3_an_append_that_fails_takes_no_other_down(fixture: &impl Fixture)
     for n in 0..60_u64 {
         let store = store.clone();
         writers.spawn(async move {
-            // Every third write is bound to fail, in the same moment as those that are not.
+            // Every third write is bound to fail, at the same time as the others.
             if n % 3 == 0 {
                 let result = stream(&store, "taken-1").write(event("no"), ExpectedVersion::NoStream).await;
                 refused!(result, AppendError::Conflict { .. });

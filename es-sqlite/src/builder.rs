@@ -1,4 +1,4 @@
-//! How a store is opened.
+//! Opening a store.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::options::{Durability, LEAST_CACHE, Settings};
 use crate::store::SqliteStore;
 
 impl SqliteStore {
-    /// Opens the store at `path`, and makes it if there is nothing; [`Self::builder`] for anything else.
+    /// Opens the store at `path`, creating it if it does not exist. For any other options use [`Self::builder`].
     ///
     /// # Errors
     ///
@@ -25,7 +25,7 @@ impl SqliteStore {
         Self::builder().open(path).await
     }
 
-    /// Makes an empty store in memory, private to its handles and gone with the last of them.
+    /// Creates an empty store in memory, private to its handles and gone with the last of them.
     ///
     /// # Errors
     ///
@@ -38,13 +38,13 @@ impl SqliteStore {
         Self::builder().in_memory().await
     }
 
-    /// Begins to put together how a store is opened.
+    /// Returns a builder that configures how a store is opened.
     pub fn builder() -> Builder {
         Builder::default()
     }
 }
 
-/// How a store is opened; made by [`SqliteStore::builder`].
+/// Configures how a store is opened; created by [`SqliteStore::builder`].
 #[derive(Debug, Clone)]
 #[must_use = "a builder does nothing until `open` or `in_memory`"]
 pub struct Builder {
@@ -60,19 +60,19 @@ impl Default for Builder {
 }
 
 impl Builder {
-    /// Makes the store if there is nothing at the path; on by default. Switched off, a mistyped path is answered with
-    /// [`OpenError::Missing`] instead of an empty store.
+    /// Creates the store if there is nothing at the path; on by default. If disabled, a mistyped path fails with
+    /// [`OpenError::Missing`] instead of creating an empty store.
     pub fn create(mut self, create: bool) -> Self {
         self.create = create;
         self
     }
 
-    /// Opens the store for reading and watching only: writes are answered with [`StoreError::ReadOnly`](es_framework::StoreError::ReadOnly). Off by default.
-    /// Never makes a store.
+    /// Opens the store for reading and watching only: writes fail with
+    /// [`StoreError::ReadOnly`](es_framework::StoreError::ReadOnly). Off by default. Never creates a store.
     ///
-    /// SQLite keeps an index of its write-ahead log in a file beside the store, so the folder must be writable unless
-    /// another process has the store open. A read-only store cannot remove it: if it was the only one or closes last, the
-    /// `-wal` and `-shm` files stay until the next close of one that writes.
+    /// SQLite keeps an index of its write-ahead log in a file next to the store, so the folder must be writable unless
+    /// another process has the store open. A read-only store cannot remove that file: if it is the only one open or the
+    /// last to close, the `-wal` and `-shm` files stay until a store that can write is next closed.
     pub fn read_only(mut self, read_only: bool) -> Self {
         self.read_only = read_only;
         self
@@ -84,63 +84,64 @@ impl Builder {
         self
     }
 
-    /// The pages that the writer keeps in memory at most, in bytes; 16 MiB by default, at least 64 KiB. Each reader keeps a
+    /// Maximum size of the writer's page cache, in bytes; 16 MiB by default, at least 64 KiB. Each reader caches a
     /// quarter of that, also at least 64 KiB.
     pub fn cache_bytes(mut self, bytes: usize) -> Self {
         self.settings.cache_bytes = bytes.max(LEAST_CACHE);
         self
     }
 
-    /// The connections, with a thread each, that read at the same time; 1 to 64. As many as there are processors by default,
-    /// but at least 2 and at most 4: with more a scan is slower, for they take the processors from each other. Opened when
-    /// they are first needed.
+    /// Number of connections, each with its own thread, that read concurrently; 1 to 64. Defaults to the number of
+    /// processors, but at least 2 and at most 4: with more, scans get slower because the connections compete for
+    /// processors. Connections are opened on first use.
     pub fn readers(mut self, readers: usize) -> Self {
         self.settings.readers = readers.clamp(1, 64);
         self
     }
 
-    /// The appends that wait or are being written at most, 4,096 by default, and their bytes (payloads, metadata and ids
-    /// together), 64 MiB by default. A small append counts as its share, the bytes by the appends: 16 KiB by default. Beyond
-    /// that callers wait, or are answered with
-    /// [`Overloaded`](es_framework::AppendError::Overloaded) if they asked for it. An append that is larger than all of
-    /// the queue waits until it has the queue to itself.
+    /// Maximum number of appends that are queued or being written, 4,096 by default, and of their bytes (payloads,
+    /// metadata and ids together), 64 MiB by default. However small, an append counts as at least `bytes / appends`: 16
+    /// KiB by default. When the queue is full, callers wait, or get
+    /// [`Overloaded`](es_framework::AppendError::Overloaded) if they asked for that. An append larger than the whole
+    /// queue waits until it has the queue to itself.
     pub fn queue(mut self, appends: usize, bytes: usize) -> Self {
         self.settings.queue_appends = appends.clamp(1, 1 << 20);
         self.settings.queue_bytes = bytes.clamp(1, 1 << 30);
         self
     }
 
-    /// How long a write waits for other processes until it is answered with [`StoreError::Busy`](es_framework::StoreError::Busy); 30 seconds by default.
+    /// How long a write waits for other processes before it fails with
+    /// [`StoreError::Busy`](es_framework::StoreError::Busy); 30 seconds by default.
     pub fn write_timeout(mut self, timeout: Duration) -> Self {
         self.settings.write_timeout = timeout;
         self
     }
 
-    /// How often the store looks for writes of other processes while somebody watches; 12 milliseconds by default, at
-    /// least 1. Writes of this process wake watchers at once. While nobody watches nothing is looked for.
+    /// How often the store checks for writes of other processes while there are watchers; 12 milliseconds by default,
+    /// at least 1. Writes of this process wake watchers at once. Without watchers there is no polling.
     pub fn poll_interval(mut self, interval: Duration) -> Self {
         self.settings.poll_interval = interval.max(Duration::from_millis(1));
         self
     }
 
-    /// How much one event and one append may hold.
+    /// Limits on the size of one event and of one append.
     pub fn limits(mut self, limits: Limits) -> Self {
         self.settings.limits = limits;
         self
     }
 
-    /// The clock that events are stamped with; that of the operating system by default.
+    /// The clock that stamps events; the operating system's by default.
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.settings.clock = clock;
         self
     }
 
-    /// Opens the store at `path`. Several processes may have it open, and may make it, at the same time; within one
-    /// process open it once and clone the handle.
+    /// Opens the store at `path`. Several processes may open it, and even create it, at the same time. Within one
+    /// process, open it once and clone the handle.
     ///
-    /// Links and a relative path are followed once, now: what becomes of them, or of the process's current folder,
-    /// later on makes no difference. If another file takes the place of this one while the store is open, calls fail
-    /// with [`StoreError::StoreChanged`](es_framework::StoreError::StoreChanged).
+    /// Links and a relative path are resolved once, now: later changes to them, or to the process's current folder,
+    /// make no difference. If another file replaces this one while the store is open, calls fail with
+    /// [`StoreError::StoreChanged`](es_framework::StoreError::StoreChanged).
     ///
     /// # Errors
     ///
@@ -148,14 +149,14 @@ impl Builder {
     ///
     /// # Cancel safety
     ///
-    /// A dropped future leaves no store open. It may have made the file, with nothing in it or with an empty store.
+    /// A dropped future leaves no store open. It may have created the file, empty or with an empty store in it.
     pub async fn open(self, path: impl AsRef<Path> + Send) -> Result<SqliteStore, OpenError> {
         let path: PathBuf = path.as_ref().to_owned();
         let purpose = if self.read_only { Purpose::ReadOnly } else { Purpose::Write { create: self.create } };
         SqliteStore::open_file(path, purpose, self.settings).await
     }
 
-    /// Makes an empty store in memory, private to its handles and gone with the last of them.
+    /// Creates an empty store in memory, private to its handles and gone with the last of them.
     ///
     /// # Errors
     ///

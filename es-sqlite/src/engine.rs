@@ -39,7 +39,7 @@ use crate::write::queue::Queue;
 use crate::write::transact::{TransactError, transact};
 use crate::write::writer::Writer;
 
-/// How long the last checkpoint waits for other processes that read.
+/// How long the last checkpoint waits for readers in other processes.
 const CHECKPOINT_PATIENCE: Duration = Duration::from_millis(100);
 
 /// An open store.
@@ -48,15 +48,15 @@ pub(crate) struct SqliteEngine {
     id: StoreId,
     settings: Settings,
     notifier: Arc<Notifier>,
-    /// Where writes go; none if the store is read-only.
+    /// Where writes go; [`None`] if the store is read-only.
     queue: Option<Queue>,
-    /// Where reads go; none if the store is in memory, whose one connection is the writer's.
+    /// Where reads go; [`None`] if the store is in memory, whose only connection is the writer's.
     readers: Option<Arc<Pool>>,
-    /// Where queries of read models go, on connections that cannot write whatever they are asked for, and that the store
-    /// itself does not read by; none if the store is in memory.
+    /// Where queries of read models go: connections that reject every write and that the store does not use for its own
+    /// reads; [`None`] if the store is in memory.
     queries: Option<Arc<Pool>>,
     alarm: Arc<Alarm>,
-    /// What is to be closed, in its order; taken by whoever closes the store.
+    /// What has to be closed, in order; taken by the call that closes the store.
     workers: Arc<Mutex<Workers>>,
 }
 
@@ -67,7 +67,8 @@ struct Workers {
 }
 
 impl Workers {
-    /// Closes all connections, the writer's last: each of them, also where one before it could not be closed cleanly.
+    /// Closes all connections, the writer's last. Every connection is closed, even if an earlier one could not be
+    /// closed cleanly.
     ///
     /// # Errors
     ///
@@ -75,7 +76,7 @@ impl Workers {
     ///
     /// # Cancel safety
     ///
-    /// Whoever calls it lets it run to its end, on a thread of its own.
+    /// Callers let it run to completion, on a thread of its own.
     async fn close(
         &mut self,
         readers: Option<&Pool>,
@@ -98,7 +99,7 @@ impl Workers {
             let checkpoint = writer.run(|connection| {
                 busy::allow(CHECKPOINT_PATIENCE);
                 match connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).map_err(errors::store) {
-                    // Others are reading; whoever closes last finishes it.
+                    // Others are still reading; the last one to close finishes it.
                     Ok(()) | Err(StoreError::Busy { .. }) => Ok(()),
                     Err(error) => Err(error),
                 }
@@ -240,14 +241,14 @@ impl Drop for SqliteEngine {
         self.alarm.stop();
         self.notifier.close();
         let (readers, queries) = (self.readers.take(), self.queries.take());
-        // Whoever has the lock is closing it.
+        // If the lock is taken, the store is being closed already.
         let Some(mut workers) = self.workers.try_lock().ok().map(|mut workers| std::mem::take(&mut *workers)) else {
             return;
         };
         if readers.is_none() || workers.poller.is_none() && workers.writer.is_none() {
             return;
         }
-        // One after the other, as `close` does: each of two that close at the same moment takes the other for the last.
+        // One after the other, as in `close`: two that close at the same moment would each take the other for the last.
         let settings = self.settings.clone();
         let thread = thread::Builder::new().name("es-sqlite-drop".to_owned());
         let told = thread.spawn(move || {
@@ -256,17 +257,17 @@ impl Drop for SqliteEngine {
                 tracing::warn!(error, "a store that was dropped could not be closed cleanly");
             }
         });
-        // They end all the same, in any order.
+        // Without the thread the connections still close, in any order.
         drop(told);
     }
 }
 
-/// What is asked of a store when it is opened.
+/// Reads the facts that opening a store needs.
 async fn facts(worker: &Worker, write: bool) -> Result<(StoreId, Position), StoreError> {
     let facts = worker.run(move |connection| {
         pool::in_transaction(connection, |connection| {
             if write {
-                // Refused now and not at the first write, whose caller could do nothing about it.
+                // Refuse now rather than at the first write, where the caller could do nothing about it.
                 meta::check_write_requires(connection)?;
             }
             schema::check(connection)?;
@@ -276,7 +277,7 @@ async fn facts(worker: &Worker, write: bool) -> Result<(StoreId, Position), Stor
     facts.await
 }
 
-/// Gives a connection to a writer and answers the queue before it.
+/// Hands a connection to a writer and returns the queue in front of it.
 fn write_on(
     worker: &Worker,
     settings: &Settings,
@@ -386,8 +387,8 @@ impl Engine for SqliteEngine {
         self.alarm.stop();
         let (readers, queries, settings) = (self.readers.clone(), self.queries.clone(), self.settings.clone());
         let workers = Arc::clone(&self.workers);
-        // On a thread of its own, so that the lock never rests in the future of a caller who does not poll it. A second call
-        // waits there for the first.
+        // On a thread of its own, so that the lock is never held by a future that its caller does not poll. A second
+        // call waits there for the first.
         let close = async move { workers.lock().await.close(readers.as_deref(), queries.as_deref(), &settings).await };
         aside("es-sqlite-close", move || block_on(close)).await?
     }
@@ -402,7 +403,7 @@ mod tests {
         SqliteEngine::open_file(path.to_owned(), Purpose::Write { create: true }, settings).await.unwrap()
     }
 
-    /// What a store promises by default was set on a connection that did not write.
+    /// The store's default guarantees used to be set only on the connection that writes.
     #[tokio::test]
     async fn each_connection_is_set_up_as_the_docs_say() {
         let folder = tempfile::tempdir().unwrap();
@@ -419,14 +420,14 @@ mod tests {
             };
             let writer = engine.writing().unwrap().alone(move |connection, _| ask(connection)).await.unwrap();
             assert_eq!(writer, (promised, 0), "{durability:?}");
-            // A reader checkpoints when it closes last.
+            // A reader runs a checkpoint when it closes last.
             assert_eq!(engine.look(ask).await.unwrap(), (promised, 1), "{durability:?}");
             engine.close().await.unwrap();
         }
     }
 
-    /// Another process has changed what the numbers of streams stand for, which a generation tells, and later what
-    /// writers must know.
+    /// Another process changes what the stream numbers stand for, which the generation shows, and later the features
+    /// that writers must know.
     #[tokio::test]
     async fn a_new_generation_is_learnt_before_the_next_write() {
         let folder = tempfile::tempdir().unwrap();
@@ -444,7 +445,7 @@ mod tests {
         stream.write(event(), es_framework::ExpectedVersion::StreamExists).await.unwrap();
         let numbers = "SELECT count(*) FROM es_event WHERE stream = 50";
         assert_eq!(other.query_row(numbers, [], |row| row.get::<_, i64>(0)).unwrap(), 2);
-        // A text's checksum, made by another implementation of the documented bytes.
+        // The checksum of a text value, computed by another implementation from the documented bytes.
         other.execute("INSERT INTO es_meta VALUES ('write_requires', 'merged-index', 1700840087)", []).unwrap();
         meta::set_integer(&other, meta::GENERATION, 2).unwrap();
         for _ in 0..2 {
@@ -455,12 +456,12 @@ mod tests {
         store.close().await.unwrap();
     }
 
-    /// SQLite does not close a connection of which a statement is still there.
+    /// Leaves a statement open, so that SQLite does not close the connection.
     fn keep_open(connection: &Connection) {
         std::mem::forget(connection.prepare("SELECT 1").unwrap());
     }
 
-    /// A reader that could not be closed left the poller and the writer open for ever.
+    /// A reader that could not be closed left the poller and the writer open forever.
     #[tokio::test]
     async fn a_connection_that_cannot_be_closed_keeps_no_other_open() {
         for broken in ["reader", "writer", "both"] {
@@ -478,13 +479,13 @@ mod tests {
                 [workers.poller.clone().unwrap(), workers.writer.clone().unwrap()]
             };
             engine.close().await.unwrap_err();
-            // One that could not be closed is let go.
+            // A connection that could not be closed is given up.
             let closed = if broken == "reader" { 2 } else { 1 };
             for connection in connections.iter().take(closed) {
                 let ran = connection.run(|_| Ok(())).await;
                 assert!(matches!(ran, Err(StoreError::Closed)), "{broken}: {ran:?}");
             }
-            // And nothing is left for a second call.
+            // And nothing is left to do for a second call.
             engine.close().await.unwrap();
         }
     }

@@ -1,25 +1,25 @@
-//! What can go wrong when a file is opened.
+//! Errors when opening a file.
 
 use std::path::PathBuf;
 
 use es_framework::{BoxError, ErrorKind, StoreError};
 
-/// A store, or a read model's file, that was not opened.
+/// A store, or a read model's file, could not be opened.
 ///
 /// A file that is refused is not changed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
-    /// There is nothing at the path, and the store was not to be created; or its folder does not exist.
+    /// There is nothing at the path and the store was not to be created, or its folder does not exist.
     #[error("there is no store at {}; check the path and its folder, or open it with `create(true)`", path.display())]
     Missing {
-        /// The path that was asked for.
+        /// The requested path.
         path: PathBuf,
     },
-    /// The file is something else than what was asked for.
+    /// The file is not what was requested.
     #[error("{} was not opened, and not changed: {reason}", path.display())]
     NotAStore {
-        /// The path that was asked for.
+        /// The requested path.
         path: PathBuf,
         /// What was found instead.
         reason: String,
@@ -29,7 +29,7 @@ pub enum OpenError {
         "{} has format {found}, this release knows formats up to {known}; use a newer release", path.display()
     )]
     NewerFormat {
-        /// The path that was asked for.
+        /// The requested path.
         path: PathBuf,
         /// The format of the file.
         found: u32,
@@ -54,9 +54,9 @@ pub enum OpenError {
         /// How long it is, and how long it may be.
         reason: String,
     },
-    /// The file has several names (hard links). SQLite keeps the newest writes in a file beside *one* name, so whoever
-    /// opens another one misses them, and two that are open at once destroy the store. Remove the other names, or copy
-    /// the file.
+    /// The file has several names (hard links). SQLite keeps the newest writes in a file next to *one* name, so a
+    /// process that opens another name misses them, and two names open at once corrupt the store. Remove the other
+    /// names, or copy the file.
     #[error(
         "{} has {names} names (hard links), of which only one may be used; remove the others, or copy the file",
         path.display()
@@ -67,13 +67,13 @@ pub enum OpenError {
         /// How many names the file has.
         names: u64,
     },
-    /// The store could not do it, as any call of an open store could not.
+    /// The store failed in a way that any call on an open store can fail.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
 impl OpenError {
-    /// What a caller can do about it.
+    /// The kind of error: what a caller can do about it.
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Missing { .. }

@@ -1,7 +1,7 @@
 //! The SQLite engine of `es_framework`: one file, several processes, nothing to install.
 //!
-//! It is *not* a place for domain types, and it shares no connection with the caller: the file's format is
-//! documented in `docs/file-format.md`, and what survives what in `docs/durability.md`.
+//! It is *not* a place for domain types, and it shares no connection with the caller. The file format is documented in
+//! `docs/file-format.md`, and what survives which failure in `docs/durability.md`.
 //!
 //! ```
 //! use es_framework::{CandidateEvent, ExpectedVersion};
@@ -18,8 +18,8 @@
 //! # Ok(()) }
 //! ```
 //!
-//! An application that links SQLite by other means (sqlx's driver, another version of rusqlite) cannot link this crate
-//! beside it: both declare `links = "sqlite3"`.
+//! An application that links SQLite by other means (sqlx's driver, another version of rusqlite) cannot also link this
+//! crate: both declare `links = "sqlite3"`.
 
 mod builder;
 mod connection;
@@ -44,7 +44,7 @@ pub use model::file::SqliteFile;
 pub use model::{SqliteModel, SqliteTx};
 pub use options::Durability;
 pub use store::SqliteStore;
-/// The rusqlite that projectors and queries are written with: the one this crate links.
+/// The rusqlite version that this crate links; write projectors and queries with it.
 pub use tokio_rusqlite::rusqlite;
 #[doc(hidden)]
 pub use write::transact::TransactError;

@@ -1,4 +1,4 @@
-//! What can be chosen about a store, below everything that depends on the choice.
+//! The options of a store, below everything that depends on them.
 
 use std::sync::Arc;
 use std::thread;
@@ -10,22 +10,23 @@ use es_framework::{Clock, Limits, SystemClock};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum Durability {
-    /// `synchronous=FULL`: each commit is flushed to the disk before it is acknowledged; writers that wait share one flush.
+    /// `synchronous=FULL`: each commit is flushed to disk before it is acknowledged; waiting writers share one flush.
     ///
-    /// Survives: a crash of the process, of the kernel, a power loss (if the disk keeps what it says it has flushed).
+    /// Survives: a crash of the process or the kernel, and a power loss (if the disk really keeps what it reports as
+    /// flushed).
     #[default]
     Full,
     /// `synchronous=NORMAL`: the log is flushed at checkpoints only.
     ///
     /// Survives: a crash of the process. Does not survive: after a crash of the kernel or a power loss the newest
-    /// acknowledged writes may be gone; what is left is whole, and positions that were lost are handed out again.
+    /// acknowledged writes may be gone. What is left is consistent, and lost positions are assigned again.
     Normal,
 }
 
 /// The smallest page cache of a connection, in bytes.
 pub(crate) const LEAST_CACHE: usize = 64 << 10;
 
-/// What stays of a builder once the store is open.
+/// What remains of a builder once the store is open.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
     pub(crate) durability: Durability,
@@ -40,9 +41,9 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
-    /// What each reader keeps: a quarter of the writer's. For loads and scans 2 to 16 MiB make no difference that can be
-    /// told from noise, since the system's cache of the file answers; but a read of all of a log fills every cache there
-    /// is: 63 MiB in all with 16 each, 29 with 4.
+    /// The cache size of each reader: a quarter of the writer's. For loads and scans, 2 to 16 MiB make no measurable
+    /// difference, since reads are served from the system's file cache. But a read of the whole log fills every cache:
+    /// 63 MiB in total with 16 MiB each, 29 with 4.
     pub(crate) fn reader_cache_bytes(&self) -> usize {
         (self.cache_bytes / 4).max(LEAST_CACHE)
     }

@@ -1,4 +1,4 @@
-//! The handle on an open store.
+//! The handle to an open store.
 
 use std::fmt;
 use std::ops::Deref;
@@ -15,11 +15,11 @@ use crate::opening::open::Purpose;
 use crate::options::Settings;
 use crate::write::transact::TransactError;
 
-/// A store in one SQLite file, or in memory; cheap to clone. What can be done with it is said at [`Store`], which it
+/// A store in one SQLite file, or in memory; cheap to clone. Its operations are documented at [`Store`], which it
 /// dereferences to.
 ///
-/// [`Store::close`] it in the end: then, when it was the last of all processes, no `-wal` and no `-shm` file stays
-/// behind. A store that is dropped instead loses nothing either, but its threads end a moment later.
+/// Call [`Store::close`] at the end: if this was the last process with the store open, no `-wal` and no `-shm` file
+/// stays behind. Dropping a store loses no data either, but its threads end a moment later.
 #[derive(Clone)]
 pub struct SqliteStore {
     store: Store,
@@ -28,8 +28,9 @@ pub struct SqliteStore {
 
 impl SqliteStore {
     /// Runs `body` in a write transaction of its own on the log's connection, between two groups of appends: for read
-    /// models that live in the log's file, and for tests. What it does is not judged. Committed if it returns [`Ok`]; if
-    /// it fails, panics or ends the transaction itself, nothing is written and no append is harmed.
+    /// models in the log's file, and for tests. Its statements are not restricted. The transaction is committed if
+    /// `body` returns [`Ok`]; if it fails, panics or ends the transaction itself, nothing is written and no append is
+    /// affected.
     ///
     /// # Errors
     ///
@@ -37,7 +38,7 @@ impl SqliteStore {
     ///
     /// # Cancel safety
     ///
-    /// Dropped before it is queued it never runs, afterwards it runs to its end.
+    /// If dropped before it is queued, `body` never runs; after that it runs to completion.
     #[doc(hidden)]
     pub async fn transact<T, E, F>(&self, body: F) -> Result<T, TransactError<E>>
     where
@@ -48,7 +49,7 @@ impl SqliteStore {
         self.engine.transact(body).await
     }
 
-    /// A read model in the log's own file.
+    /// Returns a read model in the log's own file.
     pub fn read_model(&self) -> SqliteModel {
         SqliteModel::in_log(Arc::clone(&self.engine))
     }

@@ -1,4 +1,4 @@
-//! An engine over a few `BTreeMap`s, as the guide "Write an engine in a day" makes it.
+//! An engine over a few `BTreeMap`s, as built in the guide "Write an engine in a day".
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,7 +21,7 @@ pub(crate) struct TreeEngine {
     limits: Limits,
     clock: Arc<dyn Clock>,
     notifier: Arc<Notifier>,
-    /// [`None`] once the store is closed. Whoever holds the lock is the one transaction there is.
+    /// [`None`] once the store is closed. Holding the lock means holding the only transaction.
     trees: Mutex<Option<Trees>>,
 }
 
@@ -42,7 +42,7 @@ impl TreeEngine {
         Self { id, limits, clock, notifier, trees: Mutex::new(Some(Trees::default())) }
     }
 
-    /// Does something in a transaction.
+    /// Runs `body` in a transaction.
     fn transact<T, E: From<StoreError>>(&self, body: impl FnOnce(&mut Trees) -> Result<T, E>) -> Result<T, E> {
         let mut trees: MutexGuard<'_, _> = self.trees.lock().unwrap_or_else(PoisonError::into_inner);
         body(trees.as_mut().ok_or(StoreError::Closed)?)
@@ -60,7 +60,7 @@ impl Trees {
         StreamHead::at(Version::new(last.map_or(0, |((_, version), _)| *version)))
     }
 
-    /// Step 2: what the log says of an append.
+    /// Step 2: the facts that the log has about an append.
     fn facts(&self, questions: Questions<'_>) -> Facts {
         let (head, time) = self.end();
         let mut facts = Facts::new(head, time);
@@ -77,7 +77,7 @@ impl Trees {
         facts
     }
 
-    /// Step 4: a page of the tree that goes with the stream.
+    /// Step 4: a page of the tree that the stream is read from.
     fn page(&self, read: &Read) -> Result<Page, StoreError> {
         let first = read.after.saturating_add(1);
         let before = read.before.unwrap_or(u64::MAX).max(first);
@@ -124,7 +124,7 @@ impl Engine for TreeEngine {
         &self.notifier
     }
 
-    /// Step 3: judges, writes what the plan says, tells watchers.
+    /// Step 3: judges, writes what the plan says, notifies watchers.
     async fn append(&self, append: Append) -> Result<Appended, AppendError> {
         append.validate(&self.limits)?;
         self.transact(|trees| {
@@ -214,7 +214,7 @@ impl Engine for TreeEngine {
 
     async fn set_cell(&self, key: &CellKey, expected: u64, value: Option<Bytes>) -> Result<u64, CellError> {
         self.transact(|trees| {
-            // A cell that was removed keeps its revision, so that none is ever given twice.
+            // A removed cell keeps its revision, so that none is ever assigned twice.
             let (revision, exists) = trees.cells.get(key).map_or((0, false), |(at, value)| (*at, value.is_some()));
             let actual = if exists { revision } else { 0 };
             if actual != expected {

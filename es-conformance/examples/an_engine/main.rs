@@ -1,4 +1,4 @@
-//! Writes and reads with the engine that the guide "Write an engine in a day" makes.
+//! Writes and reads with the engine built in the guide "Write an engine in a day".
 
 mod engine;
 

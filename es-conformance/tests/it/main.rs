@@ -1,4 +1,4 @@
-//! The engine of the guide "Write an engine in a day" keeps the contract.
+//! Checks that the engine of the guide "Write an engine in a day" fulfils the contract.
 
 #[path = "../../examples/an_engine/engine.rs"]
 mod engine;

@@ -1,4 +1,4 @@
-//! SQLite's errors as the store's.
+//! Maps SQLite's errors to the store's.
 
 use std::fmt;
 
@@ -7,21 +7,21 @@ use tokio_rusqlite::rusqlite::{Error, ErrorCode, ffi};
 
 use crate::connection::busy;
 
-/// What an error of SQLite means for the caller.
+/// Maps a SQLite error to what it means for the caller.
 #[expect(clippy::needless_pass_by_value, reason = "called by `map_err`, which gives the error away")]
 pub(crate) fn store(error: Error) -> StoreError {
     match &error {
         Error::SqliteFailure(failure, _) => match failure.code {
             ErrorCode::DiskFull => StoreError::DiskFull { source: said(&error) },
             ErrorCode::SystemIoFailure if is_too_large(failure.extended_code) => {
-                StoreError::DiskFull { source: Said::boxed(&"the file would be larger than this process may make one") }
+                StoreError::DiskFull { source: Said::boxed(&"the file would exceed the size limit of this process") }
             }
             ErrorCode::ReadOnly => StoreError::ReadOnly,
             ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::FileLockingProtocolFailed => {
                 StoreError::Busy { waited: busy::waited() }
             }
-            // A broken constraint means that an index and its table no longer say the same: whatever is inserted was
-            // judged before.
+            // A constraint violation means that an index and its table no longer agree: everything inserted was checked
+            // before.
             ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::ConstraintViolation => {
                 damaged(None, error.to_string())
             }
@@ -37,8 +37,8 @@ pub(crate) fn store(error: Error) -> StoreError {
     }
 }
 
-/// Whether a write failed because the file would exceed the size that this process is allowed (`ulimit -f`). SQLite does
-/// not tell `EFBIG` from a broken disk, so the limit itself is asked for, where that is possible.
+/// Whether a write failed because the file would exceed the size limit of this process (`ulimit -f`). SQLite does not
+/// tell `EFBIG` from a broken disk, so the limit itself is queried where that is possible.
 fn is_too_large(extended_code: i32) -> bool {
     if !matches!(extended_code, ffi::SQLITE_IOERR_WRITE | ffi::SQLITE_IOERR_TRUNCATE | ffi::SQLITE_IOERR_SHMSIZE) {
         return false;
@@ -48,7 +48,7 @@ fn is_too_large(extended_code: i32) -> bool {
     limit.and_then(|limit| limit.split_whitespace().next()).is_some_and(|soft| soft != "unlimited")
 }
 
-/// What SQLite said, with its number. Not the error itself, which says the same once more as its own cause.
+/// SQLite's message with its error code. Not the error itself, whose source would repeat the same message.
 fn said(error: &Error) -> BoxError {
     match error {
         Error::SqliteFailure(failure, Some(message)) => {
@@ -58,7 +58,7 @@ fn said(error: &Error) -> BoxError {
     }
 }
 
-/// The same, for an error met at an event.
+/// Like [`store`], for an error that occurred at an event.
 pub(crate) fn store_at(position: Position, error: Error) -> StoreError {
     match store(error) {
         StoreError::Corrupt { position: None, reason } => damaged(Some(position), reason),
@@ -78,7 +78,7 @@ pub(crate) fn internal(what: impl Into<String>) -> StoreError {
     StoreError::Internal { source: Box::new(Said(what.into())) }
 }
 
-/// An error of which only the words are left.
+/// An error of which only the message is left.
 #[derive(Debug)]
 struct Said(String);
 

@@ -1,4 +1,4 @@
-//! One connection: on which thread it runs, how it waits for other processes, what its errors mean.
+//! One connection: which thread it runs on, how it waits for others, and what its errors mean.
 
 pub(crate) mod busy;
 pub(crate) mod errors;

@@ -1,4 +1,4 @@
-//! A connection on a thread of its own; the only file that knows how that is done.
+//! Runs a connection on its own thread; the only file that knows how that is done.
 
 use std::any::Any;
 use std::future::Future;
@@ -16,9 +16,9 @@ use tokio_rusqlite::rusqlite::Connection;
 use crate::connection::busy;
 use crate::connection::errors;
 
-/// A connection on a thread of its own, which runs one job after the other.
+/// A connection on its own thread, which runs one job after the other.
 ///
-/// Dropping it lets the jobs that were accepted run and ends the thread.
+/// Dropping it lets the accepted jobs finish and then ends the thread.
 #[derive(Debug, Clone)]
 pub(crate) struct Worker {
     connection: tokio_rusqlite::Connection,
@@ -26,8 +26,8 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    /// Opens a connection away from the caller's thread, and returns it with what else `open` has found. Its jobs may wait
-    /// for other processes for `timeout`.
+    /// Opens a connection off the caller's thread, and returns it along with whatever else `open` found. Its jobs may
+    /// wait for other processes for `timeout`.
     pub(crate) async fn start<T: Send + 'static, E: From<StoreError> + Send + 'static>(
         timeout: Duration,
         open: impl FnOnce() -> Result<(Connection, T), E> + Send + 'static,
@@ -36,22 +36,22 @@ impl Worker {
             busy::allow(timeout);
             open()
         };
-        // A caller that went away gets no connection: it is closed right there.
+        // If the caller is gone, the connection is closed right there.
         let (connection, found) = aside("es-sqlite-open", open).await??;
         Ok((Self::of(connection, timeout), found))
     }
 
-    /// Gives a connection a thread.
+    /// Moves a connection to its own thread.
     pub(crate) fn of(connection: Connection, timeout: Duration) -> Self {
         connection.set_prepared_statement_cache_capacity(64);
         Self { connection: connection.into(), timeout }
     }
 
-    /// Runs a job. A panic inside it is answered as [`StoreError::Internal`] and leaves no transaction open.
+    /// Runs a job. A panic inside it is returned as [`StoreError::Internal`] and leaves no transaction open.
     ///
     /// # Cancel safety
     ///
-    /// Dropped before its first poll the job never runs, later it runs to its end.
+    /// If dropped before its first poll, the job never runs; after that it runs to completion.
     pub(crate) async fn run<T: Send + 'static>(
         &self,
         job: impl FnOnce(&mut Connection) -> Result<T, StoreError> + Send + 'static,
@@ -68,17 +68,17 @@ impl Worker {
         }
     }
 
-    /// Gives the thread to a job that goes on for long, and does not wait for its end.
+    /// Gives the thread to a long-running job, without waiting for its end.
     pub(crate) fn occupy(&self, job: impl FnOnce(&mut Connection) + Send + 'static) {
         let mut call = pin!(self.connection.call_raw(job));
-        // A call is sent by its first poll, and goes on when it is dropped afterwards.
+        // The first poll sends the call, which then continues even if it is dropped.
         drop(call.as_mut().poll(&mut Context::from_waker(Waker::noop())));
     }
 
     /// Closes the connection after the jobs that were accepted. Closing twice does nothing.
     pub(crate) async fn close(&self) -> Result<(), StoreError> {
         let close = self.connection.clone().close();
-        // On a thread of its own, because the connection's panics when nobody takes its answer.
+        // On its own thread, because the connection's thread panics if nobody receives its result.
         aside("es-sqlite-close", move || block_on(close)).await?.map_err(|error| match error {
             tokio_rusqlite::Error::Close((_, error)) | tokio_rusqlite::Error::Error(error) => errors::store(error),
             _ => StoreError::Closed,
@@ -86,7 +86,7 @@ impl Worker {
     }
 }
 
-/// Runs a job on a thread of its own, to its end.
+/// Runs a job on its own thread, to completion.
 pub(crate) async fn aside<T: Send + 'static>(
     name: &str,
     job: impl FnOnce() -> T + Send + 'static,
@@ -99,7 +99,7 @@ pub(crate) async fn aside<T: Send + 'static>(
     answer.await.map_err(|_| errors::internal(format!("the thread {name} panicked")))
 }
 
-/// Waits on this thread. Not a runtime's task: a store may be closed without one, or while it ends.
+/// Blocks this thread. Not a task of a runtime: a store may be closed without one, or while it shuts down.
 pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
     struct Thread(thread::Thread);
     impl Wake for Thread {
@@ -117,12 +117,12 @@ pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
     }
 }
 
-/// Runs a job so that a panic neither ends the thread nor leaves a transaction open; answers what the panic said.
+/// Runs a job so that a panic neither ends the thread nor leaves a transaction open; returns the panic's message.
 pub(crate) fn unpanicked<T>(connection: &mut Connection, job: impl FnOnce(&mut Connection) -> T) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(|| job(&mut *connection))).map_err(|panic| {
         roll_back(connection);
         let said = said(panic.as_ref());
-        // It may be a value of a user's own, which panics again as it is dropped and would take the thread along.
+        // It may be a value of a user's type that panics again when dropped, which would end the thread.
         if let Err(another) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
             std::mem::forget(another);
         }
@@ -148,7 +148,7 @@ fn said(panic: &(dyn Any + Send)) -> String {
 mod tests {
     use super::*;
 
-    /// A panic of the connection's thread would be told by the hook, and aborts where panics do.
+    /// A panic of the connection's thread would be reported by the hook, and aborts where panics do.
     #[test]
     fn a_close_that_is_dropped_closes_and_panics_nowhere() {
         static PANICS: std::sync::Mutex<Vec<String>> = std::sync::Mutex::new(Vec::new());

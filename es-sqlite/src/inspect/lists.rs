@@ -1,4 +1,4 @@
-//! Pages of what is in the tables.
+//! Pages of the tables' contents.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use crate::tables::interned::Names;
 use crate::tables::rows::{COLUMNS, Header, REMOVED, natural};
 use crate::tables::{cells, commands, log, snapshots, streams};
 
-/// The streams that are looked through for an event's id on one page.
+/// Maximum number of streams searched for an event's id per page.
 const STREAMS_LOOKED_THROUGH: i64 = 10_000;
 
 pub(super) fn counts(connection: &Connection) -> Result<Counts, StoreError> {
@@ -36,15 +36,15 @@ pub(super) fn counts(connection: &Connection) -> Result<Counts, StoreError> {
     Ok(counts)
 }
 
-/// The keys of a page, and where the next page begins. Each entry is read by its key, so that one that is damaged does
-/// not hide the others from [`verify`](super::verify).
+/// The keys of a page, and where the next page starts. Each entry is read by its key, so that a damaged one does not
+/// hide the others from [`verify`](super::verify).
 pub(super) struct Keys<K> {
     pub(super) keys: Vec<K>,
     pub(super) next: Option<Cursor>,
 }
 
 impl<K> Keys<K> {
-    /// Takes the keys of a page, out of one more than it can hold.
+    /// Takes the keys of a page from a list with one more key than it can hold.
     fn of(list: &List, mut keys: Vec<K>, cursor: impl Fn(&K) -> String) -> Self {
         let more = keys.len() > list.limit;
         keys.truncate(list.limit);
@@ -128,7 +128,7 @@ pub(super) fn snapshots(connection: &Connection, list: &List) -> Result<Listed<S
     })
 }
 
-/// Stream and name, joined with a line break, which neither of them has.
+/// Stream and name, joined with a line break, which neither of them contains.
 pub(super) fn snapshot_keys(connection: &Connection, list: &List) -> Result<Keys<String>, StoreError> {
     let (stream, name) = text(list).split_once('\n').unwrap_or_default();
     let sql = "SELECT stream || char(10) || name FROM es_snapshot

@@ -1,4 +1,4 @@
-//! What tools ask of a store in SQLite.
+//! What tools can query about a store in SQLite.
 
 mod lists;
 mod verify;

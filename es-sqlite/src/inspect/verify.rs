@@ -1,4 +1,4 @@
-//! Verifying a store, one bounded step after the other.
+//! Verifies a store, one bounded step after the other.
 
 use std::fmt;
 
@@ -13,24 +13,24 @@ use crate::tables::interned::{self, Names};
 use crate::tables::rows::{COLUMNS, Header, REMOVED};
 use crate::tables::{log, meta, stream_index, streams};
 
-/// The rows that one step looks at.
+/// Maximum number of rows that one step checks.
 const ROWS: u32 = 10_000;
-/// The entries of a list that one step looks at; they are read one by one.
+/// Maximum number of list entries that one step checks; they are read one by one.
 const ENTRIES: usize = 1_000;
 
 const TABLES: [&str; 7] = ["es_meta", "es_stream", "es_event_type", "es_event", "es_command", "es_cell", "es_snapshot"];
 
-/// A step, in the order in which they are taken. A cursor is the step's name and where it goes on.
+/// A step, in the order in which they are taken. A cursor is the step's name and where it continues.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Step {
-    /// Whether the pages of a table and its indexes fit together, as SQLite sees it.
+    /// Whether the pages of a table and its indexes are consistent, according to SQLite.
     Structure(usize),
     Meta,
     Streams(Option<Cursor>),
     Types(Option<Cursor>),
-    /// Rows of the log, after a position whose row had this time.
+    /// Rows of the log after a position, with the time of the row at that position.
     Events(Position, Timestamp),
-    /// The versions of each stream, after one of a stream's number.
+    /// The versions of each stream, after one version of a stream number.
     Versions(i64, Version),
     Commands(Option<Cursor>),
     Cells(Option<Cursor>),
@@ -86,7 +86,7 @@ impl Step {
         })
     }
 
-    /// The step after this one is through.
+    /// The step that follows once this one is finished.
     fn next(&self) -> Option<Self> {
         Some(match self {
             Self::Structure(table) if table + 1 < TABLES.len() => Self::Structure(table + 1),
@@ -104,7 +104,7 @@ impl Step {
     }
 }
 
-/// Takes one step, within a read transaction of the caller's.
+/// Takes one step, within the caller's read transaction.
 pub(super) fn step(
     connection: &Connection,
     names: &mut Names,
@@ -190,7 +190,7 @@ pub(super) fn step(
 
 fn structure(connection: &Connection, table: usize, verified: &mut Verified) -> Result<Option<Step>, StoreError> {
     let Some(name) = TABLES.get(table) else { return Ok(None) };
-    // The pragma takes a table or a number of findings, and stops after a hundred by itself.
+    // The pragma takes a table or a maximum number of findings, and stops at a hundred by itself.
     let mut statement = connection.prepare(&format!("PRAGMA integrity_check({name})")).map_err(errors::store)?;
     let mut rows = statement.query([]).map_err(errors::store)?;
     while let Some(row) = rows.next().map_err(errors::store)? {
@@ -211,7 +211,7 @@ fn facts(connection: &Connection, verified: &mut Verified) -> Result<Option<Step
     Ok(None)
 }
 
-/// Looks at each entry of a page of a list, and notes what is wrong with it.
+/// Checks each entry of a page of a list, and records what is wrong with it.
 fn each<K: fmt::Display>(
     verified: &mut Verified,
     after: Option<&Cursor>,
@@ -286,7 +286,7 @@ fn events(
     Ok((looked_at == ROWS).then_some(Step::Events(position, time)))
 }
 
-/// Each stream has the versions 1, 2, 3 … without a gap, rows of removed events included.
+/// Checks that each stream has the versions 1, 2, 3 … without a gap, including the rows of removed events.
 fn versions(
     connection: &Connection,
     stream: i64,

@@ -18,17 +18,17 @@ use crate::tables::schema;
 use crate::write::transact::{TransactError, transact};
 use crate::write::upkeep::Upkeep;
 
-/// An SQLite file that is not a store, with a connection on a thread of its own: for read models that do not live in the
+/// An SQLite file that is not a store, with its connection on its own thread: for read models that do not live in the
 /// log's file. Cheap to clone; in WAL mode, so that others can read it meanwhile.
 #[doc(hidden)]
 #[derive(Debug, Clone)]
 pub struct SqliteFile {
     worker: Worker,
-    /// What is looked after between two transactions; nothing in memory.
+    /// Maintenance between two transactions; [`None`] if in memory.
     care: Option<Arc<Mutex<Care>>>,
 }
 
-/// What is looked after, by the thread of the connection.
+/// What the connection's thread maintains.
 #[derive(Debug)]
 struct Care {
     presence: Presence,
@@ -37,13 +37,13 @@ struct Care {
 
 impl Care {
     fn of(care: &Arc<Mutex<Self>>) -> MutexGuard<'_, Self> {
-        // Nothing panics half-way through a change, so it is whole.
+        // Nothing panics halfway through a change, so it is consistent.
         care.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl SqliteFile {
-    /// Opens the file, and makes it if there is none. A transaction waits for other processes for `timeout`.
+    /// Opens the file, creating it if there is none. A transaction waits for other processes for `timeout`.
     ///
     /// # Errors
     ///
@@ -51,7 +51,7 @@ impl SqliteFile {
     ///
     /// # Cancel safety
     ///
-    /// A dropped future leaves no file open; it may have made an empty one.
+    /// A dropped future leaves no file open; it may have created an empty one.
     pub async fn open(
         path: impl AsRef<Path> + Send,
         durability: Durability,
@@ -66,11 +66,11 @@ impl SqliteFile {
         .await
     }
 
-    /// Opens one more connection on the same file, which cannot write whatever it is asked for.
+    /// Opens another connection to the same file that rejects every write.
     ///
     /// # Errors
     ///
-    /// As for [`Self::open`]; [`StoreError::StoreChanged`] if another file has taken its place.
+    /// As for [`Self::open`]; [`StoreError::StoreChanged`] if another file has replaced it.
     pub(crate) async fn open_for_queries(&self, timeout: Duration) -> Result<Self, OpenError> {
         let Some(care) = &self.care else { return Ok(self.clone()) };
         let opened = Care::of(care).presence.file().clone();
@@ -105,8 +105,8 @@ impl SqliteFile {
         Ok(Self { worker: Worker::start(Duration::ZERO, open).await?.0, care: None })
     }
 
-    /// Runs `body` in a write transaction of its own: committed if it answers [`Ok`], rolled back if it fails, panics or
-    /// ends the transaction itself.
+    /// Runs `body` in a write transaction of its own: committed if it returns [`Ok`], rolled back if it fails, panics
+    /// or ends the transaction itself.
     ///
     /// # Errors
     ///
@@ -114,7 +114,7 @@ impl SqliteFile {
     ///
     /// # Cancel safety
     ///
-    /// Dropped before its first poll it never runs, afterwards it runs to its end.
+    /// If dropped before its first poll, `body` never runs; after that it runs to completion.
     pub async fn transact<T, E, F>(&self, body: F) -> Result<T, TransactError<E>>
     where
         T: Send + 'static,
@@ -135,7 +135,7 @@ impl SqliteFile {
         self.worker.run(run).await?
     }
 
-    /// Runs `body` outside of any transaction, for reading.
+    /// Runs `body` outside any transaction, for reading.
     ///
     /// # Errors
     ///
@@ -156,7 +156,7 @@ impl SqliteFile {
         self.worker.run(run).await?.map_err(TransactError::Body)
     }
 
-    /// Closes the file after the transactions that were accepted. Closing twice does nothing.
+    /// Closes the file after the accepted transactions have run. Closing twice does nothing.
     ///
     /// # Errors
     ///
@@ -166,11 +166,11 @@ impl SqliteFile {
     }
 }
 
-/// Looks at a file and opens a connection on it that may write.
+/// Inspects a file and opens a connection to it that may write.
 fn connect(path: &Path, durability: Durability) -> Result<Connection, OpenError> {
-    // A lock and a transaction of its own beside the store's writer, and nothing to protect the log from it.
+    // It would be a lock and a transaction next to the store's writer, with nothing to protect the log from it.
     if let Found::Database { application_id: schema::APPLICATION_ID, .. } = open::look(path)? {
-        let reason = "a read model's own file was asked for and this is a store's; for tables in it use \
+        let reason = "it is a store, not a read model's own file; for tables in it use \
                       `SqliteStore::read_model`";
         return Err(refused::not_a_store(path, reason));
     }
@@ -180,11 +180,12 @@ fn connect(path: &Path, durability: Durability) -> Result<Connection, OpenError>
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
     let connection = open::connect(path, flags)?;
     open::check_writable(&connection, path)?;
-    // Read first: that fails for what is not a database.
+    // Reads first: that fails if the file is not a database.
     connection.query_row("PRAGMA schema_version", [], |_| Ok(())).map_err(opening)?;
     open::write_ahead(&connection)?;
     open::set_up(&connection, durability, 16 << 20)?;
-    // Opens the `-wal` file, else it is not removed in the end, which a connection for queries cannot do.
+    // Opens the `-wal` file; otherwise it would not be removed at the end, since a connection for queries cannot remove
+    // it.
     connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(())).map_err(errors::store)?;
     Ok(connection)
 }

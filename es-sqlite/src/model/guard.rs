@@ -1,4 +1,4 @@
-//! Where what a read model asks for is judged: by SQLite itself, at each statement that it prepares.
+//! Checks what a read model's statements do: SQLite itself asks, for each statement that it prepares.
 
 use std::cell::Cell;
 
@@ -9,28 +9,28 @@ use tokio_rusqlite::rusqlite::{self, Connection, ffi};
 use crate::model::rules::{self, Asker, Home};
 
 thread_local! {
-    // A connection has a thread of its own, so what is said of the one is said of the other.
-    /// Who asks for the statements that are prepared or run now.
+    // A connection has its own thread, so what is true of the one is true of the other.
+    /// On whose behalf statements are prepared or run right now.
     static ASKER: Cell<Asker> = const { Cell::new(Asker::Engine) };
-    /// Whether a statement of a projector is being prepared.
+    /// Whether a projector's statement is being prepared.
     static PREPARING: Cell<bool> = const { Cell::new(false) };
-    /// Why the last statement was refused.
+    /// Why the last statement was rejected.
     static REFUSAL: Cell<Option<String>> = const { Cell::new(None) };
-    /// Whether a statement was prepared that creates or alters a table.
+    /// Whether a statement that creates or alters a table was prepared.
     static TABLES_CHANGE: Cell<bool> = const { Cell::new(false) };
-    /// Whether this thread's connection asks [`judge`], and how many tables and indexes of the store's it has.
+    /// Set once this thread's connection calls [`judge`]: the number of the store's tables and indexes in it.
     static PROTECTED: Cell<Option<i64>> = const { Cell::new(None) };
 }
 
-/// Has every statement of this thread's connection judged by [`rules`]. Does nothing from the second time on.
+/// Has every statement of this thread's connection checked by [`rules`]. Later calls do nothing.
 pub(crate) fn protect(connection: &Connection) -> rusqlite::Result<()> {
     if PROTECTED.get().is_some() {
         return Ok(());
     }
-    // Nobody writes the schema's table, or the pages of the file, as if they were rows.
+    // Nobody writes the schema table, or the pages of the file, as if they were rows.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
     connection.authorizer(Some(judge))?;
-    // After SQLite has ended a transaction by itself every further statement would be one of its own.
+    // After SQLite has ended a transaction by itself, every further statement would be a transaction of its own.
     connection.commit_hook(Some(|| ASKER.get() != Asker::Engine))?;
     PROTECTED.set(Some(connection.query_row(STORES_OWN, [], |row| row.get(0))?));
     Ok(())
@@ -55,20 +55,20 @@ fn judge(context: AuthContext<'_>) -> Authorization {
     }
 }
 
-/// Runs something whose statements are asked for by `asker`.
+/// Calls `run`, whose statements run on behalf of `asker`.
 pub(crate) fn asked_by<T>(asker: Asker, run: impl FnOnce() -> T) -> T {
     let _before = Restore { cell: &ASKER, before: ASKER.replace(asker) };
     run()
 }
 
-/// Prepares a statement of a projector. [`explained`] says why if it is refused.
+/// Prepares a projector's statement. If it is rejected, [`explained`] says why.
 pub(super) fn preparing<T>(prepare: impl FnOnce() -> T) -> T {
     let _before = Restore { cell: &PREPARING, before: PREPARING.replace(true) };
     REFUSAL.take();
     prepare()
 }
 
-/// Also if `run` panics.
+/// Restores the cell even if `run` panics.
 struct Restore<T: Copy + 'static> {
     cell: &'static std::thread::LocalKey<Cell<T>>,
     before: T,
@@ -80,17 +80,17 @@ impl<T: Copy + 'static> Drop for Restore<T> {
     }
 }
 
-/// Forgets why a statement before this one was refused.
+/// Forgets why an earlier statement was rejected.
 pub(super) fn forget_refusal() {
     REFUSAL.take();
 }
 
-/// The error of a statement, with the reason if it was refused.
+/// The error of a statement, with the reason if it was rejected.
 pub(super) fn explained(error: rusqlite::Error) -> rusqlite::Error {
     REFUSAL.take().map_or(error, refused)
 }
 
-/// The reason, if this error is a refusal.
+/// The reason, if this error is a rejection.
 pub(super) fn refusal(error: rusqlite::Error) -> Result<rusqlite::Error, rusqlite::Error> {
     let is_refused = error.sqlite_error_code() == Some(rusqlite::ErrorCode::AuthorizationForStatementDenied);
     match REFUSAL.take().filter(|_| is_refused) {
@@ -103,9 +103,9 @@ fn refused(reason: String) -> rusqlite::Error {
     rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_AUTH), Some(reason))
 }
 
-/// A statement after SQLite has rolled the transaction back by itself, for example because of `ON CONFLICT ROLLBACK` or a
-/// full disk. Outside of the transaction every statement would stay, the checkpoint too, and what came before would be
-/// lost.
+/// Fails once SQLite has rolled the transaction back by itself, for example because of `ON CONFLICT ROLLBACK` or a full
+/// disk. Outside the transaction every statement would persist, including the checkpoint, while everything before it
+/// would be lost.
 pub(super) fn check_open(connection: &Connection) -> rusqlite::Result<()> {
     if connection.is_autocommit() {
         let reason = "SQLite has rolled the transaction back after an error that was passed over";
@@ -115,10 +115,10 @@ pub(super) fn check_open(connection: &Connection) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// Checks the tables, if a statement created or altered one: what a foreign key refers to, and what a table is renamed to,
-/// is not asked for when the statement is prepared.
+/// Checks the tables, if a statement created or altered one: preparing a statement does not reveal what a foreign key
+/// refers to, or what a table is renamed to.
 ///
-/// A foreign key on a table of the store's would have a say in what the store may write and delete.
+/// A foreign key on one of the store's tables would restrict what the store may write and delete.
 pub(super) fn check_tables(connection: &Connection, home: Home) -> rusqlite::Result<()> {
     if !TABLES_CHANGE.get() {
         return Ok(());
@@ -141,21 +141,22 @@ pub(super) fn check_tables(connection: &Connection, home: Home) -> rusqlite::Res
     })
 }
 
-/// Ends the projector's part of a transaction: what was prepared but not run must be judged again in the next.
+/// Ends the projector's part of a transaction: statements that were prepared but not run must be checked again in the
+/// next.
 pub(super) fn forget_tables(connection: &Connection) {
     if TABLES_CHANGE.take() {
         connection.flush_prepared_statement_cache();
     }
 }
 
-/// How many tables and indexes have names of the store's.
+/// The number of tables and indexes with names reserved for the store.
 const STORES_OWN: &str = r"SELECT count(*) FROM main.sqlite_schema WHERE name LIKE 'es\_%' ESCAPE '\'";
 
-/// How many temporary tables hide the checkpoints, or one of the store's in its file.
+/// The number of temporary tables that hide the checkpoints, or one of the store's tables in its file.
 const HIDDEN: &str = r"SELECT count(*) FROM temp.sqlite_schema WHERE name COLLATE NOCASE = 'projection_checkpoints'
      OR ?1 AND (name LIKE 'es\_%' ESCAPE '\' OR name COLLATE NOCASE = 'log')";
 
-/// A table with a foreign key that refers to the checkpoints, or to one of the store's in its file.
+/// A table with a foreign key that refers to the checkpoints, or to one of the store's tables in its file.
 const KEYS: &str = r#"SELECT min(t.name) FROM main.sqlite_schema t, pragma_foreign_key_list(t.name, 'main') k
      WHERE t.type = 'table'
          AND (k."table" COLLATE NOCASE = 'projection_checkpoints' OR ?1 AND k."table" LIKE 'es\_%' ESCAPE '\')"#;

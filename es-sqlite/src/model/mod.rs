@@ -28,11 +28,11 @@ pub use crate::model::tx::SqliteTx;
 /// How long a transaction of a read model's own file waits for other processes.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A read model in SQLite: tables that a projector writes and anybody queries, committed together with the checkpoint.
+/// A read model in SQLite: tables that a projector writes and anyone can query, committed together with the checkpoint.
 ///
-/// In a file of its own ([`Self::open`]) it never competes with the log's one writer, and projections run side by side.
-/// Such a file is written with [`Durability::Normal`]: a power loss may take back its newest batches, never half of one,
-/// and they are projected again. In the log's file ([`SqliteStore::read_model`]) there is one file to look after, and
+/// In a file of its own ([`Self::open`]) it never competes with the log's only writer, and projections run in parallel.
+/// Such a file is written with [`Durability::Normal`]: a power loss may undo its newest batches, never half of one, and
+/// they are projected again. In the log's file ([`SqliteStore::read_model`]) there is only one file to manage, and
 /// every batch takes a turn at the log's writer.
 ///
 /// What a projector's statements may do is listed at [`SqliteTx`].
@@ -52,12 +52,13 @@ enum Place {
 /// A file of its own, or a database in memory.
 struct Own {
     writer: SqliteFile,
-    /// A connection that cannot write, for queries beside the projection; in memory the one connection has to do.
+    /// A connection that cannot write, for queries alongside the projection; [`None`] in memory, where there is only
+    /// one connection.
     reader: Option<SqliteFile>,
 }
 
 impl Own {
-    /// The writer last, for the last connection removes the `-wal` file, and one that cannot write cannot do that.
+    /// Closes the writer last: the last connection removes the `-wal` file, and one that cannot write cannot do that.
     async fn close(&self) -> Result<(), StoreError> {
         let reader = match &self.reader {
             Some(reader) => reader.close().await,
@@ -76,13 +77,13 @@ impl Drop for Own {
                 tracing::warn!(%error, "a read model that was dropped could not be closed cleanly");
             }
         });
-        // They end all the same, in any order.
+        // Without the thread the connections still close, in any order.
         drop(closing);
     }
 }
 
 impl SqliteModel {
-    /// Opens a read model in a file of its own, and makes it if there is none.
+    /// Opens a read model in a file of its own, creating it if there is none.
     ///
     /// # Errors
     ///
@@ -90,7 +91,7 @@ impl SqliteModel {
     ///
     /// # Cancel safety
     ///
-    /// A dropped future leaves no file open; it may have made an empty one.
+    /// A dropped future leaves no file open; it may have created an empty one.
     pub async fn open(path: impl AsRef<Path> + Send) -> Result<Self, OpenError> {
         let path = path.as_ref().to_owned();
         let writer = SqliteFile::open(&path, Durability::Normal, PATIENCE).await?;
@@ -98,7 +99,7 @@ impl SqliteModel {
         Ok(Self { place: Place::Own(Arc::new(Own { writer, reader: Some(reader) })) })
     }
 
-    /// Makes an empty read model in memory, private to its handles and gone with the last of them.
+    /// Creates an empty read model in memory, private to its handles and gone with the last of them.
     ///
     /// # Errors
     ///
@@ -116,16 +117,17 @@ impl SqliteModel {
         Self { place: Place::InLog(store) }
     }
 
-    /// Looks at the tables, without blocking the projection. It is one read transaction: all its statements see the same
-    /// batches, each of them whole or not at all.
+    /// Queries the tables, without blocking the projection. The query is one read transaction: all its statements see
+    /// the same batches, each of them whole or not at all.
     ///
-    /// Statements may read every table and run pragmas that only show something. In a file the connection is one for
-    /// queries, which cannot write; in memory it is the one that writes, so leave its hooks, functions and settings alone.
+    /// Statements may read every table and run pragmas that only return information. With a file, the connection is a
+    /// query connection that cannot write; in memory it is the one that writes, so leave its hooks, functions and
+    /// settings alone.
     ///
     /// # Errors
     ///
-    /// [`ModelError::NotAllowed`] if a statement does anything else, with the reason, and [`ModelError::Failed`] with what
-    /// SQLite said.
+    /// [`ModelError::NotAllowed`] if a statement does anything else, with the reason, and [`ModelError::Failed`] with
+    /// SQLite's error.
     ///
     /// # Cancel safety
     ///
@@ -145,7 +147,7 @@ impl SqliteModel {
         }
     }
 
-    /// Closes a file of its own after the transactions that were accepted; a model in the log's file is closed with the
+    /// Closes a file of its own after the accepted transactions have run; a model in the log's file is closed with the
     /// log. Closing twice does nothing.
     ///
     /// # Errors
@@ -187,7 +189,7 @@ fn failed(error: TransactError<ModelError>) -> ModelError {
     }
 }
 
-/// Gives a projector its part of a transaction.
+/// Runs a projector's part of a transaction.
 fn project<T>(
     connection: &Connection,
     home: Home,
@@ -268,7 +270,7 @@ impl ReadModel for SqliteModel {
     }
 }
 
-/// Runs what a projector may not: what the model does with its checkpoints.
+/// Runs what a projector may not: the model's own statements on its checkpoints.
 fn by_the_model<T>(tx: &SqliteTx<'_>, run: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, ModelError> {
     let connection = tx.connection();
     guard::check_open(connection).map_err(ModelError::commit_refused)?;

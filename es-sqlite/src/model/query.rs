@@ -19,7 +19,7 @@ pub(super) fn in_transaction<T>(
     found
 }
 
-/// Runs a query, whose statements may read and nothing else.
+/// Runs a query, whose statements may only read.
 pub(super) fn only<T>(
     connection: &Connection,
     look: impl FnOnce(&Connection) -> rusqlite::Result<T>,
@@ -33,7 +33,8 @@ pub(super) fn only<T>(
     })
 }
 
-/// Keeps a connection from writing, until it is dropped: also by a panic, for in memory it is the one that writes.
+/// Keeps a connection from writing until it is dropped. This includes panics, because in memory it is the connection
+/// that writes.
 struct QueryOnly<'c> {
     connection: &'c Connection,
     before: bool,
@@ -54,7 +55,7 @@ impl Drop for QueryOnly<'_> {
         if !self.before
             && let Err(error) = self.connection.pragma_update(None, "query_only", false)
         {
-            tracing::error!(%error, "a connection that only looked cannot be made to write again");
+            tracing::error!(%error, "a connection used for a query could not be made writable again");
         }
     }
 }

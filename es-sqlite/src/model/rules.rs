@@ -1,8 +1,8 @@
-//! What statements of a read model may do: a list of what is allowed, and a reason for everything else.
+//! What a read model's statements may do: a list of what is allowed, and a reason for rejecting everything else.
 
 use tokio_rusqlite::rusqlite::hooks::AuthAction;
 
-/// Who asks for a statement.
+/// On whose behalf a statement runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Asker {
     /// The store or the model itself.
@@ -25,7 +25,7 @@ pub(crate) enum Home {
 /// The table with the checkpoints.
 const CHECKPOINTS: &str = "projection_checkpoints";
 
-/// Pragmas that only show something, whatever they are given.
+/// Pragmas that only return information, whatever their argument.
 const SHOWING: [&str; 16] = [
     "collation_list",
     "compile_options",
@@ -45,7 +45,7 @@ const SHOWING: [&str; 16] = [
     "table_xinfo",
 ];
 
-/// Pragmas that show a setting if they are given nothing, and change it otherwise.
+/// Pragmas that return a setting without an argument, and change it with one.
 const SETTINGS: [&str; 29] = [
     "analysis_limit",
     "application_id",
@@ -78,7 +78,7 @@ const SETTINGS: [&str; 29] = [
     "wal_autocheckpoint",
 ];
 
-/// The kinds of virtual tables that keep what they hold in tables of their own.
+/// The virtual table modules that store their data in tables of their own.
 const MODULES: [&str; 8] = ["fts3", "fts3tokenize", "fts4", "fts4aux", "fts5", "fts5vocab", "rtree", "rtree_i32"];
 
 /// Functions that do more than compute a value.
@@ -88,7 +88,7 @@ const TRANSACTION: &str = "a projector cannot begin or end transactions: its run
 
 /// Whether `asker` may do this; the error says why not, and what to do instead.
 ///
-/// `preparing` is whether the statement itself is being prepared, and not one that it leads to while it runs: full-text
+/// `preparing` is whether the statement itself is being prepared, rather than one that it runs internally: full-text
 /// tables use savepoints of their own.
 pub(super) fn judge(asker: Asker, preparing: bool, action: &AuthAction<'_>) -> Result<(), String> {
     match asker {
@@ -98,7 +98,7 @@ pub(super) fn judge(asker: Asker, preparing: bool, action: &AuthAction<'_>) -> R
     }
 }
 
-/// Whether the tables may be other ones after this: what it refers to, or is renamed to, cannot be seen before.
+/// Whether this may change the set of tables: what it refers to, or is renamed to, cannot be seen beforehand.
 pub(super) fn changes_tables(action: &AuthAction<'_>) -> bool {
     matches!(
         action,
@@ -155,12 +155,13 @@ fn projector(home: Home, preparing: bool, action: &AuthAction<'_>) -> Result<(),
             owns(home, index_name.strip_prefix("sqlite_autoindex_").unwrap_or(index_name))
         }
         AuthAction::CreateVtable { table_name, module_name } if any(&MODULES, module_name) => owns(home, table_name),
-        AuthAction::CreateVtable { module_name, .. } => {
-            Err(format!("virtual tables of the module `{module_name}` are not; those of {} are", MODULES.join(", ")))
-        }
+        AuthAction::CreateVtable { module_name, .. } => Err(format!(
+            "virtual tables of the module `{module_name}` are not allowed; those of {} are",
+            MODULES.join(", ")
+        )),
         AuthAction::Pragma { pragma_name, pragma_value } => {
             let own = home == Home::Own && any(&["optimize", "user_version"], pragma_name);
-            // It holds until the transaction ends.
+            // It applies until the transaction ends.
             let defers = pragma_name.eq_ignore_ascii_case("defer_foreign_keys");
             if own || defers || shows(pragma_name, *pragma_value) {
                 return Ok(());
@@ -183,9 +184,10 @@ fn projector(home: Home, preparing: bool, action: &AuthAction<'_>) -> Result<(),
     }
 }
 
-/// Whether a projector may change the rows of a table, or drop it.
+/// Checks that a projector may change the rows of a table, or drop it.
 fn writes(home: Home, table: &str) -> Result<(), String> {
-    // What `CREATE`, `ALTER` and `DROP` write; SQLite itself keeps others from it. The last counts AUTOINCREMENT.
+    // What `CREATE`, `ALTER` and `DROP` write; SQLite itself protects it from other statements. The last one counts
+    // AUTOINCREMENT.
     let schema = ["sqlite_master", "sqlite_schema", "sqlite_temp_master", "sqlite_temp_schema", "sqlite_sequence"];
     if any(&schema, table) || home == Home::Own && begins(table, "sqlite_stat") {
         return Ok(());
@@ -196,7 +198,7 @@ fn writes(home: Home, table: &str) -> Result<(), String> {
     owns(home, table)
 }
 
-/// Whether a projector may have something of this name.
+/// Checks that a projector may use this name.
 fn owns(home: Home, name: &str) -> Result<(), String> {
     if name.eq_ignore_ascii_case(CHECKPOINTS) {
         return Err(format!("`{name}` is written by the runner of the projection, together with what it projects"));

@@ -10,19 +10,20 @@ use crate::model::rules::Home;
 
 /// A transaction of a read model, as its projector sees it.
 ///
-/// The runner begins and ends it, together with the checkpoint. What statements may do is a list:
+/// The runner begins and ends it, together with the checkpoint. Statements may:
 ///
-/// * read every table, also those of the log where the model is in its file;
-/// * write, create, alter and drop tables, indexes, views and triggers of the read model's own, and full-text and r-tree
-///   tables. In the log's file their names do not begin with `es_`;
-/// * run pragmas that only show something, and `defer_foreign_keys`; in a file of its own also `user_version`, `optimize`
-///   and the statement `ANALYZE`.
+/// * read every table, including those of the log if the model is in its file;
+/// * write, create, alter and drop tables, indexes, views and triggers of the read model's own, and full-text and
+///   r-tree tables. In the log's file their names must not start with `es_`;
+/// * run pragmas that only return information, and `defer_foreign_keys`; in a file of its own also `user_version`,
+///   `optimize` and the statement `ANALYZE`.
 ///
-/// Everything else is refused with an error of the code
-/// [`AuthorizationForStatementDenied`](rusqlite::ErrorCode::AuthorizationForStatementDenied), which says why and what to do
-/// instead. A statement that is refused when it is prepared has done nothing, and the transaction goes on if the
-/// projector passes over the error. What only shows afterwards (a foreign key that refers to a table of the store, a table
-/// renamed to the name of one, a transaction that SQLite has rolled back) cannot be passed over: nothing is committed.
+/// Everything else is rejected with an error with the code
+/// [`AuthorizationForStatementDenied`](rusqlite::ErrorCode::AuthorizationForStatementDenied), which says why and what
+/// to do instead. A statement that is rejected when it is prepared has done nothing, and the transaction continues if
+/// the projector ignores the error. What only shows afterwards cannot be ignored, and nothing is committed: a foreign
+/// key that refers to a table of the store, a table renamed to the name of one, a transaction that SQLite has rolled
+/// back.
 pub struct SqliteTx<'t> {
     connection: &'t Connection,
     home: Home,
@@ -30,17 +31,18 @@ pub struct SqliteTx<'t> {
     kept: Vec<Kept<'t>>,
 }
 
-/// A statement that was looked at already and is at hand until the transaction ends.
+/// A statement that was already checked and is kept ready until the transaction ends.
 struct Kept<'t> {
     sql: Box<str>,
     statement: CachedStatement<'t>,
 }
 
-/// The statements that a transaction keeps at hand: few enough to look through them, enough for one a kind of event.
+/// The number of statements that a transaction keeps ready: few enough for a linear search, enough for one per event
+/// type.
 const KEPT: usize = 8;
 
-/// Stands before each statement of a projector in the connection's cache, where those of the store are too: those were
-/// never judged.
+/// Prefix of each projector statement in the connection's cache, which also contains the store's own statements: those
+/// were never checked.
 const MARK: &str = "/*read model*/ ";
 
 impl<'t> SqliteTx<'t> {
@@ -48,22 +50,22 @@ impl<'t> SqliteTx<'t> {
         Self { connection, home, kept: Vec::new() }
     }
 
-    /// The connection, for what the model itself asks for.
+    /// The connection, for the model's own statements.
     pub(super) fn connection(&self) -> &'t Connection {
         self.connection
     }
 
-    /// Runs a statement, prepared once and kept, and returns how many rows it changed.
+    /// Runs a statement, prepared once and kept, and returns the number of rows it changed.
     ///
     /// # Errors
     ///
-    /// What SQLite says; a statement that is not allowed here is refused.
+    /// SQLite's error; a statement that is not allowed here is rejected.
     pub fn execute(&mut self, sql: &str, params: impl Params) -> rusqlite::Result<usize> {
         self.run(sql, |statement| statement.execute(params))
     }
 
-    /// Runs several statements without parameters, for example to create tables. If one fails, those before it stay in the
-    /// transaction.
+    /// Runs several statements without parameters, for example to create tables. If one fails, the effects of those
+    /// before it remain in the transaction.
     ///
     /// # Errors
     ///
@@ -81,11 +83,11 @@ impl<'t> SqliteTx<'t> {
         }
     }
 
-    /// Runs a query for one row.
+    /// Runs a query that returns one row.
     ///
     /// # Errors
     ///
-    /// [`rusqlite::Error::QueryReturnedNoRows`] if there is none, else as for [`Self::execute`].
+    /// [`rusqlite::Error::QueryReturnedNoRows`] if there is none, otherwise as for [`Self::execute`].
     pub fn query_row<T>(
         &mut self,
         sql: &str,
@@ -105,8 +107,8 @@ impl<'t> SqliteTx<'t> {
         self.take(sql).map(|kept| kept.statement)
     }
 
-    /// Runs a statement and keeps it at hand for the next time, as a projector that runs one for every event does: the
-    /// way through the connection's cache costs 1,400 instructions beside the 3,300 of an upsert, this one 350.
+    /// Runs a statement and keeps it ready for the next time, for projectors that run one for every event: going
+    /// through the connection's cache costs 1,400 instructions on top of the 3,300 of an upsert, this costs 350.
     fn run<T>(
         &mut self,
         sql: &str,
@@ -114,10 +116,10 @@ impl<'t> SqliteTx<'t> {
     ) -> rusqlite::Result<T> {
         guard::check_open(self.connection)?;
         guard::forget_refusal();
-        // Taken out while it runs: after a panic it goes back to the connection's cache, which takes its parameters away.
+        // Taken out while it runs: after a panic it goes back to the connection's cache, which clears its parameters.
         let mut statement = self.take(sql)?;
         let answer = run(&mut statement.statement).map_err(guard::explained);
-        // Else a parameter that the next one does not name would have this one's value.
+        // Otherwise a parameter that the next call does not set would keep its current value.
         statement.statement.clear_bindings();
         if self.kept.len() == KEPT {
             self.kept.remove(0);
@@ -127,7 +129,7 @@ impl<'t> SqliteTx<'t> {
         answer
     }
 
-    /// A statement that a projector may run, from those at hand if it is there.
+    /// Returns a statement that a projector may run, one of those kept ready if there is one.
     fn take(&mut self, sql: &str) -> rusqlite::Result<Kept<'t>> {
         if let Some(at) = self.kept.iter().rposition(|kept| *kept.sql == *sql) {
             return Ok(self.kept.remove(at));
@@ -139,7 +141,7 @@ impl<'t> SqliteTx<'t> {
     }
 }
 
-/// The error as it is for the statement without its mark.
+/// The error with the mark removed from the statement.
 fn unmarked(error: rusqlite::Error) -> rusqlite::Error {
     match error {
         rusqlite::Error::SqlInputError { error, msg, sql, offset } => rusqlite::Error::SqlInputError {

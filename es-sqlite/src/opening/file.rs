@@ -1,4 +1,4 @@
-//! The file of an open database: where it is, and whether it is still there.
+//! The file of an open database: its path, and whether it is still there.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -11,24 +11,24 @@ use crate::connection::errors;
 use crate::error::OpenError;
 use crate::opening::errors as refused;
 
-/// How long a file that was seen at its path is taken to be there: to look costs 1 to 2 µs, and a short read 20.
+/// How long a file that was found at its path is assumed to stay there: a check costs 1 to 2 µs, and a short read 20.
 const PRESENT: Duration = Duration::from_millis(20);
-/// How many links are followed.
+/// The maximum number of links that are followed.
 #[cfg(unix)]
 const LINKS: u32 = 40;
-/// The longest path that SQLite opens: 512 bytes with the endings of the files beside it.
+/// The longest path that SQLite opens: 512 bytes, including the suffixes of the files next to it.
 #[cfg(unix)]
 const PATH_BYTES: usize = 512 - ENDING;
-/// The longest name of a file on most file systems, without such an ending.
+/// The longest file name on most file systems, without such a suffix.
 const NAME_BYTES: usize = 255 - ENDING;
-/// The longest ending, `-journal`.
+/// The length of the longest suffix, `-journal`.
 const ENDING: usize = 8;
 
 /// A database file that is open.
 ///
-/// Connections are opened one after the other, when they are needed, and SQLite opens by path. Between the first and the
-/// next the process may change its current folder, a link may be turned, the file replaced. So the path is resolved once,
-/// by [`resolve`], and whoever opens another connection checks that the same file is still there.
+/// Connections are opened one by one, when they are needed, and SQLite opens by path. In between, the process may
+/// change its current folder, a link may be redirected, or the file replaced. So the path is resolved once, by
+/// [`resolve`], and each further connection checks that the same file is still there.
 #[derive(Debug, Clone)]
 pub(crate) struct DatabaseFile {
     path: PathBuf,
@@ -36,7 +36,7 @@ pub(crate) struct DatabaseFile {
 }
 
 impl DatabaseFile {
-    /// Notes which file is at a resolved path, of which a connection was just opened.
+    /// Records which file is at a resolved path, right after a connection to it was opened.
     pub(crate) fn opened(path: PathBuf) -> Result<Self, StoreError> {
         let identity = identity(&path)?;
         Ok(Self { path, identity })
@@ -46,7 +46,7 @@ impl DatabaseFile {
         &self.path
     }
 
-    /// The path of a file beside it, such as `-wal`.
+    /// The path of a file next to it, such as `-wal`.
     pub(crate) fn beside(&self, ending: &str) -> PathBuf {
         beside(&self.path, ending)
     }
@@ -60,8 +60,8 @@ impl DatabaseFile {
     }
 }
 
-/// Checks now and then that a file is still at its path: what is written into one that was replaced is lost, and nobody
-/// else sees it.
+/// Checks from time to time that a file is still at its path: writes to a file that was replaced are lost, and nobody
+/// else sees them.
 #[derive(Debug)]
 pub(crate) struct Presence {
     file: DatabaseFile,
@@ -77,7 +77,7 @@ impl Presence {
         &self.file
     }
 
-    /// Checks it, unless it was there a moment ago.
+    /// Checks the file, unless it was there a moment ago.
     pub(crate) fn check(&mut self) -> Result<(), StoreError> {
         if self.seen.is_some_and(|seen| seen.elapsed() < PRESENT) {
             return Ok(());
@@ -95,7 +95,7 @@ pub(crate) fn beside(path: &Path, ending: &str) -> PathBuf {
     beside.into()
 }
 
-/// What tells a file from another one at the same path; nothing where the operating system has no such number.
+/// What tells a file from another one at the same path; empty where the operating system has no such number.
 #[cfg(unix)]
 type Identity = (u64, u64);
 #[cfg(not(unix))]
@@ -120,11 +120,11 @@ fn identity(path: &Path) -> Result<Identity, StoreError> {
     }
 }
 
-/// The file that a path names at this moment, as an absolute path without links.
+/// Resolves a path to the file it names right now, as an absolute path without links.
 pub(crate) fn resolve(given: &Path) -> Result<PathBuf, OpenError> {
     // SQLite has names that are not files.
     if given.as_os_str().is_empty() || given.as_os_str() == ":memory:" {
-        return Err(refused::not_a_store(given, "it names no file; for one in memory use `in_memory()`"));
+        return Err(refused::not_a_store(given, "it does not name a file; for a store in memory use `in_memory()`"));
     }
     let path = followed(given).map_err(|error| match error.kind() {
         ErrorKind::NotFound | ErrorKind::NotADirectory => refused::missing(given),
@@ -136,7 +136,7 @@ pub(crate) fn resolve(given: &Path) -> Result<PathBuf, OpenError> {
     Ok(path)
 }
 
-/// Follows links also where the last one leads to nothing yet.
+/// Follows links even if the last one points to nothing yet.
 #[cfg(unix)]
 fn followed(given: &Path) -> std::io::Result<PathBuf> {
     let mut path = given.to_owned();
@@ -151,11 +151,11 @@ fn followed(given: &Path) -> std::io::Result<PathBuf> {
             _ => return Ok(found),
         }
     }
-    // Fails as the operating system does, which gives up earlier than here.
+    // Fails as the operating system does, which gives up earlier than we do.
     fs::canonicalize(given)
 }
 
-/// Elsewhere `canonicalize` returns paths that many programs do not understand.
+/// On other systems `canonicalize` returns paths that many programs do not understand.
 #[cfg(not(unix))]
 fn followed(given: &Path) -> std::io::Result<PathBuf> {
     std::path::absolute(given)
@@ -171,14 +171,15 @@ fn check_length(path: &Path) -> Result<(), OpenError> {
     }
     let bytes = path.file_name().map_or(0, std::ffi::OsStr::len);
     if bytes > NAME_BYTES {
-        let reason =
-            format!("the file's name has {bytes} bytes, and {NAME_BYTES} leave room for the files that SQLite makes");
+        let reason = format!(
+            "the file's name has {bytes} bytes; at most {NAME_BYTES} leave room for the files that SQLite creates"
+        );
         return Err(refused::too_long(path, reason));
     }
     Ok(())
 }
 
-/// Refuses a file that has more than one name: SQLite keeps the newest commits in a file beside one of them.
+/// Rejects a file that has more than one name: SQLite keeps the newest commits in a file next to one of them.
 pub(crate) fn check_names(path: &Path) -> Result<(), OpenError> {
     #[cfg(unix)]
     {
@@ -192,8 +193,8 @@ pub(crate) fn check_names(path: &Path) -> Result<(), OpenError> {
     Ok(())
 }
 
-/// Lets the files beside a database be written where the database itself can be: SQLite gives them its permissions, so
-/// those that were left by somebody who opened it while it was write-protected still are.
+/// Makes the files next to a database writable where the database itself is. SQLite gives them the permissions of the
+/// database, so files left over from when it was write-protected still are.
 pub(crate) fn share_permissions(path: &Path) {
     #[cfg(unix)]
     {
@@ -206,7 +207,7 @@ pub(crate) fn share_permissions(path: &Path) {
                 && write(&metadata) & write(&database) != write(&database)
                 && let Err(error) = fs::set_permissions(&other, database.permissions())
             {
-                tracing::debug!(%error, path = %other.display(), "could not let a file of the store be written");
+                tracing::debug!(%error, path = %other.display(), "could not make a file of the store writable");
             }
         }
     }
@@ -214,10 +215,11 @@ pub(crate) fn share_permissions(path: &Path) {
     let _unknown = path;
 }
 
-/// Why the operating system did not let SQLite open a database's file itself, if permissions are the reason.
+/// The reason why the operating system did not let SQLite open the database's file itself, if permissions are the
+/// cause.
 ///
-/// Asked only after SQLite has failed, and by trying, as access lists and read-only file systems are not in a file's mode.
-/// SQLite does not tell the operating system's error.
+/// Checked only after SQLite has failed, and by trying, because access lists and read-only file systems do not show in
+/// a file's mode. SQLite does not report the operating system's error.
 pub(crate) fn why_denied(path: &Path, write: bool) -> Option<OpenError> {
     let error = refused(path, write)?;
     let reason = match refused(path, false) {
@@ -227,7 +229,7 @@ pub(crate) fn why_denied(path: &Path, write: bool) -> Option<OpenError> {
     Some(refused::denied(path, reason, error))
 }
 
-/// The same of the files beside it, and of its folder in which they are made.
+/// Like [`why_denied`], for the files next to it, and for the folder in which they are created.
 pub(crate) fn why_denied_beside(path: &Path, write: bool) -> Option<OpenError> {
     let denied = |ending| {
         let other = beside(path, ending);
@@ -249,8 +251,8 @@ pub(crate) fn why_denied_beside(path: &Path, write: bool) -> Option<OpenError> {
     denied("-shm")
 }
 
-/// Tries to open a file. If that succeeds, which is not expected, the handle is never closed: closing it would drop every
-/// lock that this process has on the file, those of another open store included.
+/// Tries to open a file. If that succeeds, which is not expected, the handle is never closed: closing it would drop
+/// every lock that this process has on the file, including those of another open store.
 fn refused(path: &Path, write: bool) -> Option<std::io::Error> {
     match fs::File::options().read(true).write(write).open(path) {
         Ok(file) => {

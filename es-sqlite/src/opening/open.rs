@@ -1,4 +1,4 @@
-//! Opening files: what is looked at before SQLite may touch one, and how a connection is set up.
+//! Opening files: what is checked before SQLite may touch one, and how a connection is set up.
 
 use std::collections::hash_map::RandomState;
 use std::fs;
@@ -21,31 +21,31 @@ use crate::options::{Durability, Settings};
 use crate::tables::meta;
 use crate::tables::schema;
 
-/// How often [`tidy`] tries.
+/// How many times [`tidy`] tries.
 const TIDIED: u32 = 4;
 
 /// What a connection is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Purpose {
-    /// The one that writes, and that makes the store where there is none.
+    /// For writing; creates the store if there is none.
     Write {
-        /// Whether to make it.
+        /// Whether to create it.
         create: bool,
     },
-    /// One that reads.
+    /// For reading.
     Read,
-    /// One that reads a store that must not be written by this process.
+    /// For reading a store that this process must not write.
     ReadOnly,
 }
 
-/// A store's file that is open, and which store was found in it.
+/// The file of an open store, and the id of the store found in it.
 #[derive(Debug, Clone)]
 pub(crate) struct StoreFile {
     pub(crate) file: DatabaseFile,
     pub(crate) id: StoreId,
 }
 
-/// Opens the first connection on a store: the one that writes it, or [`Purpose::ReadOnly`].
+/// Opens the first connection to a store: the one that writes, or [`Purpose::ReadOnly`].
 pub(crate) fn first(
     path: &Path,
     purpose: Purpose,
@@ -71,7 +71,7 @@ pub(crate) fn first(
     }
     let opened = DatabaseFile::opened(path.to_owned())?;
     if let Purpose::Write { create } = purpose {
-        // Looked at again: where the making of the store was broken off, SQLite has taken it back only now.
+        // Checked again: if the creation of the store was interrupted, SQLite has only now rolled it back.
         if empty || holds_nothing(&connection).map_err(opening)? {
             if !create {
                 return Err(refused::missing(path));
@@ -89,11 +89,11 @@ pub(crate) fn first(
     Ok((connection, opened))
 }
 
-/// Opens another connection on a store that is open, to read it.
+/// Opens another connection to an open store, for reading.
 ///
 /// # Errors
 ///
-/// [`StoreError::StoreChanged`] if another store, or another file, is there now; and whatever SQLite says.
+/// [`StoreError::StoreChanged`] if another store, or another file, is there now; and any error of SQLite.
 pub(crate) fn another(
     store: &StoreFile,
     purpose: Purpose,
@@ -104,7 +104,7 @@ pub(crate) fn another(
     // Before SQLite touches it.
     store.file.check()?;
     let read_only = purpose == Purpose::ReadOnly;
-    // A reader may write as far as SQLite is concerned: whoever closes last must be able to remove the `-wal` file.
+    // To SQLite a reader may write: the last to close must be able to remove the `-wal` file.
     let flags = if read_only { OpenFlags::SQLITE_OPEN_READ_ONLY } else { OpenFlags::SQLITE_OPEN_READ_WRITE };
     let connection = connect(path, flags).map_err(refused::reopening)?;
     check(&connection, path, !read_only).map_err(refused::reopening)?;
@@ -127,7 +127,7 @@ pub(crate) fn connect(path: &Path, flags: OpenFlags) -> Result<Connection, OpenE
     Ok(connection)
 }
 
-/// Refuses a file that may only be read: SQLite opens it all the same, and would say so at the first write.
+/// Rejects a file that may only be read: SQLite opens it anyway, and would not report it before the first write.
 pub(crate) fn check_writable(connection: &Connection, path: &Path) -> Result<(), OpenError> {
     if connection.is_readonly(MAIN_DB).map_err(errors::store)? {
         return Err(file::why_denied(path, true).unwrap_or_else(|| StoreError::ReadOnly.into()));
@@ -135,20 +135,20 @@ pub(crate) fn check_writable(connection: &Connection, path: &Path) -> Result<(),
     Ok(())
 }
 
-/// Removes the `-wal` and `-shm` files that stay when two connections close at the same moment, each of which takes the
-/// other for the last: the file is opened and closed once more. Where somebody still has it open they stay.
+/// Removes the `-wal` and `-shm` files that stay behind when two connections close at the same moment and each takes
+/// the other for the last: opens the file and closes it once more. If another process still has it open, they stay.
 pub(crate) fn tidy(store: &StoreFile, settings: &Settings) {
     for attempt in 0..TIDIED {
         if !store.file.beside("-wal").exists() {
             return;
         }
-        // Of different length, else two processes meet again.
+        // Of varying length, or two processes would collide again.
         let odd = RandomState::new().hash_one(attempt) % 8;
         thread::sleep(Duration::from_millis(1 + odd));
         busy::allow(Duration::from_millis(100));
         match another(store, Purpose::Read, settings.durability, settings.cache_bytes) {
             Ok(connection) => drop(connection),
-            // Whatever it is, everything was written before.
+            // Whatever the error is, everything was already written.
             Err(error) => {
                 tracing::debug!(
                     error = &error as &dyn std::error::Error,
@@ -160,7 +160,7 @@ pub(crate) fn tidy(store: &StoreFile, settings: &Settings) {
     }
 }
 
-/// Opens a connection on an empty store in memory.
+/// Opens a connection to an empty store in memory.
 pub(crate) fn memory(cache_bytes: usize) -> Result<Connection, StoreError> {
     let connection = Connection::open_in_memory().map_err(errors::store)?;
     make(&connection)?;
@@ -168,7 +168,7 @@ pub(crate) fn memory(cache_bytes: usize) -> Result<Connection, StoreError> {
     Ok(connection)
 }
 
-/// Sets up what does not depend on whose file it is; also for a read model's own file.
+/// Sets up everything that does not depend on the kind of file; also used for a read model's own file.
 pub(crate) fn set_up(connection: &Connection, durability: Durability, cache_bytes: usize) -> Result<(), StoreError> {
     let kibibytes = i64::try_from(cache_bytes >> 10).unwrap_or(i64::MAX);
     let synchronous = match durability {
@@ -190,11 +190,11 @@ pub(crate) fn set_up(connection: &Connection, durability: Durability, cache_byte
         .map_err(errors::store)
 }
 
-/// What a file is, as far as can be said without touching it.
+/// What a file is, as far as that can be found out without touching it.
 pub(crate) enum Found {
     Nothing,
     Empty,
-    /// The making of a database was cut off: SQLite will make it empty again.
+    /// The creation of a database was interrupted: SQLite will make the file empty again.
     CutOff,
     Other,
     Database {
@@ -205,11 +205,11 @@ pub(crate) enum Found {
     },
 }
 
-/// Looks at a file without changing it, and without making a `-wal` or `-shm` file beside it.
+/// Inspects a file without changing it, and without creating a `-wal` or `-shm` file next to it.
 ///
-/// Never by a file handle of our own: closing one drops every lock that this process holds on the file, also those of
-/// SQLite, and then another process may remove the `-wal` file of a store that is open here. SQLite keeps count of its
-/// own handles. Opened as immutable it takes no locks, makes no files and reads nothing but the file itself.
+/// Never through a file handle of our own: closing one drops every lock that this process holds on the file, including
+/// SQLite's, and then another process may remove the `-wal` file of a store that is open here. SQLite keeps count of
+/// its own handles. Opened as immutable, it takes no locks, creates no files and reads nothing but the file itself.
 pub(crate) fn look(path: &Path) -> Result<Found, OpenError> {
     let metadata = match fs::metadata(path) {
         Ok(metadata) => metadata,
@@ -224,7 +224,7 @@ pub(crate) fn look(path: &Path) -> Result<Found, OpenError> {
     if metadata.is_dir() {
         return Err(refused::not_a_store(path, "it is a folder"));
     }
-    // To open a pipe waits for whoever writes into it.
+    // Opening a pipe would block until someone writes to it.
     if !metadata.is_file() {
         return Err(refused::not_a_store(path, "it is not a file"));
     }
@@ -238,7 +238,7 @@ pub(crate) fn look(path: &Path) -> Result<Found, OpenError> {
     let connection =
         Connection::open_with_flags(immutable(path), flags).map_err(|error| refused::connecting(path, false, error))?;
     match header(&connection) {
-        // Another process may have begun to make it in between.
+        // Another process may have started to create it in between.
         Err(_) | Ok(Found::Database { application_id: 0, .. }) if was_cut_off(path) => Ok(Found::CutOff),
         Err(error) if error.sqlite_error_code() == Some(ErrorCode::NotADatabase) => Ok(Found::Other),
         found => found.map_err(|error| refused::opening(path, false, error)),
@@ -246,7 +246,7 @@ pub(crate) fn look(path: &Path) -> Result<Found, OpenError> {
 }
 
 fn header(connection: &Connection) -> rusqlite::Result<Found> {
-    // Else a file that another process makes longer at this moment is said to be damaged.
+    // Otherwise a file that another process is extending right now is reported as damaged.
     connection.pragma_update(None, "writable_schema", true)?;
     let application_id = connection.query_row("PRAGMA application_id", [], |row| row.get(0))?;
     let format = schema::format(connection)?;
@@ -254,8 +254,8 @@ fn header(connection: &Connection) -> rusqlite::Result<Found> {
     Ok(Found::Database { application_id, format, tables })
 }
 
-/// Whether a power loss or a crash cut off the transaction that would have made the database: beside it is a journal that
-/// says it had no pages before. Whatever the file holds, SQLite will empty it.
+/// Whether a power loss or a crash interrupted the transaction that would have created the database: the journal next
+/// to it records that the database had no pages before. Whatever the file contains, SQLite will empty it.
 fn was_cut_off(path: &Path) -> bool {
     let mut header = [0; 28];
     let journal = fs::File::open(file::beside(path, "-journal"));
@@ -264,11 +264,11 @@ fn was_cut_off(path: &Path) -> bool {
         && header.get(16..20) == Some(&[0; 4])
 }
 
-/// An absolute path as the URI of a file that SQLite must neither lock nor recover.
+/// Formats an absolute path as the URI of a file that SQLite must neither lock nor recover.
 fn immutable(path: &Path) -> String {
     let mut address = String::from("file://");
     let bytes = path.as_os_str().as_encoded_bytes();
-    // A drive's letter, which does not begin with a slash.
+    // A drive letter, which does not start with a slash.
     if bytes.first() != Some(&b'/') {
         address.push('/');
     }
@@ -284,14 +284,14 @@ fn immutable(path: &Path) -> String {
     address + "?immutable=1"
 }
 
-/// Looks at what is to be opened, so that a file that is not ours is not touched, not even its `-wal`. Says whether
+/// Inspects what is to be opened, so that a file that is not ours is not touched, not even its `-wal`. Returns whether
 /// there is nothing yet.
 fn inspect(path: &Path, purpose: Purpose) -> Result<bool, OpenError> {
     let create = purpose == Purpose::Write { create: true };
     match look(path)? {
-        // Empty is what a process leaves that makes the store at this moment, or was stopped while it did.
+        // An empty file is left by a process that is creating the store right now, or was stopped while it did.
         Found::Nothing | Found::Empty if create => Ok(true),
-        // Looked at again once SQLite has emptied it, which takes a connection that writes.
+        // Checked again once SQLite has emptied it, which takes a connection that writes.
         Found::CutOff if purpose != Purpose::ReadOnly => Ok(false),
         Found::Nothing | Found::Empty | Found::CutOff => Err(refused::missing(path)),
         Found::Other => Err(refused::not_a_store(path, "it is not an SQLite database")),
@@ -306,15 +306,15 @@ fn inspect(path: &Path, purpose: Purpose) -> Result<bool, OpenError> {
     }
 }
 
-/// What is said of a file that `sqlite3`'s `.dump` was restored into.
+/// The error for a file that `sqlite3`'s `.dump` was restored into.
 const RESTORED_DUMP: &str = "it has the tables of a store, but not the two numbers in its header by which a store is \
                              known; `.dump` leaves them out. Restore a backup made with `VACUUM INTO` or `.backup`, or \
                              see \"Backup\" in docs/operations.md";
 
-/// Makes the tables, unless another process was faster.
+/// Creates the tables, unless another process was faster.
 ///
-/// Before the database is in WAL mode, so that the application's id is in the file itself as soon as there is anything in
-/// it, and [`inspect`] finds it after a crash at any point.
+/// This happens before the database is in WAL mode, so that the application id is in the file itself as soon as there
+/// is anything in it, and [`inspect`] finds it after a crash at any point.
 fn make(connection: &Connection) -> Result<(), StoreError> {
     connection.execute_batch("PRAGMA synchronous = FULL; BEGIN IMMEDIATE").map_err(errors::store)?;
     let empty = connection
@@ -364,8 +364,8 @@ fn finish(connection: &Connection, done: Result<(), StoreError>) -> Result<(), S
     done
 }
 
-/// Switches to the write-ahead log. The switch needs the file to itself for a moment and does not always ask the busy
-/// handler, so it is tried again for as long as a write may wait.
+/// Switches to the write-ahead log. The switch needs the file to itself for a moment and does not always call the busy
+/// handler, so it is retried for as long as a write may wait.
 pub(crate) fn write_ahead(connection: &Connection) -> Result<(), StoreError> {
     let mut attempt = 0;
     loop {

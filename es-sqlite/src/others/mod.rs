@@ -1,4 +1,4 @@
-//! What other processes write, noticed.
+//! Detecting the writes of other processes.
 
 pub(crate) mod poller;
 pub(crate) mod wal_hint;

@@ -1,4 +1,4 @@
-//! Noticing what other processes write.
+//! Polls for the writes of other processes.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -16,14 +16,14 @@ use crate::read::pool;
 use crate::tables::interned::Names;
 use crate::tables::log;
 
-/// How long the poller sleeps at most while nobody watches; it is woken by the first read of a watcher.
+/// How long the poller sleeps at most while there are no watchers; the first read of a watcher wakes it.
 const IDLE: Duration = Duration::from_secs(1);
 /// How long the poller sleeps at most after a failure.
 const DISCOURAGED: Duration = Duration::from_secs(1);
-/// What a poll may wait for: a database that is being recovered.
+/// How long a poll may wait, for a database that is being recovered.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// The sleep of the poller, shared with those who end it.
+/// The poller's sleep, shared with those who interrupt it.
 #[derive(Debug, Default)]
 pub(crate) struct Alarm {
     idle: AtomicBool,
@@ -38,7 +38,7 @@ struct State {
 }
 
 impl Alarm {
-    /// Begins to poll if somebody watches and the poller sleeps. Costs two loads otherwise.
+    /// Wakes the poller if there are watchers and it is idle. Otherwise costs two loads.
     pub(crate) fn watched(&self, notifier: &Notifier) {
         if notifier.is_watched() && self.idle.load(Ordering::SeqCst) {
             self.lock().woken = true;
@@ -46,13 +46,13 @@ impl Alarm {
         }
     }
 
-    /// Ends the poller.
+    /// Stops the poller.
     pub(crate) fn stop(&self) {
         self.lock().stopped = true;
         self.changed.notify_all();
     }
 
-    /// Sleeps for so long; answers whether the poller was stopped.
+    /// Sleeps for `interval`; returns whether the poller was stopped.
     fn sleep(&self, interval: Duration) -> bool {
         let state = self.lock();
         let waited = self.changed.wait_timeout_while(state, interval, |state| !state.stopped && !state.woken);
@@ -66,7 +66,7 @@ impl Alarm {
     }
 }
 
-/// Looks for commits of other processes until it is stopped, while somebody watches.
+/// Polls for commits of other processes while there are watchers, until it is stopped.
 pub(crate) fn work(
     connection: &Connection,
     alarm: &Alarm,
@@ -78,14 +78,14 @@ pub(crate) fn work(
     let mut failed: Option<Failed> = None;
     loop {
         alarm.idle.store(!notifier.is_watched(), Ordering::SeqCst);
-        // Asked again: who began to watch in between has not seen that the poller is idle.
+        // Checked again: a watcher registered in between has not seen that the poller is idle.
         if notifier.is_watched() {
             busy::allow(PATIENCE);
             failed = match poller.look(Instant::now()) {
                 Ok(()) => None,
                 Err(error) => {
                     poller.seen = None;
-                    // Nobody else tells the watchers; whoever is only busy will have more to tell.
+                    // Nobody else notifies the watchers; if the database is merely busy, a later poll will.
                     if !matches!(error, StoreError::Busy { .. }) {
                         notifier.distrust();
                     }
@@ -106,7 +106,7 @@ pub(crate) fn work(
     }
 }
 
-/// A failure that lasts: said once, and tried more and more seldom.
+/// A persistent failure: logged once, and retried with increasing pauses.
 struct Failed {
     said: String,
     pause: Duration,
@@ -114,7 +114,7 @@ struct Failed {
 
 impl Failed {
     fn with(error: &StoreError, before: Option<Self>, interval: Duration) -> Self {
-        // How long it waited differs each time.
+        // The time waited differs each time.
         let said = if matches!(error, StoreError::Busy { .. }) { "busy".to_owned() } else { error.to_string() };
         match before {
             Some(before) if before.said == said => Self { said, pause: (before.pause * 2).min(DISCOURAGED) },
@@ -127,14 +127,14 @@ impl Failed {
     }
 }
 
-/// What is known of the log.
+/// What the poller knows of the log.
 struct Poller<'a> {
     connection: &'a Connection,
     notifier: &'a Arc<Notifier>,
     store: &'a StoreFile,
     names: Names,
     wal: WalFile,
-    /// The version of the database that was looked at last.
+    /// The database version seen last.
     seen: Option<i64>,
 }
 
@@ -144,23 +144,23 @@ impl<'a> Poller<'a> {
         Self { connection, notifier, store, names: Names::default(), wal, seen: None }
     }
 
-    /// Tells the notifier of what was committed, unless the `-wal` file says that nothing was.
+    /// Notifies the notifier of new commits, unless the `-wal` file shows that there are none.
     fn look(&mut self, now: Instant) -> Result<(), StoreError> {
-        // Asked first, so that what is written meanwhile is told the next time.
+        // Checked first, so that anything written meanwhile is reported the next time.
         let look = self.wal.look(now);
         if look == Look::Needless && self.seen.is_some() {
             return Ok(());
         }
         self.store.file.check()?;
         let found = self.poll()?;
-        // Asked again: what was found may have come between the two.
+        // Checked again: the events found may have been committed between the two.
         if found && look == Look::ToBeSure && self.wal.look(now) != Look::Needed {
             self.wal.distrust();
         }
         Ok(())
     }
 
-    /// Answers whether there were events that the notifier did not know.
+    /// Returns whether there were events that the notifier did not know.
     fn poll(&mut self) -> Result<bool, StoreError> {
         let Self { connection, notifier, store, names, seen, .. } = self;
         let data_version: i64 = connection
@@ -197,7 +197,7 @@ mod tests {
         store.open_stream("a-1").unwrap().write(event, ExpectedVersion::Any).await.unwrap().position
     }
 
-    /// First what the `-wal` file tells, then that it is found out when it does not tell.
+    /// First what the `-wal` file reveals, then that it is detected when it reveals nothing.
     #[tokio::test]
     #[cfg(unix)]
     async fn a_commit_is_seen_at_the_next_look_and_at_the_latest_when_looking_to_be_sure() {
@@ -227,7 +227,7 @@ mod tests {
             silent();
             poller.look(now).unwrap();
         }
-        // The file becomes no longer now, and its time is kept from changing.
+        // From here on the file no longer grows, and its time is kept from changing.
         connection.query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(())).unwrap();
         let now = start + Duration::from_secs(3_600);
         poller.look(now).unwrap();

@@ -1,54 +1,54 @@
-//! What a look at the `-wal` file's metadata tells of commits.
+//! What the `-wal` file's metadata reveals about commits.
 
 use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 
-/// How long after a change every look is one at the log: a commit shows later than its frames, which are written and
-/// flushed before, and the frames of several commits within one tick of the file system's clock (1 to 10 ms) bear the
-/// same time.
+/// How long after a change every look checks the log itself: a commit becomes visible later than its frames, which are
+/// written and flushed before, and the frames of several commits within one tick of the file system's clock (1 to 10
+/// ms) have the same timestamp.
 const SETTLED: Duration = Duration::from_secs(1);
-/// The log is looked at so often at least, whatever the metadata says.
+/// The log is checked at least this often, whatever the metadata says.
 const ANYWAY: Duration = Duration::from_secs(1);
 
-/// The `-wal` file beside a database. Each commit writes a frame to it, and so changes the time of its last write.
+/// The `-wal` file of a database. Each commit writes a frame to it, and so changes its modification time.
 ///
-/// To ask for that time costs 5 µs, and `PRAGMA data_version` takes and gives back a lock of the file: 50 µs, at every
-/// look of a poller that itself costs 30 µs to wake.
+/// Reading that time costs 5 µs, while `PRAGMA data_version` takes and releases a file lock: 50 µs, at every look of a
+/// poller that itself costs 30 µs to wake.
 ///
-/// Asked by path and never by a handle of our own: [`open::look`](crate::opening::open::look) says why.
+/// Read by path and never through a handle of our own: [`open::look`](crate::opening::open::look) says why.
 #[derive(Debug)]
 pub(crate) struct WalFile {
-    /// None if its metadata do not tell of commits: then the log is looked at always.
+    /// [`None`] if its metadata does not reveal commits: then the log is always checked.
     path: Option<PathBuf>,
     stamp: Option<Stamp>,
-    /// When the stamp was last found to be another.
+    /// When the stamp last changed.
     changed: Instant,
-    /// When the log was last looked at.
+    /// When the log was last checked.
     looked: Instant,
 }
 
 type Stamp = (SystemTime, u64);
 
-/// Whether the log is to be looked at.
+/// Whether the log has to be checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Look {
     /// Nothing was written.
     Needless,
     /// Something may have been written.
     Needed,
-    /// Nothing was written as far as the metadata say, and they said so for long.
+    /// Nothing was written according to the metadata, but it has said so for a while.
     ToBeSure,
 }
 
 impl WalFile {
     pub(crate) fn of(path: PathBuf, now: Instant) -> Self {
-        // Elsewhere than on Unix the time of the last write may not change before the writer closes the file.
+        // On systems other than Unix the modification time may not change until the writer closes the file.
         let path = Some(path).filter(|_| cfg!(unix));
         Self { path, stamp: None, changed: now, looked: now }
     }
 
-    /// Asks for the metadata.
+    /// Reads the metadata.
     pub(crate) fn look(&mut self, now: Instant) -> Look {
         let stamp = self.path.as_ref().and_then(|path| {
             let metadata = fs::metadata(path).ok()?;
@@ -70,10 +70,10 @@ impl WalFile {
         look
     }
 
-    /// Never trusts the metadata again: there was a commit that they did not tell of, for example because the file system
-    /// keeps no such time.
+    /// Stops trusting the metadata: there was a commit that it did not show, for example because the file system keeps
+    /// no such time.
     pub(crate) fn distrust(&mut self) {
-        tracing::debug!(path = ?self.path, "the -wal file's time does not tell of commits: looking at the log each time");
+        tracing::debug!(path = ?self.path, "the -wal file's time does not reveal commits: checking the log each time");
         (self.path, self.stamp) = (None, None);
     }
 }
@@ -111,7 +111,7 @@ mod tests {
             let now = start + LATER * round;
             assert_eq!(wal.look(now), Look::ToBeSure);
             assert_eq!(wal.look(now), Look::Needless);
-            // From the second on the file is written over from its begin, and does not become longer.
+            // From the second round on the file is overwritten from the start, and does not grow.
             writer.query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(())).unwrap();
             writer.execute("INSERT INTO t VALUES (1)", []).unwrap();
             assert_eq!(wal.look(now), Look::Needed, "round {round}");

@@ -1,4 +1,4 @@
-//! What a read goes along: the positions of `@all`, or the versions of one stream.
+//! The sequence that a read follows: the positions of `@all`, or the versions of one stream.
 
 use es_framework::{Position, StoreError, StreamHead, StreamId, Timestamp, Version};
 use tokio_rusqlite::rusqlite::{Connection, OptionalExtension, Rows, Statement};
@@ -25,21 +25,21 @@ pub(super) struct Span {
     pub(super) upto: u64,
 }
 
-/// What a read goes along, and its ends.
+/// The sequence that a read follows, and its bounds.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Line {
     pub(super) axis: Axis,
-    /// The head: nothing lies beyond it. The highest number there can be, where the end cannot be believed.
+    /// The head: nothing is beyond it. The highest possible number if the end cannot be trusted.
     pub(super) head: u64,
     /// Nothing at or below it can be read.
     pub(super) floor: u64,
-    /// The place of the last row, as it stands there.
+    /// The place of the last row, as stored.
     pub(super) last: u64,
-    /// Whether nothing tells that there was a row behind it.
+    /// Whether nothing indicates that there was a row after it.
     pub(super) ends_there: bool,
-    /// Whether places may be missing between rows.
+    /// Whether there may be gaps between places.
     pub(super) gaps: bool,
-    /// Whether the rows at the end bear the head out.
+    /// Whether the rows at the end confirm the head.
     pub(super) is_sound: bool,
 }
 
@@ -54,7 +54,7 @@ impl Line {
             let stream_index::Found { version, follows, ends_there } = stream_index::find(connection, number)?;
             (Axis::Stream(number), version.get(), version.get(), false, follows, ends_there)
         };
-        // Where the end cannot be believed, a scan goes on as long as there are rows.
+        // If the end cannot be trusted, a scan continues as long as there are rows.
         let is_sound = follows && ends_there;
         let head = if is_sound { head } else { Position::MAX.get() };
         Ok(Some(Self { axis, head, floor: 0, last, gaps, ends_there, is_sound }))
@@ -68,7 +68,7 @@ impl Line {
         Some(head)
     }
 
-    /// Refuses a head that the rows before it do not bear out.
+    /// Rejects a head that the rows before it do not confirm.
     pub(super) fn sound(&self) -> Result<(), StoreError> {
         match self.axis {
             _ if self.is_sound => Ok(()),
@@ -79,11 +79,11 @@ impl Line {
         }
     }
 
-    /// The last place in the span whose event is `before` a moment, or the span's start, by a binary search: neither
-    /// positions nor times ever decrease.
+    /// Finds the last place in the span whose event satisfies `before`, or the span's start. It is a binary search:
+    /// neither positions nor times ever decrease.
     ///
-    /// What the search looks at may be damaged, so the events on both sides of the place that it finds are verified. If
-    /// they are on their sides, the place is the right one however it was found.
+    /// What the search reads may be damaged, so the events on both sides of the place it finds are verified. If each is
+    /// on its proper side, the place is right however it was found.
     pub(super) fn last_before(
         &self,
         connection: &Connection,
@@ -165,12 +165,12 @@ impl Axis {
         }
     }
 
-    /// Asks for `?2` rows beyond the place `?1`.
+    /// Selects `?2` rows beyond the place `?1`.
     pub(super) fn query(self, columns: &str, conditions: &str, forward: bool) -> String {
         self.endless(columns, conditions, forward) + " LIMIT ?2"
     }
 
-    /// Asks for all rows beyond the place `?1`.
+    /// Selects all rows beyond the place `?1`.
     pub(super) fn endless(self, columns: &str, conditions: &str, forward: bool) -> String {
         let (beyond, order) = if forward { ('>', "") } else { ('<', " DESC") };
         let rows = match self {
@@ -196,7 +196,7 @@ impl Axis {
         .map_err(errors::store)
     }
 
-    /// The place of the row that `count` rows beyond a place lead to.
+    /// Returns the place of the row that is `count` rows beyond a place.
     pub(super) fn place_after(
         self,
         connection: &Connection,
@@ -216,7 +216,7 @@ impl Axis {
     }
 }
 
-/// A place as SQL has it; what is beyond the highest there can be is the highest.
+/// A place as SQL stores it; anything beyond the highest possible one is clamped to it.
 fn signed(place: u64) -> i64 {
     Position::new(place).as_i64()
 }

@@ -1,4 +1,4 @@
-//! Reading: the connections that read, and pages as SQL.
+//! Reading: the reader connections, and pages in SQL.
 
 mod line;
 pub(crate) mod page;

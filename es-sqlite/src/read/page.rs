@@ -11,7 +11,7 @@ use crate::connection::errors;
 use crate::tables::interned::Names;
 use crate::tables::rows::natural;
 
-/// Reads a page, within a transaction of the caller's.
+/// Reads a page, within the caller's transaction.
 pub(crate) fn read(
     connection: &Connection,
     names: &mut Names,
@@ -31,13 +31,13 @@ pub(crate) fn read(
     let high = read.before.map_or(head, |before| before.saturating_sub(1).min(head)).max(low);
     page.head = head;
     page.scanned = if forward { high.max(read.after) } else { low + 1 };
-    // Forward, the page ends before the damage, or meets it.
+    // Forward, the page ends before the damage, or reports it.
     if read.events == 0 || !forward && high == head {
         line.sound()?;
     }
     page.stream = line.stream_head();
     if read.events == 0 {
-        // Asked for the head only.
+        // Only the head was requested.
         page.end = low == high;
         page.scanned = if forward { read.after } else { high + 1 };
         return Ok(page);
@@ -67,7 +67,7 @@ pub(crate) fn read(
     Ok(page)
 }
 
-/// The last event at or below a position.
+/// Returns the last event at or below a position.
 fn mark(connection: &Connection, upto: u64) -> Result<Option<Mark>, StoreError> {
     let upto = Position::new(upto).as_i64();
     let mark: Option<(i64, i32)> = connection

@@ -1,4 +1,4 @@
-//! The connections that read.
+//! The pool of reader connections.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -17,11 +17,11 @@ use crate::options::Settings;
 use crate::tables::interned::Names;
 use crate::tables::schema;
 
-/// A few connections that read, each on a thread of its own, opened when they are first needed.
+/// A few reader connections, each on its own thread, opened on first use.
 ///
-/// A read that still waits is given up with its caller. One that was begun goes on without and gives the connection back:
-/// callers may stop polling half-way
-/// through (a paused reader, a watch among many) and hold up nobody.
+/// A waiting read is cancelled when its caller goes away. A read that has started continues without the caller and
+/// gives the connection back: callers may stop polling halfway through (a paused reader, a watch among many) and block
+/// nobody.
 #[derive(Debug)]
 pub(crate) struct Pool {
     shared: Arc<Shared>,
@@ -32,9 +32,9 @@ struct Shared {
     purpose: Purpose,
     settings: Settings,
     state: Mutex<State>,
-    /// There is a job, or the pool is closed.
+    /// There is a job, or the pool was closed.
     changed: Condvar,
-    /// A connection was opened, or could not be.
+    /// A connection was opened, or failed to open.
     opened: Notify,
 }
 
@@ -42,24 +42,24 @@ struct Shared {
 struct State {
     jobs: Jobs,
     closed: bool,
-    /// The connections there are, with those that are being opened.
+    /// The number of connections, including those being opened.
     readers: usize,
     idle: usize,
     opening: usize,
     workers: Vec<Worker>,
 }
 
-/// Which line a read stands in.
+/// Which queue a read is in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Turn {
-    /// Somebody waits for it.
+    /// A caller is waiting for it.
     Now,
-    /// It is asked for ahead.
+    /// It was requested ahead of time.
     Ahead,
 }
 
-/// The reads that wait, in two lines that take turns: beside readers of everything, who have several pages in line, a short
-/// read waits for one of them and not for all.
+/// The waiting reads, in two queues that take turns: next to readers of everything, who have several pages queued, a
+/// short read waits for one of those pages and not for all.
 #[derive(Default)]
 struct Jobs {
     now: VecDeque<(u64, Job)>,
@@ -107,7 +107,7 @@ impl Jobs {
     }
 }
 
-/// One read; told an error if there is no connection to run it on.
+/// One read; called with an error if there is no connection to run it on.
 type Job = Box<dyn FnOnce(Result<(&mut Connection, &mut Names), StoreError>) + Send>;
 
 impl Pool {
@@ -121,7 +121,7 @@ impl Pool {
         &self.shared.store
     }
 
-    /// Runs a job in a read transaction of its own, so that it sees one state of the log.
+    /// Runs a job in a read transaction of its own, so that it sees a single state of the log.
     pub(crate) async fn read<T: Send + 'static>(
         &self,
         turn: Turn,
@@ -133,14 +133,14 @@ impl Pool {
                 let run = |connection: &mut Connection| in_transaction(connection, |connection| job(connection, names));
                 unpanicked(connection, run).unwrap_or_else(|panic| Err(errors::internal(panic)))
             });
-            // A caller that went away does not need the answer.
+            // The caller may be gone and not need the result.
             drop(reply.send(done));
         });
         let _waiting = self.enqueue(turn, job)?;
         answer.await.unwrap_or(Err(StoreError::Closed))
     }
 
-    /// Waits for the reads under way and closes all connections. Closing twice does nothing.
+    /// Waits for the reads in progress and closes all connections. Closing twice does nothing.
     pub(crate) async fn close(&self) -> Result<(), StoreError> {
         self.shared.lock().closed = true;
         self.shared.changed.notify_all();
@@ -186,8 +186,8 @@ impl Pool {
     }
 }
 
-/// A read's place in the queue. Given up with its caller: else callers that lose patience and ask again would make the
-/// queue longer and longer, of reads that nobody waits for.
+/// A read's place in the queue. It is given up when the caller goes away: otherwise callers that lose patience and
+/// retry would make the queue longer and longer, full of reads that nobody waits for.
 struct Waiting<'a> {
     shared: &'a Shared,
     turn: Turn,
@@ -197,10 +197,10 @@ struct Waiting<'a> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         let mut state = self.shared.lock();
-        // None if it was begun.
+        // [`None`] if it has started.
         let given_up = state.jobs.remove(self.turn, self.number);
         drop(state);
-        // After the lock is free: it may hold the last handle on this very pool.
+        // Dropped after the lock is released: it may hold the last handle to this very pool.
         drop(given_up);
     }
 }
@@ -231,7 +231,7 @@ impl Shared {
         }
     }
 
-    /// Fails the waiting reads, unless there is another connection to serve them.
+    /// Fails the waiting reads, unless another connection can serve them.
     fn not_opened(&self, error: &StoreError) {
         let mut state = self.lock();
         state.opening -= 1;
@@ -270,7 +270,7 @@ impl Shared {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Nothing panics half-way through a change, so a poisoned state is whole.
+        // Nothing panics halfway through a change, so a poisoned state is consistent.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -285,7 +285,7 @@ impl std::fmt::Debug for Shared {
     }
 }
 
-/// Runs a job in a read transaction, after a look at the format.
+/// Runs a job in a read transaction, after checking the format.
 pub(crate) fn in_transaction<T>(
     connection: &Connection,
     job: impl FnOnce(&Connection) -> Result<T, StoreError>,

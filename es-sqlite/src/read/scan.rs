@@ -1,8 +1,8 @@
 //! The rows of a page.
 //!
-//! Every row that SQLite hands over is verified, also one that the filter does not let through, and it has to be the one
-//! that follows: places have no gaps, except where the store says that rows were deleted. A page that meets damage ends
-//! before it, so that what lies before is read and the next page says what is wrong.
+//! Every row that SQLite returns is verified, even one that the filter rejects, and it has to be the next one: places
+//! have no gaps, unless the store says that rows were deleted. A page that meets damage ends before it, so that
+//! everything before it is returned and the next page reports the damage.
 
 use bytes::BytesMut;
 use es_framework::engine::{Direction, PAGE_SCAN, Read};
@@ -16,14 +16,14 @@ use crate::connection::errors;
 use crate::tables::interned::Names;
 use crate::tables::rows::{self, COLUMNS, Header, REMOVED};
 
-/// Up to so many rows are looked at one by one, and each of them verified; longer stretches are left to SQL, which takes a
-/// quarter of the time.
+/// Up to this many rows are read one by one, and each of them is verified; longer stretches are left to SQL, which
+/// takes a quarter of the time.
 const EACH: u64 = 512;
 
-/// A row that is not wanted is verified too, unless its payload is longer than this.
+/// A row that the filter rejects is verified too, unless its payload is longer than this.
 const SMALL: usize = 4_096;
 
-/// A page in the making.
+/// A page being read.
 pub(super) struct Scan<'a> {
     connection: &'a Connection,
     names: &'a mut Names,
@@ -34,21 +34,21 @@ pub(super) struct Scan<'a> {
     forward: bool,
 }
 
-/// What was found.
+/// The result of a scan.
 pub(super) struct Found {
     pub(super) events: Vec<StoredEvent>,
-    /// Up to here all is looked at, this place included.
+    /// The last place that was scanned.
     pub(super) place: u64,
-    /// Whether all of the span is looked at.
+    /// Whether the whole span was scanned.
     pub(super) end: bool,
-    /// The last row, if it was looked at.
+    /// The last row, if it was read.
     pub(super) mark: Option<Mark>,
     rows: u64,
     bytes: usize,
     buffer: BytesMut,
 }
 
-/// Whether a page has room for more.
+/// Whether a page has room for more events.
 #[derive(PartialEq, Eq)]
 enum Room {
     Left,
@@ -68,12 +68,12 @@ impl<'a> Scan<'a> {
         Self { connection, names, store, read, line, wanted, forward }
     }
 
-    /// Looks at the rows of a span, or as many as a page may look at.
+    /// Scans the rows of a span, or as many as a page may scan.
     pub(super) fn run(&mut self, span: Span) -> Result<Found, StoreError> {
         if !self.wanted.condition.is_empty() && span.upto - span.after > EACH {
             match self.by_condition(span) {
                 Ok(Some(found)) => return Ok(found),
-                // Looked at one by one, the damage is met where it is.
+                // Read one by one, the damage is reported where it is.
                 Ok(None) | Err(StoreError::Corrupt { .. }) => {}
                 Err(error) => return Err(error),
             }
@@ -115,7 +115,7 @@ impl<'a> Scan<'a> {
             }
             if gaps && self.is_beyond(place, span) {
                 self.expect_onward(found.place, &header)?;
-                // Its checksum bears out that it belongs there.
+                // Its checksum confirms that it belongs there.
                 self.verify(&header, row)?;
                 (found.place, found.end) = (if self.forward { span.upto } else { span.after + 1 }, true);
                 return Ok(());
@@ -131,29 +131,30 @@ impl<'a> Scan<'a> {
         found.end = if found.rows == most {
             !gaps && most == places
         } else {
-            // The rows ran out.
+            // There were no more rows.
             self.verify_end(found.place, span)?;
             true
         };
         Ok(())
     }
 
-    /// Where the rows ran out: whether all that there were was seen.
+    /// Called when there are no more rows: checks that all existing ones were seen.
     fn verify_end(&self, place: u64, span: Span) -> Result<(), StoreError> {
         let Line { last, gaps, ends_there, is_sound, .. } = *self.line;
         let all_seen = match self.forward {
             true if gaps => ends_there && place >= last.min(span.upto),
-            // The last of the rows was the last in its place.
+            // The last row was the last one in its place.
             true => !is_sound && ends_there && place == last,
             false => gaps,
         };
         if all_seen { Ok(()) } else { Err(self.missing(place)) }
     }
 
-    /// Lets SQL pass over what is not wanted. That says nothing of the rows in between, so they are counted.
+    /// Lets SQL skip the rows that the filter rejects. That verifies nothing about the rows in between, so they are
+    /// counted.
     ///
-    /// SQL has no upper bound to stop at, for a row whose number is damaged may lie beyond any: such a row is handed over
-    /// instead. [`None`] if something does not fit.
+    /// The SQL has no upper bound to stop at, because a row with a damaged number may be beyond any bound: instead,
+    /// such a row is returned. [`None`] if something does not match.
     fn by_condition(&mut self, span: Span) -> Result<Option<Found>, StoreError> {
         let Line { axis, gaps, last, floor, .. } = *self.line;
         let (connection, forward, most) = (self.connection, self.forward, PAGE_SCAN as u64);
@@ -161,7 +162,7 @@ impl<'a> Scan<'a> {
         let start = found.place;
         let mut part = span;
         if gaps {
-            // Where places are missing, a page looks at fewer rows.
+            // If there are gaps, a page scans fewer rows.
             let Some(first) = axis.place_after(connection, start, 1, forward)? else { return Ok(None) };
             self.verify_border(start, first)?;
             match forward {
@@ -223,7 +224,7 @@ impl<'a> Scan<'a> {
         Ok(Some(found))
     }
 
-    /// Takes an event onto the page if it is wanted.
+    /// Adds an event to the page if the filter accepts it.
     fn take(&mut self, header: &Header, row: &Row<'_>, found: &mut Found) -> Result<Room, StoreError> {
         let (connection, read) = (self.connection, self.read);
         if header.event_type == REMOVED {
@@ -256,7 +257,7 @@ impl<'a> Scan<'a> {
         if left_out { Ok(()) } else { header.verify(row, self.connection, self.names) }
     }
 
-    /// The columns of a row, the payload left out where it is long and most likely not wanted.
+    /// The columns of a row, without the payload if it is long and most likely not needed.
     fn columns(&self) -> String {
         let condition = &self.wanted.condition;
         if condition.is_empty() {
@@ -270,8 +271,8 @@ impl<'a> Scan<'a> {
         if self.forward { place > span.upto } else { place <= span.after }
     }
 
-    /// Where places may be missing, nothing says that the first row of a page is the one that follows: a search that a
-    /// damaged number misled ends beside the row that has it. So the row on the other side of the border is verified.
+    /// If there may be gaps, nothing shows that the first row of a page is really the next one: a search misled by a
+    /// damaged number ends next to the row that has it. So the row on the other side of the border is verified.
     fn verify_border(&mut self, start: u64, first: u64) -> Result<(), StoreError> {
         let axis = self.line.axis;
         let mut statement =
@@ -281,7 +282,7 @@ impl<'a> Scan<'a> {
         let header = self.header(row)?;
         let place = axis.place(&header);
         if place == start {
-            // It may be what the read goes on after because it is damaged.
+            // The read may have started after it precisely because it is damaged.
             return Ok(());
         }
         header.verify(row, self.connection, self.names)?;
@@ -292,7 +293,7 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// Refuses a row that does not come after `before` in the order of the read.
+    /// Rejects a row that does not come after `before` in the order of the read.
     fn expect_onward(&self, before: u64, header: &Header) -> Result<(), StoreError> {
         let place = self.line.axis.place(header);
         if if self.forward { place > before } else { place < before } {
@@ -302,7 +303,7 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// Refuses a row that is not the one after `before`, or, where places may be missing, not one after it.
+    /// Rejects a row that is not the next one after `before`, or, if there may be gaps, not anywhere after it.
     fn expect(&mut self, before: u64, header: &Header, row: &Row<'_>) -> Result<(), StoreError> {
         let place = self.line.axis.place(header);
         if self.line.gaps {
@@ -311,7 +312,8 @@ impl<'a> Scan<'a> {
         if Some(place) == self.next(before) {
             return Ok(());
         }
-        // If the row is whole, those between are missing: reading can go on with it. Else its number is damaged.
+        // If the row is intact, those in between are missing, and reading can continue with it. Otherwise its number is
+        // damaged.
         let whole = self.expect_onward(before, header).and_then(|()| header.verify(row, self.connection, self.names));
         let next = Position::new(self.next(before).unwrap_or_default());
         match (whole, self.line.axis) {
@@ -329,7 +331,7 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// The error of a place that should have a row.
+    /// The error for a place that should have a row.
     fn missing(&self, before: u64) -> StoreError {
         let next = self.next(before).unwrap_or_default();
         match self.line.axis {

@@ -1,4 +1,4 @@
-//! What a page is asked for besides its span, and how much of it SQL can tell.
+//! What a page requests besides its span, and how much of it SQL can evaluate.
 
 use std::fmt::Write;
 
@@ -10,27 +10,28 @@ use crate::tables::interned::{self, Names};
 use crate::tables::rows::Header;
 use crate::tables::streams;
 
-/// More numbers than this in one `IN (…)` are left to the filter.
+/// Lists longer than this are not put into one `IN (…)` but left to the filter.
 const IN_LIMIT: usize = 64;
 
-/// A filter, taken apart.
+/// A filter, split into parts.
 #[derive(Debug, Default)]
 pub(super) struct Wanted {
-    /// What SQL can tell: all rows for which it is not true may be passed over unseen. Empty if SQL can tell nothing.
+    /// The part that SQL can evaluate: all rows for which it is false may be skipped unread. Empty if SQL can evaluate
+    /// nothing.
     pub(super) condition: String,
-    /// The numbers of the types that are wanted, if only some are.
+    /// The numbers of the requested types, if only some are.
     types: Option<Vec<i64>>,
-    /// The numbers of the streams that are wanted, if only some are.
+    /// The numbers of the requested streams, if only some are.
     streams: Option<Vec<i64>>,
-    /// What is left for the one evaluator.
+    /// The rest, for the one evaluator.
     left: Filter,
 }
 
 impl Wanted {
-    /// Takes from a filter what SQL and the span can tell; no span if nothing can be wanted.
+    /// Splits off what SQL and the span can express; returns no span if no event can match.
     ///
-    /// What cannot be told because something is damaged is left to the evaluator: it looks at every row, so that the
-    /// damage is met where it is.
+    /// If damage prevents that for some part, it is left to the evaluator: it reads every row, so that the damage is
+    /// reported where it is.
     pub(super) fn of(
         connection: &Connection,
         names: &mut Names,
@@ -80,8 +81,8 @@ impl Wanted {
         Ok((wanted, (span.after < span.upto).then_some(span)))
     }
 
-    /// A number that stands for no type is wanted too, for it is damaged: SQL is told what is *not* wanted, unless there
-    /// are too many types.
+    /// A number that stands for no type has to be returned too, because it is damaged. So SQL is given the types to
+    /// *exclude*, unless there are too many types.
     fn take_types(
         &mut self,
         connection: &Connection,
@@ -93,7 +94,7 @@ impl Wanted {
                 .iter()
                 .all(|clause| matches!(clause, Clause::Types(wanted) if wanted.iter().any(|want| want == name)))
         };
-        // Types are looked for before any event is met.
+        // Types are looked up before any event is read.
         let nowhere = Position::ZERO;
         let numbers = match (interned::all_types(connection, IN_LIMIT)?, clauses.first()) {
             (Some(all), _) => {
@@ -134,7 +135,7 @@ impl Wanted {
         Ok(())
     }
 
-    /// Whether an event is wanted; its payload is not looked at.
+    /// Whether an event matches; its payload is not read.
     pub(super) fn passes(
         &self,
         header: &Header,
@@ -149,7 +150,7 @@ impl Wanted {
     }
 }
 
-/// Narrows the span to what a bound of a position or a time lets through; false if the clause is none.
+/// Narrows the span by a position or time bound; returns false if the clause is not such a bound.
 fn narrow(
     connection: &Connection,
     names: &mut Names,
@@ -179,7 +180,7 @@ fn push_in(sql: &mut String, column: &str, numbers: &[i64]) {
     if !sql.is_empty() {
         sql.push_str(" AND ");
     }
-    // The plus keeps SQLite from looking for an index: the rows are to come in the order of the axis.
+    // The plus keeps SQLite from using an index: the rows must come in the order of the axis.
     let _infallible = write!(sql, "+{column} (");
     for (i, number) in numbers.iter().enumerate() {
         let comma = if i == 0 { "" } else { "," };

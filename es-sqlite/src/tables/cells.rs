@@ -49,7 +49,7 @@ fn row(connection: &Connection, key: &CellKey) -> Result<Option<CellRow>, StoreE
     let Some((revision, value, checksum)) = row else { return Ok(None) };
     let value: Option<Vec<u8>> = value;
     if sum(key, revision, value.as_deref()).stored() != checksum {
-        return Err(errors::damaged(None, format!("the checksum of cell {key} does not fit")));
+        return Err(errors::damaged(None, format!("the checksum of cell {key} does not match")));
     }
     Ok(Some((natural(revision, None)?, value)))
 }

@@ -1,4 +1,4 @@
-//! Commands that were carried out: the table `es_command`.
+//! Executed commands: the table `es_command`.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::connection::errors;
 use crate::tables::row_sum::RowSum;
 use crate::tables::rows::natural;
 
-/// One stream of an append, as it stands in the JSON.
+/// One stream of an append, as stored in the JSON.
 type StreamRow = (String, u64, u64, u64, u64);
 
 pub(crate) fn find(connection: &Connection, key: &CommandKey) -> Result<Option<CommandRecord>, StoreError> {

@@ -9,13 +9,13 @@ use tokio_rusqlite::rusqlite::{Connection, OptionalExtension};
 use crate::connection::errors;
 use crate::tables::row_sum::RowSum;
 
-/// The names that a connection has met. A number never comes to stand for something else, so what was committed stays
-/// true.
+/// The names that a connection has read. A number never comes to mean something else, so what was committed stays
+/// valid.
 #[derive(Debug)]
 pub(crate) struct Names {
     streams: BoundedMap<i64, StreamId>,
     types: BoundedMap<i64, Arc<EventType>>,
-    /// Neighbours in the log are often of one stream and of one type.
+    /// Adjacent events in the log often have the same stream and type.
     last_stream: Option<(i64, StreamId)>,
     last_type: Option<(i64, Arc<EventType>)>,
 }
@@ -27,7 +27,7 @@ impl Default for Names {
 }
 
 impl Names {
-    /// Forgets everything: numbers given in a transaction that was rolled back are given again.
+    /// Forgets everything: numbers assigned in a transaction that was rolled back are assigned again.
     pub(crate) fn clear(&mut self) {
         *self = Self::default();
     }
@@ -66,8 +66,8 @@ impl Names {
     }
 }
 
-/// The types of a name. The two indexes over names are partial, with and without a shape, and SQLite takes one only where
-/// the query says which: without that, each look-up goes through all types, and 20,000 types cost quadratic time.
+/// Finds the types with a name. The two indexes over names are partial, with and without a shape, and SQLite uses one
+/// only if the query says which: without that, each lookup scans all types, and 20,000 types cost quadratic time.
 const NAMED: &str = "SELECT id FROM es_event_type WHERE name = ?1 AND shape IS NOT NULL
      UNION ALL SELECT id FROM es_event_type WHERE name = ?1 AND shape IS NULL";
 const SHAPED: &str = "SELECT id FROM es_event_type
@@ -75,7 +75,7 @@ const SHAPED: &str = "SELECT id FROM es_event_type
 const PLAIN: &str = "SELECT id FROM es_event_type
      WHERE name = ?1 AND schema_version = ?2 AND codec = ?3 AND shape IS NULL";
 
-/// The numbers of the types with one of these names, whatever their schema versions.
+/// Returns the numbers of the types with one of these names, whatever their schema versions.
 pub(crate) fn types_named(connection: &Connection, names: &[String]) -> Result<Vec<i64>, StoreError> {
     let mut statement = connection.prepare_cached(NAMED).map_err(errors::store)?;
     let mut ids = Vec::new();
@@ -88,7 +88,7 @@ pub(crate) fn types_named(connection: &Connection, names: &[String]) -> Result<V
     Ok(ids)
 }
 
-/// The number of a type, if it has one.
+/// Returns the number of a type, if it has one.
 pub(crate) fn type_number(connection: &Connection, event_type: &EventType) -> Result<Option<i64>, StoreError> {
     let (name, version, codec) = (event_type.name(), event_type.schema_version(), event_type.codec());
     let number = match event_type.shape() {
@@ -102,7 +102,7 @@ pub(crate) fn type_number(connection: &Connection, event_type: &EventType) -> Re
     number.map_err(errors::store)
 }
 
-/// Gives a type a number.
+/// Assigns a number to a type.
 pub(crate) fn add_type(connection: &Connection, event_type: &EventType) -> Result<i64, StoreError> {
     connection
         .prepare_cached(
@@ -129,8 +129,8 @@ pub(crate) fn add_type(connection: &Connection, event_type: &EventType) -> Resul
         .map_err(errors::store)
 }
 
-/// The number of the next type: 1, 2, 4, 7, 8 …, those with an odd number of ones in binary. So a flipped bit never turns
-/// one type into another, and a filter by types that SQL evaluates does not pass over a damaged event.
+/// The number of the next type: 1, 2, 4, 7, 8 …, the numbers with an odd count of one bits. A flipped bit thus never
+/// turns one type into another, and a filter by types that SQL evaluates does not skip a damaged event.
 fn number_after(last: i64) -> i64 {
     let mut next = last + 1;
     while next.count_ones().is_multiple_of(2) {
@@ -139,7 +139,7 @@ fn number_after(last: i64) -> i64 {
     next
 }
 
-/// The numbers of all types; [`None`] if there are more than `limit`.
+/// Returns the numbers of all types; [`None`] if there are more than `limit`.
 pub(crate) fn all_types(connection: &Connection, limit: usize) -> Result<Option<Vec<i64>>, StoreError> {
     let mut statement =
         connection.prepare_cached("SELECT id FROM es_event_type NOT INDEXED LIMIT ?1").map_err(errors::store)?;
@@ -171,7 +171,7 @@ pub(crate) fn read_stream(connection: &Connection, id: i64, at: Position) -> Res
         .map_err(|error| errors::store_at(at, error))?
         .ok_or_else(|| damaged(" is not known"))?;
     if stream_sum(id, &name, &category).stored() != checksum {
-        return Err(damaged(": the checksum of its row does not fit"));
+        return Err(damaged(": the checksum of its row does not match"));
     }
     StreamId::new(name).map_err(|_| damaged(" has a name that is not valid"))
 }
@@ -190,7 +190,7 @@ pub(crate) fn read_type(connection: &Connection, id: i64, at: Position) -> Resul
         .map_err(|error| errors::store_at(at, error))?
         .ok_or_else(|| damaged(" is not known"))?;
     if type_sum(id, &name, schema_version, &codec, shape.as_deref()).stored() != checksum {
-        return Err(damaged(": the checksum of its row does not fit"));
+        return Err(damaged(": the checksum of its row does not match"));
     }
     let event_type =
         EventType::new(name, schema_version, codec).map_err(|_| damaged(" has a name that is not valid"))?;
@@ -216,7 +216,7 @@ mod tests {
         }
     }
 
-    /// A store with 20,000 types took minutes to be written: each new type was looked for in all of the table.
+    /// A store with 20,000 types took minutes to write: each new type was searched for in the whole table.
     #[test]
     fn types_are_found_by_an_index() {
         let connection = crate::opening::open::memory(1 << 20).unwrap();

@@ -1,4 +1,4 @@
-//! Questions to the log that readers and the writer ask alike.
+//! Queries on the log that both readers and the writer use.
 
 use bytes::BytesMut;
 use es_framework::{Position, StoreError, StoreId, StoredEvent, Timestamp};
@@ -13,26 +13,27 @@ use crate::tables::stream_index;
 pub(crate) use crate::tables::stream_index::version;
 pub(crate) use crate::tables::streams::number as stream_number;
 
-/// The end of the log, as its last two rows show it.
+/// The end of the log, according to its last two rows.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct LogHead {
-    /// The last position that was handed out.
+    /// The last position that was assigned.
     pub(crate) position: Position,
     /// The time of the last event.
     pub(crate) time: Timestamp,
     /// The position of the last row.
     pub(crate) last: u64,
-    /// Whether positions may be missing between rows: only where the store's generation says that rows were deleted.
+    /// Whether there may be gaps between positions: only if the store's generation says that rows were deleted.
     pub(crate) gaps: bool,
-    /// Whether the last two rows follow each other. If they do not, the number of one of them is damaged, or rows between
-    /// them are missing.
+    /// Whether the last two rows are consecutive. If they are not, the number of one of them is damaged, or rows
+    /// between them are missing.
     pub(crate) follows: bool,
-    /// Whether nothing tells that there was a row after the last one: it can be understood, and its stream ends with it.
+    /// Whether nothing indicates that there was a row after the last one: it can be understood, and its stream ends with
+    /// it.
     pub(crate) ends_there: bool,
 }
 
 impl LogHead {
-    /// The error of a head that cannot be believed.
+    /// Fails if the head cannot be trusted.
     pub(crate) fn sound(self) -> Result<Self, StoreError> {
         if self.follows && self.ends_there {
             return Ok(self);
@@ -44,9 +45,9 @@ impl LogHead {
     }
 }
 
-/// Finds the end of the log, also where it is damaged.
+/// Finds the end of the log, even if it is damaged.
 ///
-/// The last row is found without a search, so it is the last in the file whatever its number says.
+/// The last row is found without a search, so it is the last in the file whatever its number is.
 pub(crate) fn find_head(connection: &Connection) -> Result<LogHead, StoreError> {
     let mut statement = connection
         .prepare_cached(
@@ -54,11 +55,11 @@ pub(crate) fn find_head(connection: &Connection) -> Result<LogHead, StoreError> 
         )
         .map_err(errors::store)?;
     let mut rows = statement.query([]).map_err(errors::store)?;
-    // Before the first event any time is later.
+    // Any time is later than that of an empty log.
     let (mut last, mut time, mut before, mut ends_there) = (0_i64, i64::MIN, 0_i64, true);
     if let Some(row) = rows.next().map_err(errors::store)? {
         last = row.get(0).map_err(errors::store)?;
-        // A column that is damaged is met by whoever reads the row.
+        // A damaged column is reported when the row is read.
         if let (Ok(at), Ok(stream), Ok(at_version)) = (row.get(1), row.get(2), row.get::<_, i64>(3)) {
             time = at;
             let (version, position) = stream_index::last_entry(connection, stream)?;
@@ -90,16 +91,16 @@ pub(crate) fn find_head(connection: &Connection) -> Result<LogHead, StoreError> 
     })
 }
 
-/// The last position and time that were given.
+/// Returns the last position and time that were assigned.
 pub(crate) fn head(connection: &Connection) -> Result<(Position, Timestamp), StoreError> {
     let LogHead { position, time, .. } = find_head(connection)?.sound()?;
     Ok((position, time))
 }
 
-/// The bytes of events that are read for watchers, who hold no more in their ring; beyond that they read pages.
+/// Maximum bytes of events that are read for watchers, whose ring holds no more; beyond that they read pages.
 const FOR_WATCHERS: usize = 4 << 20;
 
-/// The events after `after`, `limit` at the most; [`None`] if they are too large to be held all at once.
+/// Returns the events after `after`, at most `limit`; [`None`] if they are too large to hold at once.
 pub(crate) fn events_after(
     connection: &Connection,
     names: &mut Names,

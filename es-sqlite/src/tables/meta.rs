@@ -13,7 +13,7 @@ pub(crate) const POSITION_FLOOR: &str = "position_floor";
 pub(crate) const TIME_FLOOR: &str = "time_floor";
 const WRITE_REQUIRES: &str = "write_requires";
 
-/// What this release can keep whole when it writes; see `write_requires` in `docs/file-format.md`.
+/// The features that this release can preserve when it writes; see `write_requires` in `docs/file-format.md`.
 const FEATURES: [&str; 0] = [];
 
 pub(crate) fn store_id(connection: &Connection) -> Result<StoreId, StoreError> {
@@ -41,7 +41,7 @@ pub(crate) fn set_integer(connection: &Connection, key: &str, value: i64) -> Res
     set(connection, key, ValueRef::Integer(value))
 }
 
-/// Refuses a store that this release would damage by writing.
+/// Rejects a store that this release would damage by writing.
 pub(crate) fn check_write_requires(connection: &Connection) -> Result<(), StoreError> {
     let Some(value) = value(connection, WRITE_REQUIRES)? else { return Ok(()) };
     let Value::Text(features) = value else {
@@ -63,7 +63,7 @@ fn value(connection: &Connection, key: &str) -> Result<Option<Value>, StoreError
         .map_err(errors::store)?;
     let Some((value, checksum)) = row else { return Ok(None) };
     if sum(key, ValueRef::from(&value)).stored() != checksum {
-        return Err(errors::damaged(None, format!("the checksum of the store's `{key}` does not fit")));
+        return Err(errors::damaged(None, format!("the checksum of the store's `{key}` does not match")));
     }
     Ok(Some(value))
 }

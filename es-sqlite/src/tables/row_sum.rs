@@ -1,4 +1,4 @@
-//! The checksum of every row that is not an event.
+//! The checksum of every row other than events.
 
 use tokio_rusqlite::rusqlite::types::ValueRef;
 
@@ -35,7 +35,7 @@ impl RowSum {
         value.map_or(self.null(), |value| self.blob(value))
     }
 
-    /// A value as it stands in a row. A real number is never stored, so its bytes are those of no value.
+    /// Adds a value as it is stored in a row. A real number is never stored, so its bytes match no value.
     pub(crate) fn value(self, value: ValueRef<'_>) -> Self {
         match value {
             ValueRef::Null => self.null(),

@@ -15,14 +15,14 @@ use crate::connection::errors;
 use crate::tables::interned::Names;
 use crate::tables::row_sum::RowSum;
 
-/// The columns that [`Header::of`] and [`event`] expect, the payload last: it is often not looked at, and SQLite does
-/// not read what lies behind the last column that was asked for.
+/// The columns that [`Header::of`] and [`event`] expect. The payload is last: it is often not needed, and SQLite does
+/// not read beyond the last requested column.
 pub(crate) const COLUMNS: &str = "position, stream, version, type, time, checksum, id, metadata, payload";
 
 /// The type of an event whose content was removed.
 pub(crate) const REMOVED: i64 = 0;
 
-/// The numbers at the head of a row.
+/// The numbers at the start of a row.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Header {
     pub(crate) position: Position,
@@ -33,10 +33,10 @@ pub(crate) struct Header {
     pub(crate) checksum: u32,
 }
 
-/// A column's value, or what is wrong with it: small, for it is asked for nine times a row.
+/// A column's value, or what is wrong with it; small, because nine are read per row.
 type Column<T> = Result<T, &'static str>;
 
-/// The columns behind the header.
+/// The columns after the header.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Content<'r> {
     id: ValueRef<'r>,
@@ -45,7 +45,7 @@ pub(crate) struct Content<'r> {
 }
 
 impl Content<'_> {
-    /// The payload and metadata bytes.
+    /// The number of payload and metadata bytes.
     pub(crate) fn bytes(&self) -> usize {
         self.payload.len() + self.metadata.map_or(0, str::len)
     }
@@ -74,7 +74,7 @@ impl Header {
         })
     }
 
-    /// Whether a filter lets the event through; its payload is not looked at.
+    /// Whether the event passes a filter; its payload is not read.
     pub(crate) fn passes(
         &self,
         filter: &Filter,
@@ -94,7 +94,7 @@ impl Header {
         }))
     }
 
-    /// The columns behind the header.
+    /// Reads the columns after the header.
     pub(crate) fn content<'r>(&self, row: &'r Row<'_>) -> Result<Content<'r>, StoreError> {
         let columns = || -> Column<Content<'r>> {
             Ok(Content { id: value(row, 6)?, metadata: metadata(row)?, payload: payload(row)? })
@@ -102,7 +102,7 @@ impl Header {
         columns().map_err(|reason| self.damaged(reason))
     }
 
-    /// The event, its checksum verified. Its bytes are put behind those of other events in `buffer`.
+    /// Returns the event, its checksum verified. Its bytes are appended to those of other events in `buffer`.
     pub(crate) fn event(
         &self,
         content: Content<'_>,
@@ -123,7 +123,7 @@ impl Header {
         self.verified(stream, id, event_type, payload, metadata)
     }
 
-    /// Verifies an event that is passed over as strictly as one that is returned.
+    /// Verifies an event that is skipped as strictly as one that is returned.
     pub(crate) fn verify(&self, row: &Row<'_>, connection: &Connection, names: &mut Names) -> Result<(), StoreError> {
         if self.event_type == REMOVED {
             return self.verify_removed(row);
@@ -139,7 +139,7 @@ impl Header {
         if checksum(position, stream, version, time, &event_type, id.as_ref(), metadata, payload) == self.checksum {
             Ok(())
         } else {
-            Err(self.damaged("the checksum does not fit"))
+            Err(self.damaged("the checksum does not match"))
         }
     }
 
@@ -154,25 +154,25 @@ impl Header {
         let Self { version, position, time, checksum, .. } = *self;
         let event =
             StoredEvent::from_stored(stream, version, position, time, id, event_type, payload, metadata, checksum);
-        if event.computed_checksum() == checksum { Ok(event) } else { Err(self.damaged("the checksum does not fit")) }
+        if event.computed_checksum() == checksum { Ok(event) } else { Err(self.damaged("the checksum does not match")) }
     }
 
     pub(crate) fn damaged(&self, reason: impl Into<String>) -> StoreError {
         errors::damaged(Some(self.position), reason)
     }
 
-    /// Verifies what is left of an event whose content was removed.
+    /// Verifies what remains of an event whose content was removed.
     pub(crate) fn verify_removed(&self, row: &Row<'_>) -> Result<(), StoreError> {
         let Content { id, payload, .. } = self.content(row)?;
         if payload == removed_sum(self, id).stored().to_le_bytes() {
             Ok(())
         } else {
-            Err(self.damaged("the checksum of a removed event does not fit"))
+            Err(self.damaged("the checksum of a removed event does not match"))
         }
     }
 }
 
-/// The checksum that stands in the place of a removed event's payload.
+/// The checksum that replaces a removed event's payload.
 pub(crate) fn removed_sum(header: &Header, id: ValueRef<'_>) -> RowSum {
     RowSum::of("removed")
         .integer(header.position.as_i64())
@@ -183,8 +183,8 @@ pub(crate) fn removed_sum(header: &Header, id: ValueRef<'_>) -> RowSum {
         .value(id)
 }
 
-/// A page's buffer: large enough for small events to share, small where little is asked for, and smaller than what glibc
-/// maps anew each time, which costs a fifth of a scan.
+/// Allocates a page's buffer: large enough for small events to share, small if little is requested, and below the size
+/// that glibc maps anew each time, which costs a fifth of a scan.
 pub(crate) fn buffer(events: usize, bytes: usize) -> BytesMut {
     BytesMut::with_capacity(events.saturating_mul(128).min(bytes).clamp(256, 32 << 10))
 }
@@ -232,7 +232,7 @@ fn value<'r>(row: &'r Row<'_>, column: usize) -> Column<ValueRef<'r>> {
     row.get_ref(column).map_err(|_| "a column is missing")
 }
 
-/// A place as the ground floor has it.
+/// Converts a place to the framework's unsigned type.
 pub(crate) fn natural(value: i64, at: Option<Position>) -> Result<u64, StoreError> {
     u64::try_from(value).map_err(|_| errors::damaged(at, format!("{value} is neither a position nor a version")))
 }

@@ -1,4 +1,4 @@
-//! The tables of the file format, and how an older format is brought up to date.
+//! The tables of the file format, and how an older format is migrated.
 
 use es_framework::{StoreError, StoreId};
 use tokio_rusqlite::rusqlite::{self, Connection};
@@ -12,7 +12,7 @@ pub(crate) const APPLICATION_ID: i32 = 0x4553_4C47;
 /// The format this release writes.
 pub(crate) const FORMAT: u32 = 1;
 
-/// What leads from one format to the next, inside a write transaction.
+/// Migrates one format to the next, inside a write transaction.
 type Step = fn(&Connection) -> Result<(), StoreError>;
 
 /// The steps, from nothing to [`FORMAT`].
@@ -23,7 +23,7 @@ pub(crate) fn format(connection: &Connection) -> rusqlite::Result<u32> {
     connection.prepare_cached("PRAGMA user_version")?.query_row([], |row| row.get(0))
 }
 
-/// Brings the database to [`FORMAT`], inside the caller's write transaction.
+/// Migrates the database to [`FORMAT`], inside the caller's write transaction.
 pub(crate) fn migrate(connection: &Connection) -> Result<(), StoreError> {
     let found = format(connection).map_err(errors::store)?;
     let done = usize::try_from(found).unwrap_or(usize::MAX);
@@ -36,8 +36,8 @@ pub(crate) fn migrate(connection: &Connection) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Checks what the file says its tables are: with a column of another kind the same rows would be read as others, or not
-/// be found.
+/// Checks the table definitions in the file: with a column of another kind, the same rows would be read as different
+/// ones, or not be found.
 pub(crate) fn check(connection: &Connection) -> Result<(), StoreError> {
     let mut statement = connection
         .prepare("SELECT name, sql FROM sqlite_schema WHERE sql IS NOT NULL AND name LIKE 'es\\_%' ESCAPE '\\'")
@@ -49,7 +49,7 @@ pub(crate) fn check(connection: &Connection) -> Result<(), StoreError> {
     for (name, made_by) in statements() {
         match found.iter().find(|(found, _)| found == name) {
             Some((_, sql)) if sql.split_whitespace().eq(made_by.split_whitespace()) => {}
-            // A later feature may do without an index, but not with another one.
+            // A later feature may drop an index, but not replace it with a different one.
             None if !made_by.starts_with("CREATE TABLE") => {}
             _ => return Err(errors::damaged(None, format!("the definition of {name} is damaged"))),
         }
@@ -57,7 +57,7 @@ pub(crate) fn check(connection: &Connection) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// The name of each table and index, and the statement that makes it.
+/// The name of each table and index, and the statement that creates it.
 fn statements() -> impl Iterator<Item = (&'static str, &'static str)> {
     FORMAT_1.split(';').map(str::trim).filter_map(|statement| {
         let name = statement.split_whitespace().find(|word| word.starts_with("es_"))?;
@@ -72,8 +72,8 @@ fn from_nothing(connection: &Connection) -> Result<(), StoreError> {
     meta::set_integer(connection, meta::GENERATION, 0)
 }
 
-/// Rows of events are short and come in order, so both indexes over them grow at their ends where one stream is written;
-/// see `docs/file-format.md` for the meaning of every column.
+/// Rows of events are short and are inserted in order, so both indexes over them grow at their ends when one stream is
+/// written; see `docs/file-format.md` for the meaning of every column.
 const FORMAT_1: &str = "
 CREATE TABLE es_meta (
     key TEXT PRIMARY KEY NOT NULL, value ANY, checksum INTEGER NOT NULL

@@ -75,7 +75,7 @@ pub(crate) fn read(
         .map_err(errors::store)?;
     let Some((at, fingerprint, time, state, checksum)) = row else { return Ok(None) };
     if sum(stream, name, at, &fingerprint, time, &state).stored() != checksum {
-        return Err(errors::damaged(None, "the checksum does not fit"));
+        return Err(errors::damaged(None, "the checksum does not match"));
     }
     let at = natural(at, None)?;
     let fingerprint = Fingerprint::from_bytes(fingerprint);

@@ -1,4 +1,4 @@
-//! Where the events of a stream are: the one room that asks the index over (`stream`, `version`).
+//! Finds the events of a stream: the only file that queries the index over (`stream`, `version`).
 
 use es_framework::{StoreError, Version};
 use tokio_rusqlite::rusqlite::{self, Connection, OptionalExtension, Row};
@@ -7,29 +7,29 @@ use crate::connection::errors;
 use crate::tables::meta;
 use crate::tables::rows::natural;
 
-/// The rows of a stream beyond version `?1`, whose number is `?3`; `beyond` is `>` forward and `<` backward. It names
-/// no index: a later feature may do without the one that SQLite takes, and this build may still read.
+/// Selects the rows of the stream number `?3` beyond version `?1`; `beyond` is `>` forward and `<` backward. It names
+/// no index: a later feature may drop the one that SQLite uses, and this build can still read.
 pub(crate) fn rows(columns: &str, beyond: char, conditions: &str) -> String {
     format!("SELECT {columns} FROM es_event WHERE stream = ?3 AND version {beyond} ?1{conditions} ORDER BY version")
 }
 
-/// The end of a stream, as the index shows it.
+/// The end of a stream, according to the index.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Found {
     /// The version of the last event.
     pub(crate) version: Version,
-    /// Whether the last two entries follow each other. If they do not, the version of one of them is damaged, or entries
+    /// Whether the last two entries are consecutive. If they are not, the version of one of them is damaged, or entries
     /// between them are missing.
     pub(crate) follows: bool,
-    /// Whether nothing tells that there was an event after the last one.
+    /// Whether nothing indicates that there was an event after the last one.
     pub(crate) ends_there: bool,
 }
 
-/// Finds the end of the stream with this number, also where the index is damaged.
+/// Finds the end of the stream with this number, even if the index is damaged.
 ///
-/// An entry of the index has no checksum, so its neighbours are asked. The last two entries of the stream follow each
-/// other, or the version of one of them is damaged. The entry behind them is the first of another stream, or it is one
-/// of this stream's with a damaged number. A stream that has a number has an event.
+/// An index entry has no checksum, so its neighbours are checked. The last two entries of the stream must be
+/// consecutive, or the version of one of them is damaged. The entry after them is either the first of another stream,
+/// or one of this stream's with a damaged number. A stream that has a number has an event.
 pub(crate) fn find(connection: &Connection, stream: i64) -> Result<Found, StoreError> {
     let mut statement = connection
         .prepare_cached("SELECT version FROM es_event WHERE stream = ?1 ORDER BY version DESC LIMIT 2")
@@ -47,18 +47,18 @@ pub(crate) fn find(connection: &Connection, stream: i64) -> Result<Found, StoreE
     Ok(Found { version: Version::new(natural(last.max(0), None)?), follows, ends_there })
 }
 
-/// The version of the stream with this number.
+/// Returns the version of the stream with this number.
 pub(crate) fn version(connection: &Connection, stream: i64) -> Result<Version, StoreError> {
     let Found { version, follows, ends_there } = find(connection, stream)?;
     if follows && ends_there { Ok(version) } else { Err(unsound(stream)) }
 }
 
-/// The error of an end that cannot be believed.
+/// The error for an end that cannot be trusted.
 pub(crate) fn unsound(stream: i64) -> StoreError {
     errors::damaged(None, format!("the index over the versions of stream number {stream} is damaged at its end"))
 }
 
-/// The version and the position in the last entry of a stream, as they stand there; 0 if there is none.
+/// Returns the version and the position in the last entry of a stream, as stored; 0 if there is none.
 pub(crate) fn last_entry(connection: &Connection, stream: i64) -> Result<(i64, i64), StoreError> {
     let last = connection
         .prepare_cached("SELECT version, position FROM es_event WHERE stream = ?1 ORDER BY version DESC LIMIT 1")
@@ -67,7 +67,8 @@ pub(crate) fn last_entry(connection: &Connection, stream: i64) -> Result<(i64, i
     Ok(last.unwrap_or_default())
 }
 
-/// Whether what lies behind the entries of a stream can be there: the first of another stream, or the end of the index.
+/// Whether what follows the entries of a stream is valid there: the first entry of another stream, or the end of the
+/// index.
 fn ends_there(connection: &Connection, stream: i64, version: i64) -> Result<bool, StoreError> {
     let first: Option<i64> = connection
         .prepare_cached("SELECT version FROM es_event WHERE stream > ?1 ORDER BY stream, version LIMIT 1")
@@ -75,7 +76,7 @@ fn ends_there(connection: &Connection, stream: i64, version: i64) -> Result<bool
         .map_err(errors::store)?;
     let can_be_there = match first {
         Some(first) => first == 1,
-        // No stream has a higher number, and if the last event of the log is of this one, it is this one's last.
+        // No stream has a higher number, and if the last event of the log belongs to this one, it is its last.
         None => connection
             .prepare_cached(
                 "SELECT (SELECT max(id) FROM es_stream), stream, version FROM es_event NOT INDEXED
@@ -93,7 +94,7 @@ fn ends_there(connection: &Connection, stream: i64, version: i64) -> Result<bool
     Ok(can_be_there || were_deleted(connection)?)
 }
 
-/// Whether events were deleted, so that a stream may begin later than with version 1, or have none that is left.
+/// Whether events were deleted, so that a stream may start after version 1, or have no events left.
 fn were_deleted(connection: &Connection) -> Result<bool, StoreError> {
     Ok(meta::integer(connection, meta::GENERATION)?.is_some_and(|generation| generation > 0))
 }

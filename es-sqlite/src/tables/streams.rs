@@ -8,16 +8,16 @@ use crate::connection::errors;
 use crate::tables::interned::{self, stream_sum};
 use crate::tables::stream_index;
 
-/// The first name that is not before the one asked for: the name itself, or its neighbour behind.
+/// The first name that is not before the requested one: the name itself, or the next one.
 const FROM: &str = "SELECT id, name, category, checksum FROM es_stream WHERE name >= ?1 ORDER BY name LIMIT 1";
-/// The neighbour before.
+/// The name before it.
 const BEFORE: &str = "SELECT id, name, category, checksum FROM es_stream WHERE name < ?1 ORDER BY name DESC LIMIT 1";
 
-/// The number of a stream; [`None`] if it was never written.
+/// Returns the number of a stream; [`None`] if it was never written.
 ///
-/// An entry of the index over names is believed only as far as the row it leads to bears it out. An entry whose text is
-/// damaged still lies where its name belongs, and a search that it misled ends beside it: so where a name is not found the
-/// entries on either side are looked at too.
+/// An entry of the index over names is trusted only if the row it leads to confirms it. An entry whose text is damaged
+/// is still stored where its name belongs, and a search misled by it ends next to it. So if a name is not found, the
+/// entries on both sides are checked too.
 pub(crate) fn number(connection: &Connection, stream: &StreamId) -> Result<Option<i64>, StoreError> {
     match entry(connection, FROM, stream)? {
         None => entry(connection, BEFORE, stream),
@@ -25,7 +25,7 @@ pub(crate) fn number(connection: &Connection, stream: &StreamId) -> Result<Optio
     }
 }
 
-/// The number in an entry; [`None`] if it is another stream's.
+/// The number in an entry; [`None`] if it belongs to another stream.
 fn entry(connection: &Connection, sql: &str, stream: &StreamId) -> Result<Option<i64>, StoreError> {
     let mut statement = connection.prepare_cached(sql).map_err(errors::store)?;
     let mut rows = statement.query([stream.as_str()]).map_err(errors::store)?;
@@ -35,8 +35,8 @@ fn entry(connection: &Connection, sql: &str, stream: &StreamId) -> Result<Option
     if is_whole(row, id) {
         return Ok(is_asked_for.then_some(id));
     }
-    // The name came from the index. If the row has one of its own, the entry is damaged, and whoever compares names with it
-    // is misled. If it has none, that is the damage of the stream that the entry names.
+    // The name came from the index. If the row has a name of its own, the entry is damaged and misleads searches that
+    // compare names with it. If it has none, the damage is that of the stream that the entry names.
     if is_asked_for || has_a_name(connection, id)? { Err(damaged(stream)) } else { Ok(None) }
 }
 
@@ -44,14 +44,14 @@ fn damaged(stream: &StreamId) -> StoreError {
     errors::damaged(None, format!("stream {stream} cannot be found: the index over names is damaged"))
 }
 
-/// Whether the columns of a row of `es_stream` and its checksum belong together.
+/// Whether the columns of a row of `es_stream` match its checksum.
 fn is_whole(row: &Row<'_>, id: i64) -> bool {
     let text = |column| row.get_ref(column).ok().and_then(|value| value.as_str().ok());
     let (Some(name), Some(category), Ok(checksum)) = (text(1), text(2), row.get::<_, i32>(3)) else { return false };
     stream_sum(id, name, category).stored() == checksum
 }
 
-/// Whether a row is whole in itself.
+/// Whether a row is intact on its own.
 fn has_a_name(connection: &Connection, id: i64) -> Result<bool, StoreError> {
     let whole = connection
         .prepare_cached("SELECT id, name, category, checksum FROM es_stream NOT INDEXED WHERE id = ?1")
@@ -60,7 +60,7 @@ fn has_a_name(connection: &Connection, id: i64) -> Result<bool, StoreError> {
     Ok(whole.unwrap_or(false))
 }
 
-/// Lists streams in the order of their first events, within a transaction of the caller's.
+/// Lists streams in the order of their first events, within the caller's transaction.
 pub(crate) fn list(connection: &Connection, list: &ListStreams) -> Result<Vec<StreamInfo>, StoreError> {
     let after = match &list.after {
         None => 0,
@@ -81,7 +81,7 @@ pub(crate) fn list(connection: &Connection, list: &ListStreams) -> Result<Vec<St
     let mut last = after;
     while let Some(row) = rows.next().map_err(errors::store)? {
         let id: i64 = row.get(0).map_err(errors::store)?;
-        // Numbers are given one after the other, and rows are never deleted.
+        // Numbers are assigned consecutively, and rows are never deleted.
         let follows = if list.category.is_some() { id > last } else { id == last + 1 };
         if !follows || !is_whole(row, id) {
             return Err(errors::damaged(
@@ -98,7 +98,7 @@ pub(crate) fn list(connection: &Connection, list: &ListStreams) -> Result<Vec<St
     Ok(streams)
 }
 
-/// The stream with a number.
+/// Returns the stream with a number.
 pub(crate) fn by_number(connection: &Connection, number: i64) -> Result<Option<StreamInfo>, StoreError> {
     let mut statement = connection.prepare_cached("SELECT 1 FROM es_stream WHERE id = ?1").map_err(errors::store)?;
     if !statement.exists([number]).map_err(errors::store)? {

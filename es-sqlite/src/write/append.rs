@@ -20,17 +20,17 @@ use crate::tables::rows::{self, COLUMNS, Header, REMOVED};
 use crate::write::insert_buffer::{InsertError, Row};
 use crate::write::memory::{Head, Memory};
 
-/// After an id was found to be known, so many appends with ids are looked up before they are written.
+/// After an id turned out to be known, this many appends with ids are looked up before they are written.
 const CAREFUL: u32 = 1_000;
 
-/// A write transaction, and what the writer knows besides.
+/// A write transaction, together with the writer's memory.
 #[derive(Debug)]
 pub(crate) struct Transaction<'w> {
     connection: &'w Connection,
     memory: &'w mut Memory,
 }
 
-/// Judges an append and writes it. An error of the store means that it may be half written.
+/// Checks an append and writes it. If it returns an error of the store, the append may be half written.
 pub(crate) fn append(append: &Append, tx: &mut Transaction<'_>) -> Result<Appended, AppendError> {
     let plan = match tx.judge(append)? {
         Verdict::Known { appended, remember } => {
@@ -52,15 +52,16 @@ impl<'w> Transaction<'w> {
         Self { connection, memory }
     }
 
-    /// The connection, with all rows written so far in the database.
+    /// Returns the connection once all rows written so far are in the database.
     pub(crate) fn written(&mut self) -> Result<&'w Connection, StoreError> {
         let flushed = self.memory.pending.flush(self.connection);
         self.inserted(flushed)?;
         Ok(self.connection)
     }
 
-    /// Most ids are new, and the index over ids says so when the events are written: to look each of them up before takes
-    /// a third of the time of a bulk load. Once an id was known, the next appends are looked up, for retries come in rows.
+    /// Most ids are new, and the index over ids detects the others when the events are written: looking up each id
+    /// first takes a third of the time of a bulk load. Once an id was known, the next appends are looked up first,
+    /// because retries come in runs.
     fn judge(&mut self, append: &Append) -> Result<Verdict, AppendError> {
         let questions = Questions::of(append);
         let mut facts = self.facts(questions)?;
@@ -75,7 +76,7 @@ impl<'w> Transaction<'w> {
         judge(append, &facts)
     }
 
-    /// What the log says, but for the ids.
+    /// Reads from the log everything but the ids.
     fn facts(&mut self, questions: Questions<'_>) -> Result<Facts, StoreError> {
         let (head, time) = self.head()?;
         let mut facts = Facts::new(head, time);
@@ -129,7 +130,7 @@ impl<'w> Transaction<'w> {
         Ok(head)
     }
 
-    /// Inserts the events of a plan, which go after the log's head.
+    /// Inserts the events of a plan after the log's head.
     fn insert(&mut self, append: &Append, plan: &Plan, appended: &Appended) -> Result<(), StoreError> {
         if plan.event_count() == 0 {
             return Ok(());
@@ -189,7 +190,7 @@ impl<'w> Transaction<'w> {
         Ok(position)
     }
 
-    /// Moves a stream's head over what is about to be written, and answers the stream's number.
+    /// Advances a stream's head past the events about to be written, and returns the stream's number.
     fn advance(&mut self, write: &StreamWrite, planned: &PlannedStream) -> Result<i64, StoreError> {
         let version = planned.before.plus(planned.count as u64);
         if let Some(head) = self.memory.heads.get(&write.stream)
@@ -198,7 +199,7 @@ impl<'w> Transaction<'w> {
             head.stream.version = version;
             return Ok(head.number);
         }
-        // It is new, or was forgotten since it was judged.
+        // It is new, or was forgotten since it was checked.
         let mut head = self.head_of(&write.stream)?;
         if head.number == 0 {
             head.number = self.add_stream(&write.stream)?;
@@ -261,7 +262,7 @@ impl<'w> Transaction<'w> {
         Ok(head)
     }
 
-    /// The event of a stream that has this id.
+    /// Finds the event of a stream with this id.
     fn event(&mut self, stream: &StreamId, id: &EventId) -> Result<Option<KnownEvent>, StoreError> {
         let Head { number, .. } = self.head_of(stream)?;
         let stored_id = match id.kind() {

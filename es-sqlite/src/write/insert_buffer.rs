@@ -1,4 +1,4 @@
-//! Rows of the log that wait to be inserted together.
+//! Rows of the log waiting to be inserted together.
 
 use std::sync::LazyLock;
 
@@ -9,21 +9,22 @@ use tokio_rusqlite::rusqlite::{self, Connection, ErrorCode, Statement};
 use crate::connection::errors;
 use crate::tables::rows::COLUMNS;
 
-/// How many rows one statement inserts: 16 at once take two thirds of the time of 16 alone, whatever streams they are of.
+/// The numbers of rows that one statement inserts: a batch of 16 takes two thirds of the time of 16 single inserts,
+/// whatever their streams.
 const SIZES: [usize; 3] = [16, 4, 1];
-/// The columns of a row.
+/// The number of columns in a row.
 const WIDTH: usize = 9;
 
 static INSERTS: LazyLock<[String; 3]> = LazyLock::new(|| SIZES.map(insert_statement));
 
-/// Rows of one transaction that are not in the database yet. They are put there sixteen at a time, at the end of the
+/// Rows of one transaction that are not in the database yet. They are inserted sixteen at a time, at the end of the
 /// transaction, and before anything reads the log.
 #[derive(Debug, Default)]
 pub(crate) struct Pending {
     rows: Vec<Row>,
 }
 
-/// One row to be.
+/// A row to insert.
 #[derive(Debug)]
 pub(crate) struct Row {
     pub(crate) position: Position,
@@ -37,9 +38,9 @@ pub(crate) struct Row {
 
 /// Why rows could not be inserted.
 pub(crate) enum InsertError {
-    /// An id, or a version, is taken.
+    /// An id, or a version, is already taken.
     Taken,
-    /// The database could not do it.
+    /// The database failed.
     Store(StoreError),
 }
 
@@ -49,7 +50,7 @@ impl Pending {
         if self.rows.len() == SIZES[0] { self.flush(connection) } else { Ok(()) }
     }
 
-    /// Inserts all rows that wait.
+    /// Inserts all waiting rows.
     pub(crate) fn flush(&mut self, connection: &Connection) -> Result<(), InsertError> {
         if self.rows.is_empty() {
             return Ok(());
@@ -62,7 +63,7 @@ impl Pending {
         })
     }
 
-    /// Forgets the rows, after a transaction that was rolled back.
+    /// Discards the rows, after a transaction was rolled back.
     pub(crate) fn clear(&mut self) {
         self.rows.clear();
     }
@@ -103,8 +104,8 @@ impl Row {
     }
 }
 
-/// `OR FAIL` leaves the rows before the failing one where they are, which saves SQLite a journal of the statement, a
-/// seventh of its work. Nothing half-done stays: the writer rolls the whole transaction back.
+/// `OR FAIL` leaves the rows before the failing one in place, which saves SQLite a statement journal, a seventh of its
+/// work. Nothing half-done remains: the writer rolls back the whole transaction.
 fn insert_statement(rows: usize) -> String {
     let row = |row: usize| {
         let columns: Vec<String> = (1..=WIDTH).map(|column| format!("?{}", row * WIDTH + column)).collect();

@@ -1,4 +1,4 @@
-//! What the writer knows without asking the database.
+//! What the writer knows without querying the database.
 
 use std::sync::Arc;
 
@@ -16,8 +16,8 @@ pub(crate) struct Head {
     pub(crate) stream: StreamHead,
 }
 
-/// What the writer knows without asking the database. All of it is the state inside the running transaction: it is
-/// forgotten when one is rolled back.
+/// What the writer knows without querying the database. All of it is the state inside the running transaction, and is
+/// discarded when a transaction is rolled back.
 #[derive(Debug)]
 pub(crate) struct Memory {
     pub(crate) store: StoreId,
@@ -28,13 +28,13 @@ pub(crate) struct Memory {
     pub(crate) types: BoundedMap<Arc<EventType>, i64>,
     pub(crate) last_type: Option<(Arc<EventType>, i64)>,
     pub(crate) names: Names,
-    /// Whether anybody watches, so that events written are kept for the notifier.
+    /// Whether there are watchers, for whom written events are kept for the notifier.
     pub(crate) watched: bool,
     pub(crate) written: Vec<StoredEvent>,
     pub(crate) pending: Pending,
-    /// How many appends with ids are looked up before they are written.
+    /// The number of further appends with ids that are looked up before they are written.
     pub(crate) careful: u32,
-    /// Whether an id was found to be known only when it was written.
+    /// Whether an id turned out to be known only when it was written.
     pub(crate) collided: bool,
     /// Whether all ids are looked up, because one of the group was known.
     pub(crate) look_up: bool,

@@ -1,4 +1,4 @@
-//! Writing: what waits, groups of writes, and what becomes of each.
+//! Writing: the queue, groups of writes, and the result of each write.
 
 pub(crate) mod append;
 pub(crate) mod insert_buffer;

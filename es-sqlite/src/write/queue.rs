@@ -1,4 +1,4 @@
-//! What waits for the writer.
+//! The writer's queue.
 
 use es_framework::engine::{self, Deferred, Inbox, Place, WriteError};
 use es_framework::{StoreError, WhenFull};
@@ -20,11 +20,11 @@ impl Queue {
         (Self { queue }, inbox)
     }
 
-    /// Queues a write and waits for its answer.
+    /// Queues a write and waits for its result.
     ///
     /// # Cancel safety
     ///
-    /// Dropped before it is queued it never runs, afterwards it runs to its end.
+    /// If dropped before it is queued, the write never runs; after that it runs to completion.
     pub(crate) async fn write<T, E, F>(&self, bytes: usize, when_full: WhenFull, run: F) -> Result<T, E>
     where
         T: Send + 'static,
@@ -36,7 +36,7 @@ impl Queue {
         answer.wait().await
     }
 
-    /// Queues something to be done between two groups and waits for its answer.
+    /// Queues a job that runs between two groups, and waits for its result.
     pub(crate) async fn alone<T, F>(&self, run: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
@@ -47,7 +47,7 @@ impl Queue {
         answer.await.map_err(|_| StoreError::Closed)
     }
 
-    /// Queues a read and waits for its answer. It takes no place: a reader has several pages on their way.
+    /// Queues a read and waits for its result. It takes no place in the queue: a reader has several pages in flight.
     pub(crate) async fn read<T, F>(&self, run: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
@@ -58,7 +58,7 @@ impl Queue {
         answer.await.map_err(|_| StoreError::Closed)
     }
 
-    /// Refuses what comes from now on, and ends the writer after what was accepted.
+    /// Rejects new entries, and ends the writer once the accepted ones are done.
     pub(crate) fn close(&self) {
         self.queue.close();
     }
@@ -91,9 +91,9 @@ where
     let (reply, answer) = oneshot::channel();
     let job = move |connection: &mut Connection, writer: &mut Writer, place: Place| {
         let answer = run(connection, writer);
-        // Before the answer: who is answered may ask again at once, and not want to wait.
+        // Before the reply: the caller that receives it may queue again at once, and should not have to wait.
         drop(place);
-        // A caller that went away does not need the answer.
+        // The caller may be gone and not need the result.
         drop(reply.send(answer));
     };
     (Box::new(job), answer)

@@ -10,25 +10,25 @@ use crate::connection::worker::{roll_back, unpanicked};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TransactError<E> {
-    /// The caller's own code refused; the transaction was rolled back.
+    /// The caller's code returned an error; the transaction was rolled back.
     #[error("the transaction was rolled back: {0}")]
     Body(E),
-    /// The caller's own code panicked; the transaction was rolled back.
+    /// The caller's code panicked; the transaction was rolled back.
     #[error("the transaction was rolled back: {message}")]
     Panicked {
-        /// What the panic said.
+        /// The panic's message.
         message: String,
     },
-    /// What the caller's own code wrote breaks a constraint that SQLite looks at when the transaction ends, such as a
+    /// What the caller's code wrote violates a constraint that SQLite checks when the transaction ends, such as a
     /// deferred foreign key; the transaction was rolled back.
     #[error("the transaction was rolled back")]
     Constraint(#[source] rusqlite::Error),
-    /// The database could not do it.
+    /// The database failed.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
-/// Runs `body` in a write transaction of its own: committed if it returns [`Ok`], else rolled back.
+/// Runs `body` in a write transaction of its own: committed if it returns [`Ok`], otherwise rolled back.
 pub(crate) fn transact<T, E>(
     connection: &mut Connection,
     after_begin: impl FnOnce(&Connection) -> Result<(), StoreError>,
@@ -48,7 +48,7 @@ pub(crate) fn transact<T, E>(
         Ok(Ok(answer)) => match connection.execute_batch("COMMIT") {
             Ok(()) => Ok(answer),
             Err(error) => {
-                // Before the rollback, for it says how long was waited.
+                // Before the rollback, because it contains how long the transaction waited.
                 let error = match error.sqlite_error_code() {
                     Some(ErrorCode::ConstraintViolation) => TransactError::Constraint(error),
                     _ => errors::store(error).into(),

@@ -1,4 +1,4 @@
-//! What a connection that writes does between two jobs, beside its work.
+//! Maintenance that a writing connection does between two jobs.
 
 use std::fs;
 use std::path::PathBuf;
@@ -9,26 +9,26 @@ use tokio_rusqlite::rusqlite::{Connection, Result};
 use crate::connection::busy;
 use crate::opening::file::DatabaseFile;
 
-/// How often upkeep is thought of: a look at the file system costs 1 to 2 µs, and a commit 20 µs at least.
+/// How often maintenance is considered: a file system check costs 1 to 2 µs, and a commit at least 20 µs.
 const INTERVAL: Duration = Duration::from_millis(20);
-/// How long the `-wal` file may become before it is emptied.
+/// The size that the `-wal` file may reach before it is emptied.
 ///
-/// SQLite begins it anew by itself once everything in it was written back and nobody reads it. Readers that overlap, each
-/// of them short, keep that from ever being so.
+/// SQLite restarts it by itself once everything in it was written back and nobody reads it. Overlapping readers, even
+/// short ones, can prevent that forever.
 const WAL_BYTES: u64 = 64 << 20;
-/// How long those who read an old part of the `-wal` file are waited for, which holds writers up: the budget of emptying
-/// it, beside what it takes to write it back.
+/// How long to wait for readers of an old part of the `-wal` file, which blocks writers: the budget for emptying it,
+/// not counting the time to write it back.
 const WAL_PATIENCE: Duration = Duration::from_millis(500);
 
-/// The state of the upkeep of one file. Each duty is called after a job and has a budget: what cannot be finished within
-/// it goes on after a later job.
+/// The maintenance state of one file. Each task runs after a job and has a budget: what cannot be finished within it
+/// continues after a later job.
 #[derive(Debug)]
 pub(crate) struct Upkeep {
-    /// The `-wal` file; nothing if the database is in memory.
+    /// The `-wal` file; [`None`] if the database is in memory.
     wal: Option<PathBuf>,
-    /// When the duties were last done.
+    /// When the tasks last ran.
     done: Option<Instant>,
-    /// The bytes up to which the `-wal` file is left alone.
+    /// The size in bytes up to which the `-wal` file is left alone.
     wal_bound: u64,
 }
 
@@ -37,7 +37,7 @@ impl Upkeep {
         Self { wal: file.map(|file| file.beside("-wal")), done: None, wal_bound: WAL_BYTES }
     }
 
-    /// Does what is due, outside of any transaction. What fails is logged: no job failed by it.
+    /// Does what is due, outside any transaction. Failures are logged: no job failed because of them.
     pub(crate) fn after_job(&mut self, connection: &Connection) {
         if self.done.is_some_and(|done| done.elapsed() < INTERVAL) {
             return;
@@ -46,8 +46,8 @@ impl Upkeep {
         self.done = Some(Instant::now());
     }
 
-    /// Empties the `-wal` file when it has grown too long. If somebody reads an old part of it for longer than the budget,
-    /// this is tried again when it has grown by as much once more.
+    /// Empties the `-wal` file when it has grown too large. If someone reads an old part of it for longer than the
+    /// budget, the next attempt is made once it has grown by the same amount again.
     fn bound_wal(&mut self, connection: &Connection) {
         let wal = self.wal.as_ref().and_then(|wal| fs::metadata(wal).ok());
         let bytes = wal.map_or(0, |wal| wal.len());
@@ -63,7 +63,7 @@ impl Upkeep {
             Ok(false) => {
                 tracing::warn!(
                     bytes,
-                    "the write-ahead log grows: somebody has been reading an old part of it for long"
+                    "the write-ahead log is growing: a reader has been using an old part of it for a long time"
                 );
             }
             Err(error) => tracing::warn!(%error, bytes, "the write-ahead log could not be emptied"),
@@ -72,15 +72,15 @@ impl Upkeep {
     }
 }
 
-/// Writes the write-ahead log back and cuts it off; returns whether that was possible within the budget.
+/// Writes the write-ahead log back and truncates it; returns whether that was possible within the budget.
 ///
-/// SQLite waits twice: for those who read what is not the newest, before the rest can be written back; then for those who
-/// still read the `-wal` file and not the database itself, before it can be cut off. No writer may write meanwhile, so
-/// whoever begins to read joins neither. But it may join a reader's place that SQLite has begun to wait for, and others
-/// after it, so that this place is never free. Asked again SQLite sees that there is nothing to wait for: hence several
-/// tries, each of twice the patience, and not one long one.
+/// SQLite waits twice: first for readers of an older snapshot, before the rest can be written back; then for readers
+/// that still use the `-wal` file rather than the database itself, before it can be truncated. No writer may write
+/// meanwhile, so a new reader adds to neither group. But it may join a read mark that SQLite is already waiting for,
+/// and others may follow it, so that this mark is never free. A new attempt sees that there is nothing to wait for.
+/// Hence several attempts, each with twice the patience (8, 16, 31 ms …), rather than one long one.
 fn empty_wal(connection: &Connection) -> Result<bool> {
-    // Most of it holds nobody up.
+    // Most of the work blocks nobody.
     busy::allow(WAL_PATIENCE);
     connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?;
     let (begun, mut patience) = (Instant::now(), WAL_PATIENCE / 64);

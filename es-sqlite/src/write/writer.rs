@@ -1,4 +1,4 @@
-//! The one writer: takes all that waits, commits it together, tells everybody.
+//! The only writer: takes everything that waits, commits it together and notifies the callers.
 
 use std::sync::Arc;
 use std::thread;
@@ -19,27 +19,26 @@ use crate::write::append::Transaction;
 use crate::write::memory::Memory;
 use crate::write::upkeep::Upkeep;
 
-/// Up to so many events of other processes are looked through for the streams they are of; beyond that all heads are
-/// forgotten.
+/// Maximum number of events of other processes that are scanned for their streams; beyond that all heads are discarded.
 const LEARNT_EVENTS: u64 = 2_048;
-/// How long another process counts as writing after its last commit, and the gap left to it between two groups.
+/// How long another process counts as writing after its last commit, and the gap left for it between two groups.
 const CONTENDED: Duration = Duration::from_millis(50);
 const GAP: Duration = Duration::from_micros(700);
 
 /// A write that shares its transaction with others.
 pub(crate) trait Write: Send {
-    /// Does it, perhaps for a second time after the first transaction was rolled back. An error means that the
+    /// Runs the write, possibly a second time after the first transaction was rolled back. An error means that the
     /// transaction cannot be committed.
     fn run(&mut self, tx: &mut Transaction<'_>) -> Result<(), StoreError>;
 
-    /// Tells the caller what became of it, once the transaction has ended.
+    /// Reports the result to the caller, once the transaction has ended.
     fn answer(self: Box<Self>, ended: Result<(), StoreError>);
 }
 
-/// Something that is done alone, between two groups of writes. It gives its place back before it answers.
+/// A job that runs alone, between two groups of writes. It gives its place back before it replies.
 pub(crate) type Alone = dyn FnOnce(&mut Connection, &mut Writer, Place) + Send;
 
-/// The writer's own state, beside its connection.
+/// The writer's own state, apart from its connection.
 #[derive(Debug)]
 pub(crate) struct Writer {
     pub(crate) memory: Memory,
@@ -51,7 +50,7 @@ pub(crate) struct Writer {
     generation: Option<i64>,
     foreign_commit: Option<Instant>,
     last_commit: Option<Instant>,
-    /// Whether the file is still where it was; nothing if the database is in memory.
+    /// Whether the file is still where it was; [`None`] if the database is in memory.
     presence: Option<Presence>,
     upkeep: Upkeep,
 }
@@ -80,7 +79,7 @@ impl Writer {
         }
     }
 
-    /// Works until the queue is closed and nothing is left.
+    /// Works until the queue is closed and empty.
     pub(crate) fn work(&mut self, connection: &mut Connection, inbox: &mut Inbox<Box<dyn Write>, Box<Alone>>) {
         while let Some(next) = inbox.next() {
             match next {
@@ -126,7 +125,7 @@ impl Writer {
         committed
     }
 
-    /// What begins every write transaction: learns what other processes have committed since the last one.
+    /// Starts every write transaction: learns what other processes have committed since the last one.
     pub(crate) fn catch_up(&mut self, connection: &Connection) -> Result<(), StoreError> {
         if !self.shared && self.data_version.is_some() {
             return Ok(());
@@ -142,7 +141,7 @@ impl Writer {
         if known == Some(data_version) {
             return Ok(());
         }
-        // Noted as seen only if all that follows succeeds.
+        // Recorded as seen only if everything below succeeds.
         self.data_version = None;
         if known.is_some() {
             self.foreign_commit = Some(Instant::now());
@@ -177,7 +176,7 @@ impl Writer {
         } else if count > 0 {
             self.learn_heads(connection, before)?;
         }
-        // Events of other processes come before ours in the log, so watchers hear of them first.
+        // Events of other processes precede ours in the log, so watchers are notified of them first.
         let Memory { names, store, .. } = &mut self.memory;
         let read = |after, count| log::events_after(connection, names, *store, after, count);
         self.notifier.publish_foreign(head, read).map(drop)
@@ -199,7 +198,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Tells watchers of the group that was committed.
+    /// Notifies watchers of the committed group.
     fn publish(&mut self) {
         let Some((head, _)) = self.memory.head else { return };
         match self.memory.written.first() {
@@ -212,13 +211,13 @@ impl Writer {
         }
     }
 
-    /// Forgets what was known of the log, after a transaction that was rolled back.
+    /// Discards what was known of the log, after a transaction was rolled back.
     pub(crate) fn forget(&mut self) {
         self.memory.forget();
         self.data_version = None;
     }
 
-    /// SQLite's lock is not fair: who gives it back and takes it at once starves the others.
+    /// SQLite's lock is not fair: a process that releases it and takes it again at once starves the others.
     fn leave_a_gap(&self) {
         let contended = self.foreign_commit.is_some_and(|at| at.elapsed() < CONTENDED);
         if let Some(last) = self.last_commit.filter(|_| contended) {
@@ -227,8 +226,8 @@ impl Writer {
     }
 }
 
-/// Where streams end that were written after a position. Without `NOT INDEXED` SQLite goes through the whole index over
-/// streams and versions to have them grouped, which took a quarter of a second at ten million events.
+/// Finds the heads of streams that were written after a position. Without `NOT INDEXED`, SQLite walks the whole index
+/// over streams and versions to group them, which took a quarter of a second at ten million events.
 const HEADS_AFTER: &str = "SELECT s.name, s.id, max(e.version)
      FROM es_event e NOT INDEXED JOIN es_stream s ON s.id = e.stream WHERE e.position > ?1 GROUP BY e.stream";
 
@@ -256,7 +255,7 @@ impl Committer<Box<dyn Write>, Box<Alone>> for OnConnection<'_> {
     fn commit(&mut self, group: &mut Group<'_>) -> Result<(), GroupError> {
         let mut ended = self.attempt(group);
         if matches!(ended, Err(GroupError::Write(_))) && std::mem::take(&mut self.writer.memory.collided) {
-            // An id of the group is known, as the index has told: now each of its ids is looked up first.
+            // The index has shown that an id of the group is known: now each of its ids is looked up first.
             self.writer.memory.look_up = true;
             ended = self.attempt(group);
             self.writer.memory.look_up = false;

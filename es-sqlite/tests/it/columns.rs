@@ -8,7 +8,7 @@ use rusqlite::types::Value;
 
 use crate::support::{event, folder, id, sql, with_id};
 
-/// What a table's rows are asked for, all of it.
+/// Reads everything from a table's rows.
 async fn ask(store: &SqliteStore) -> Result<Vec<String>, StoreError> {
     let mut answers = Vec::new();
     let mut answer = |answer: &dyn std::fmt::Debug| answers.push(format!("{answer:?}"));
@@ -25,7 +25,7 @@ async fn ask(store: &SqliteStore) -> Result<Vec<String>, StoreError> {
     Ok(answers)
 }
 
-/// A value that is another, of the same kind and of other kinds.
+/// Returns different values, of the same kind and of other kinds.
 fn others(value: &Value) -> Vec<Value> {
     match value {
         Value::Null => vec![Value::Integer(1), Value::Text("{}".into()), Value::Blob(vec![1])],
@@ -46,7 +46,8 @@ fn others(value: &Value) -> Vec<Value> {
     }
 }
 
-/// A release that leaves a column out of a row's checksum notices no damage to it, and nobody notices that.
+/// If a release left a column out of a row's checksum, damage to that column would go unnoticed, and so would the
+/// omission.
 #[tokio::test]
 async fn a_change_in_any_column_of_any_table_is_noticed() {
     let (_folder, path) = folder();
@@ -96,7 +97,7 @@ async fn a_change_in_any_column_of_any_table_is_noticed() {
                 let what = format!("{table}.{} = {becomes:?} instead of {:?}", columns[column], row[column]);
                 match sql(&path).execute(&update, rusqlite::params_from_iter(parameters)) {
                     Ok(changed) => assert_eq!(changed, 1, "{what}"),
-                    // A constraint, or a number that a row cannot have.
+                    // A constraint rejected it, or it is a number that a row cannot have.
                     Err(_) => continue,
                 }
                 changes += 1;
@@ -127,7 +128,7 @@ async fn a_change_in_any_column_of_any_table_is_noticed() {
     assert!(changes > 150, "{changes}");
 }
 
-/// A key is covered like every other column: a row that was renamed is not taken for the one it is called now.
+/// A key is covered like every other column: a renamed row is not mistaken for the one whose name it now has.
 #[tokio::test]
 async fn a_row_under_another_key_is_noticed() {
     let (_folder, path) = folder();

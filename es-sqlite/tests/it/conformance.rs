@@ -10,7 +10,7 @@ use es_sqlite::{Builder, Durability, SqliteStore};
 use tempfile::TempDir;
 
 fn builder(setup: Setup) -> Builder {
-    // Flushes are for power losses, which no test here brings about.
+    // Flushes guard against power losses, which no test here causes.
     SqliteStore::builder().durability(Durability::Normal).limits(setup.limits).clock(setup.clock)
 }
 
@@ -61,7 +61,7 @@ impl Shared for OnFile {
     }
 }
 
-/// The handle that is made of any engine, as an application does that chooses its engine at run time.
+/// The handle that works for any engine, as in an application that chooses its engine at run time.
 struct Dynamic(OnFile);
 
 impl Fixture for Dynamic {

@@ -1,4 +1,4 @@
-//! F4: the making of a store is cut off at any point, by a kill or a power loss.
+//! F4: the creation of a store is interrupted at any point, by a kill or a power loss.
 
 use std::fs;
 use std::path::Path;
@@ -9,10 +9,10 @@ use es_sqlite::{OpenError, SqliteModel, SqliteStore};
 
 use crate::support::{all, child, files, folder, in_child, sql, texts, write};
 
-/// The journal of a transaction that made the first pages of a database of `pages` pages before.
+/// The journal of a transaction that created the first pages of a database that had `pages` pages before.
 fn journal(pages: u32) -> Vec<u8> {
     let mut journal = vec![0; 512];
-    // Magic, no pages, a nonce, the pages in the file before, the size of sectors and of pages.
+    // Magic, no pages, a nonce, the number of pages in the file before, the size of sectors and of pages.
     journal[..8].copy_from_slice(&[0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7]);
     journal[12..16].copy_from_slice(&7_u32.to_be_bytes());
     journal[16..20].copy_from_slice(&pages.to_be_bytes());
@@ -21,19 +21,19 @@ fn journal(pages: u32) -> Vec<u8> {
     journal
 }
 
-/// What a power loss may leave of a file of which all pages were written and none was flushed.
+/// What a power loss may leave of a file whose pages were all written but never flushed.
 fn images(made: &[u8]) -> Vec<Vec<u8>> {
     let mut images = vec![made.to_vec(), vec![0; made.len()], b"x".repeat(made.len()), made[..100].to_vec()];
     for pages in [1, 2, 3, 7, made.len() / 4_096] {
         images.push(made[..pages * 4_096].to_vec());
-        // A page that has not reached the disk, or another file's remains in its place.
+        // A page that has not reached the disk, or remains of another file in its place.
         for remains in [0, 0xa5] {
             let mut image = made.to_vec();
             image[(pages - 1) * 4_096..pages * 4_096].fill(remains);
             images.push(image);
         }
     }
-    // Half of the first page, without or with the id of the application.
+    // Half of the first page, with or without the application id.
     for torn in [20, 60, 68, 72, 100, 512, 2_048] {
         let mut image = made.to_vec();
         image[torn..4_096].fill(0);
@@ -42,8 +42,8 @@ fn images(made: &[u8]) -> Vec<Vec<u8>> {
     images
 }
 
-/// It was looked at as if it could not change, so the journal beside it was passed over, and what was there of a store was
-/// taken for something else: "it is not an SQLite database".
+/// The file was inspected as if it could not change, so the journal next to it was ignored, and an incomplete store was
+/// mistaken for something else: "it is not an SQLite database".
 #[tokio::test]
 async fn a_store_whose_making_was_cut_off_is_made_again() {
     let (_folder, path) = folder();
@@ -72,7 +72,7 @@ async fn a_store_whose_making_was_cut_off_is_made_again() {
     }
 }
 
-/// What is not the making of a database is not emptied.
+/// A file whose creation was not interrupted is not emptied.
 #[tokio::test]
 async fn a_journal_that_says_nothing_of_the_kind_changes_no_refusal() {
     let (_folder, path) = folder();
@@ -91,7 +91,7 @@ async fn a_journal_that_says_nothing_of_the_kind_changes_no_refusal() {
     }
 }
 
-/// A database that another application makes at this moment, in one transaction: its journal is that of an empty file.
+/// A database that another application is creating right now, in one transaction: its journal is that of an empty file.
 #[tokio::test]
 async fn a_database_that_others_are_making_is_not_taken() {
     let (_folder, path) = folder();
@@ -113,7 +113,7 @@ async fn a_database_that_others_are_making_is_not_taken() {
     assert_eq!(other.query_row("SELECT count(*) FROM t", [], |row| row.get::<_, i64>(0)).unwrap(), 8 << 8);
 }
 
-/// The process that makes stores until it is killed.
+/// The process that creates stores until it is killed.
 #[tokio::test]
 async fn a_process_that_makes_stores() {
     let Some(path) = in_child() else { return };

@@ -175,7 +175,7 @@ async fn a_removed_event_is_passed_over_and_its_retry_recognised() {
         (retry.outcome, retry.version(), retry.position),
         (Outcome::AlreadyWritten, Version::new(3), Position::new(3))
     );
-    // Its content is no longer known, so another content cannot be told from it.
+    // Its content is no longer known, so different content cannot be told apart from it.
     assert!(stream.write(with_id("other", "a"), ExpectedVersion::Any).await.unwrap().was_known());
     let other = stream.write(with_id("other", "b"), ExpectedVersion::Any).await;
     assert!(matches!(other, Err(AppendError::IdReused { .. })));
@@ -285,7 +285,8 @@ async fn every_kind_of_write_can_be_retried_after_the_store_was_opened_again() {
     store.close().await.unwrap();
 }
 
-/// What a later truncation leaves: pages are asked for ahead by how far the one before reached, and gaps mislead that.
+/// What a later truncation leaves: pages are requested ahead based on how far the previous one reached, and gaps
+/// mislead that.
 #[tokio::test]
 async fn gaps_between_positions_mislead_no_read() {
     let (_folder, path) = folder();

@@ -1,4 +1,4 @@
-//! What errors say: each thing once.
+//! Error messages say each thing once.
 
 use std::error::Error;
 
@@ -9,7 +9,7 @@ use es_sqlite::{SqliteModel, SqliteStore, rusqlite};
 
 use crate::support::{event, folder, id, on_writer, sql, write};
 
-/// What an error and its causes say, from the outside to the inside.
+/// The messages of an error and its causes, from the outermost to the innermost.
 fn chain(error: &dyn Error) -> Vec<String> {
     let mut chain = vec![error.to_string()];
     let mut cause = error.source();
@@ -20,7 +20,7 @@ fn chain(error: &dyn Error) -> Vec<String> {
     chain
 }
 
-/// Whoever prints an error with its causes, as anyhow's `{:#}` does, read "disk I/O error: disk I/O error".
+/// Printing an error with its causes, as anyhow's `{:#}` does, gave "disk I/O error: disk I/O error".
 #[tokio::test]
 async fn no_error_says_what_its_cause_says() {
     let (_folder, path) = folder();
@@ -55,11 +55,11 @@ async fn no_error_says_what_its_cause_says() {
     errors.push(model.query(|connection| connection.execute("CREATE TABLE u (x)", [])).await.unwrap_err().into());
     model.close().await.unwrap();
     errors.push(model.query(|_| Ok(())).await.unwrap_err().into());
-    // What cannot be read or written as a value.
+    // Values that cannot be read or written.
     errors.push(Metadata::parse("{").unwrap_err().into());
     errors.push(Json::decode::<u32>(b"\"x\"").unwrap_err().into());
     errors.push(Json::encode(&std::collections::HashMap::from([(vec![1], 1)])).unwrap_err().into());
-    // Put together, for what does not happen here.
+    // Constructed by hand, because they do not occur here.
     let cause = || rusqlite::Error::InvalidQuery.into();
     errors.push(StoreError::Io { source: cause() }.into());
     errors.push(StoreError::Internal { source: cause() }.into());

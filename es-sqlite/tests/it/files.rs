@@ -1,4 +1,4 @@
-//! Facts about files: opening, closing, what is refused.
+//! Facts about files: opening, closing, what is rejected.
 
 use std::fs;
 use std::time::Duration;
@@ -96,7 +96,7 @@ async fn a_mistyped_path_makes_no_store() {
     }
 }
 
-/// A crash leaves a file that may have everything in it already, and a journal that says it was empty before.
+/// A crash leaves a file that may already be complete, and a journal that says it was empty before.
 #[tokio::test]
 async fn a_store_whose_making_was_broken_off_is_made_again_or_missing() {
     let (_folder, path) = folder();
@@ -117,7 +117,7 @@ async fn a_store_whose_making_was_broken_off_is_made_again_or_missing() {
     store.close().await.unwrap();
     assert_eq!(files(&path), ["store.db"]);
     break_off();
-    // Once with the journal, once with the empty file that is left.
+    // Once with the journal, once with the empty file that remains.
     for _ in 0..2 {
         let error = SqliteStore::builder().create(false).open(&path).await.unwrap_err();
         assert!(matches!(error, OpenError::Missing { .. }), "{error}");
@@ -139,7 +139,7 @@ async fn a_folder_that_does_not_exist_is_missing() {
     }
 }
 
-/// SQLite would open a database in memory, or one that is removed when it is closed.
+/// SQLite would open a database in memory, or one that is deleted when it is closed.
 #[tokio::test]
 async fn a_path_that_names_no_file_is_refused() {
     for path in ["", ":memory:"] {
@@ -161,7 +161,7 @@ async fn the_file_of_a_store_is_not_opened_as_a_read_models_own() {
     assert_eq!(files(&path), ["store.db"]);
 }
 
-/// A process of its own, because its folder is that of the whole process.
+/// Runs in its own process, because the current folder applies to the whole process.
 #[tokio::test]
 async fn a_process_whose_paths_are_relative() {
     let Some(path) = in_child() else { return };
@@ -210,8 +210,8 @@ async fn a_pipe_is_refused_and_not_waited_for() {
     assert!(matches!(error, OpenError::NotAStore { .. }), "{error}");
 }
 
-/// Whether this process holds a lock on a file. Linux tells page by page, so it may pass one over while others come and
-/// go; a lock that was dropped does not come back.
+/// Whether this process holds a lock on a file. Linux lists locks page by page, so one may be missed while others come
+/// and go; a lock that was dropped does not come back.
 #[cfg(target_os = "linux")]
 fn is_locked(path: &std::path::Path) -> bool {
     use std::os::unix::fs::MetadataExt as _;
@@ -221,7 +221,7 @@ fn is_locked(path: &std::path::Path) -> bool {
     (0..50).any(|_| fs::read_to_string("/proc/locks").unwrap().lines().any(held))
 }
 
-/// Without its locks, another process that closes last removes the `-wal` file under an open store.
+/// Without its locks, another process that closes last removes the `-wal` file of an open store.
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn another_open_of_the_same_file_leaves_a_store_its_locks() {
@@ -276,9 +276,9 @@ async fn a_store_that_needs_an_unknown_feature_is_read_and_not_written() {
     let (_folder, path) = folder();
     let store = SqliteStore::open(&path).await.unwrap();
     write(&store, "s-1", "a").await;
-    // A text's checksum, made by another implementation of the documented bytes.
+    // The checksum of a text value, computed by another implementation from the documented bytes.
     let row = "INSERT INTO es_meta VALUES ('write_requires', 'merged-index', 1700840087)";
-    // What such a feature may do without: reads name no index.
+    // Something such a feature may remove: reads name no index.
     sql(&path).execute_batch(&format!("{row}; DROP INDEX es_event_version")).unwrap();
     store.close().await.unwrap();
     let error = SqliteStore::open(&path).await.unwrap_err();
@@ -310,7 +310,7 @@ async fn a_store_opened_read_only_reads_and_watches_and_writes_nothing() {
     assert_eq!(files(&path), ["store.db"]);
 }
 
-/// A read-only store with snapshots encoded, started a task, failed and warned at each load, for ever.
+/// A read-only store with snapshots encoded, spawned a task, failed and warned at each load, forever.
 #[tokio::test]
 async fn a_store_opened_read_only_is_asked_once_to_save_a_snapshot() {
     let (_folder, path) = folder();
@@ -359,7 +359,7 @@ async fn a_full_disk_is_an_error_and_the_store_is_usable_again() {
     store.close().await.unwrap();
 }
 
-/// Appends share a transaction; the one that does not fit on the disk must not take the others with it.
+/// Appends share a transaction; one that does not fit on the disk must not fail the others.
 #[tokio::test]
 async fn an_append_that_cannot_be_written_leaves_the_others_of_its_group_alone() {
     let (_folder, path) = folder();
@@ -370,7 +370,7 @@ async fn an_append_that_cannot_be_written_leaves_the_others_of_its_group_alone()
         connection.query_row(&format!("PRAGMA max_page_count = {}", pages + 20), [], |row| row.get::<_, i64>(0))
     })
     .await;
-    // Holds the writer up, so that what follows waits together.
+    // Blocks the writer, so that everything that follows waits together.
     let (hold, held) = std::sync::mpsc::channel::<()>();
     let holding = tokio::spawn({
         let store = store.clone();

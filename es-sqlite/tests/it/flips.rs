@@ -1,4 +1,4 @@
-//! 500 flipped bytes: every answer is the original or a typed error, but for those that are listed here and in
+//! 500 flipped bytes: every result is the original or a typed error, except for those listed here and in
 //! `docs/operations.md`.
 
 use std::collections::BTreeMap;
@@ -20,7 +20,7 @@ fn stream(n: usize) -> String {
     format!("stream{}-{n}", n % 3)
 }
 
-/// An append of two events with ids, and a command for some.
+/// An append of two events with ids, some with a command.
 fn append(n: usize) -> Append {
     let name = if n.is_multiple_of(9) { "rare" } else { "often" };
     let events = vec![
@@ -51,7 +51,7 @@ async fn make(path: &Path) {
     store.close().await.unwrap();
 }
 
-/// What is asked for, and the answer or [`None`] for a typed error.
+/// Each query, with its result or [`None`] for a typed error.
 type Answers = BTreeMap<String, Option<String>>;
 
 async fn ask(path: &Path) -> Answers {
@@ -88,7 +88,7 @@ async fn ask(path: &Path) -> Answers {
         ask!(format!("cell {n}"), store.cell(&CellKey::new(format!("cell-{n}")).unwrap()));
         ask!(format!("command {n}"), store.command(&CommandKey::new(format!("command-{}", n * 4)).unwrap()));
     }
-    // Last, because one that is not known is written.
+    // Last, because an append that is not known is written.
     for n in (0..100).step_by(13) {
         let again = match store.append(append(n)).await {
             Ok(appended) => Some(format!("{:?} {:?} {:?}", appended.outcome, appended.streams, appended.position)),
@@ -114,18 +114,18 @@ fn typed_error<T>(what: &str, answer: Result<T, es_framework::StoreError>) -> Op
     }
 }
 
-/// What may be answered otherwise, by the place of the byte: the exceptions.
+/// The exceptions: what may be returned instead, by the place of the byte.
 fn is_excused(place: Option<(&str, &str)>, what: &str, answer: &str) -> bool {
     let question = what.split_once([' ', ',']).map_or(what, |(question, _)| question);
     match (place, question) {
-        // Saved state is worth nothing by itself: the events are still there. A key that is not found cannot be told from one
-        // that never was.
+        // Saved state is expendable: the events are still there. A key that is not found cannot be told from one that
+        // never existed.
         (Some(("es_snapshot" | "sqlite_autoindex_es_snapshot_1", _)), "snapshot")
         | (Some(("es_command", _)), "command")
         | (Some(("es_cell" | "sqlite_autoindex_es_cell_1", _)), "cell") => answer == "None",
-        // Then the ids tell that the events are known.
+        // In that case the ids show that the events are known.
         (Some(("es_command", _)), "retry") => answer.starts_with("AlreadyWritten"),
-        // An id that is not found cannot either, so its event is written again.
+        // The same holds for an id that is not found, so its event is written again.
         (Some(("es_event_id", _)), "retry") => answer.starts_with("Written"),
         _ => false,
     }
@@ -153,7 +153,7 @@ async fn of_500_flipped_bytes_none_is_answered_wrongly() {
     let mut flips: Vec<(usize, u8)> = Vec::new();
     while flips.len() < FLIPS {
         let (at, by) = (next(image.bytes.len()), u8::try_from(1 + next(255)).unwrap());
-        // Half of them single bits; none where nothing is.
+        // Half of them are single bits; none where there is nothing.
         let by = if flips.len().is_multiple_of(2) { 1 << (by % 8) } else { by };
         if image.bytes[at] != 0 || flips.len().is_multiple_of(5) {
             flips.push((at, by));

@@ -6,16 +6,16 @@ use std::path::{Path, PathBuf};
 
 use crate::support::sql;
 
-/// A file that nobody has open.
+/// A file that no one has open.
 pub(crate) struct Image {
     path: PathBuf,
     pub(crate) bytes: Vec<u8>,
     size: usize,
-    /// Table or index, and `leaf`, `internal` or `overflow`, of each page from 1.
+    /// The table or index, and `leaf`, `internal` or `overflow`, of each page from 1.
     pages: BTreeMap<usize, (String, String)>,
 }
 
-/// An integer of a record: where it is, how long, and what it is.
+/// An integer of a record: its offset, length and value.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Field {
     pub(crate) at: usize,
@@ -38,17 +38,17 @@ impl Image {
         Self { path: path.to_owned(), bytes: fs::read(path).unwrap(), size: usize::try_from(size).unwrap(), pages }
     }
 
-    /// Writes the image in the place of the file it was taken of.
+    /// Writes the image over the file it was read from.
     pub(crate) fn put(&self) {
         fs::write(&self.path, &self.bytes).unwrap();
     }
 
-    /// Which table or index a byte belongs to, and the kind of page it is on; none for a free page.
+    /// Returns the table or index that a byte belongs to, and the kind of page it is on; [`None`] for a free page.
     pub(crate) fn place(&self, at: usize) -> Option<(&str, &str)> {
         self.pages.get(&(at / self.size + 1)).map(|(name, kind)| (&name[..], &kind[..]))
     }
 
-    /// Where the b-trees pages of this kind begin.
+    /// Returns the offsets of the pages of this kind in a b-tree.
     pub(crate) fn pages(&self, name: &str, kind: &str) -> Vec<usize> {
         let of = self.pages.iter().filter(|(_, (of, is))| of == name && is == kind);
         of.map(|(page, _)| (page - 1) * self.size).collect()
@@ -58,20 +58,20 @@ impl Image {
         usize::from(u16::from_be_bytes([self.bytes[at], self.bytes[at + 1]]))
     }
 
-    /// Where the cells of a page begin.
+    /// Returns the offsets of the cells of a page.
     pub(crate) fn cells(&self, page: usize) -> Vec<usize> {
         let header = if page == 0 { 100 } else { page };
         let pointers = header + if self.bytes[header] & 8 == 0 { 12 } else { 8 };
         (0..self.u16(header + 3)).map(|cell| page + self.u16(pointers + 2 * cell)).collect()
     }
 
-    /// Makes a page say that it has half as many cells.
+    /// Halves the number of cells that a page declares.
     pub(crate) fn halve(&mut self, page: usize) {
         let half = u16::try_from(self.u16(page + 3) / 2).unwrap();
         self.bytes[page + 3..page + 5].copy_from_slice(&half.to_be_bytes());
     }
 
-    /// A number of variable length, and how many bytes it has.
+    /// Reads a variable-length integer, and returns its length in bytes.
     fn varint(&self, at: usize) -> (i64, usize) {
         let mut value = 0;
         for n in 0..8 {
@@ -84,7 +84,7 @@ impl Image {
         (value << 8 | i64::from(self.bytes[at + 8]), 9)
     }
 
-    /// The row numbers of the rows on a leaf of a table, each with where it is.
+    /// Returns the row numbers on a leaf of a table, with their offsets.
     pub(crate) fn row_numbers(&self, page: usize) -> Vec<Field> {
         let of_cell = |cell: usize| {
             let at = cell + self.varint(cell).1;
@@ -94,7 +94,7 @@ impl Image {
         self.cells(page).into_iter().map(of_cell).collect()
     }
 
-    /// The integers of an entry on a leaf of an index.
+    /// Returns the integers of an entry on a leaf of an index.
     pub(crate) fn entry(&self, cell: usize) -> Vec<Field> {
         let record = cell + self.varint(cell).1;
         let (header, mut at) = self.varint(record);
@@ -123,7 +123,7 @@ impl Image {
         fields
     }
 
-    /// Where these bytes are on a page of a table or an index.
+    /// Finds these bytes on a page of a table or an index.
     pub(crate) fn find(&self, name: &str, wanted: &[u8]) -> usize {
         let found = self
             .bytes

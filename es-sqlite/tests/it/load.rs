@@ -57,7 +57,7 @@ async fn a_write_that_is_dropped_after_any_poll_is_whole_or_never_was() {
                 tokio::task::yield_now().await;
             }
         }
-        // Whatever became of it, it is over when a later write is, and its retry succeeds.
+        // Whatever happened to it, it is over once a later write is, and its retry succeeds.
         write(&store, "other", "x").await;
         let version = stream.version().await.unwrap();
         assert!(version == if polls == 0 { 0 } else { 2 }, "{polls} polls, version {version}");
@@ -91,7 +91,7 @@ async fn a_thousand_paused_reads_hold_up_neither_writes_nor_reads_nor_closing() 
     tokio::time::timeout(Duration::from_secs(30), store.close()).await.unwrap().unwrap();
 }
 
-/// The processor time that the threads of this process have taken.
+/// The CPU time used by the threads of this process.
 #[cfg(target_os = "linux")]
 fn processor_time() -> Duration {
     let threads = std::fs::read_dir("/proc/self/task").unwrap();
@@ -103,7 +103,7 @@ fn processor_time() -> Duration {
     Duration::from_nanos(threads.map(|thread| of_thread(thread.unwrap().path())).sum())
 }
 
-/// Run as a process of its own, where nothing else takes time.
+/// Run as a process of its own, where nothing else uses CPU time.
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn an_idle_process() {
@@ -112,7 +112,7 @@ async fn an_idle_process() {
     write(&store, "s-1", "x").await;
     let watch = store.all().watch().await.unwrap();
     tokio::time::sleep(Duration::from_millis(100)).await;
-    // The best of a few: on a busy machine the same work takes more time than it needs.
+    // The best of several: on a busy machine the same work takes more time than it needs.
     let mut least = Duration::MAX;
     for _ in 0..4 {
         let before = processor_time();
@@ -120,7 +120,7 @@ async fn an_idle_process() {
         least = least.min(processor_time().saturating_sub(before));
     }
     assert!(Duration::ZERO < least, "the poller ran, or nothing was measured");
-    // What it takes is measured by the benches; here it must only not be a loop, which would take all of a second.
+    // The benches measure the actual cost; here it just must not be a busy loop, which would take the whole second.
     assert!(least < Duration::from_millis(50), "{least:?} of a second");
     drop(watch);
     store.close().await.unwrap();
@@ -153,7 +153,7 @@ async fn a_read_that_is_given_up_before_it_began_is_never_run() {
         }
     });
     tokio::task::spawn_blocking(move || begun.recv().unwrap()).await.unwrap();
-    // Its clones are in the reads that wait, so they also tell how many there are.
+    // The waiting reads hold its clones, so they also show how many there are.
     let runs = Arc::new(AtomicUsize::new(0));
     for _ in 0..1_000 {
         let counted = Arc::clone(&runs);
@@ -186,7 +186,8 @@ async fn a_watch_of_a_store_that_cannot_be_looked_at_ends_with_the_error() {
     }
 }
 
-/// The newest event is damaged, so nobody can say what another process adds; what the stream has can still be read.
+/// The newest event is damaged, so no one can tell what another process adds; the events of the stream can still be
+/// read.
 #[tokio::test]
 async fn a_watch_whose_own_stream_can_be_read_goes_on_where_the_log_cannot_be_looked_at() {
     let (_folder, path) = folder();
@@ -207,8 +208,8 @@ async fn a_watch_whose_own_stream_can_be_read_goes_on_where_the_log_cannot_be_lo
     store.close().await.unwrap();
 }
 
-/// In memory there is one connection, and pages stand in the queue of the writes: many of them are asked for ahead by readers
-/// who may never go on.
+/// In memory there is only one connection, and pages share the queue with the writes: many of them are requested ahead
+/// by readers that may never continue.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn paused_reads_of_a_store_in_memory_keep_no_place_from_writes() {
     let store = SqliteStore::builder().queue(4, 64 << 10).in_memory().await.unwrap();
@@ -235,9 +236,9 @@ async fn paused_reads_of_a_store_in_memory_keep_no_place_from_writes() {
     tokio::time::timeout(Duration::from_secs(60), all).await.expect("nobody waits for a place that a reader keeps");
 }
 
-/// A service that keeps a list of writes, polls each once when it comes in and goes back to them much later: the room of the
-/// queue was given to the first that waited, and rested in a future that nobody polled, so every other writer of the store
-/// waited for good.
+/// A service keeps a list of writes, polls each once when it comes in and returns to them much later. The queue's room
+/// was given to the first that waited, and was held by a future that nobody polled, so every other writer of the store
+/// waited forever.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a9_writes_that_are_kept_unpolled_keep_no_room_from_others() {
     let (_folder, path) = folder();
@@ -254,7 +255,7 @@ async fn a9_writes_that_are_kept_unpolled_keep_no_room_from_others() {
         for write in &mut kept {
             assert!(write.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
         }
-        // So are snapshots and cells, and what waits for a turn alone.
+        // The same goes for snapshots and cells, and for jobs that wait for a turn alone.
         let name = es_framework::CellKey::new("kept").unwrap();
         let mut cell = Box::pin(store.set_cell(&name, 0, Some(vec![0; 900 << 10].into())));
         assert!(cell.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
@@ -285,7 +286,7 @@ async fn a9_writes_that_are_kept_unpolled_keep_no_room_from_others() {
     }
 }
 
-/// Whoever waits for room and gives up leaves nothing in the store and nothing in the queue.
+/// A caller that gives up waiting for room leaves nothing in the store and nothing in the queue.
 #[tokio::test]
 async fn a10_a_write_that_gives_up_waiting_for_room_never_was_and_frees_all_it_had() {
     let (_folder, path) = folder();
@@ -301,7 +302,7 @@ async fn a10_a_write_that_gives_up_waiting_for_room_never_was_and_frees_all_it_h
     let small = || Append::to(id("small"), ExpectedVersion::Any, event("x")).fail_when_full();
     assert!(matches!(store.append(small()).await, Err(AppendError::Overloaded)), "nobody passes those who wait");
     let mut last = writes.pop().unwrap();
-    // The first is in the queue and runs to its end; the others wait for room.
+    // The first is in the queue and runs to completion; the others wait for room.
     drop(writes);
     assert!(last.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
     hold.send(()).unwrap();

@@ -1,4 +1,4 @@
-//! What the SQLite engine promises, alone and beyond the contract.
+//! What the SQLite engine guarantees, on its own and beyond the contract.
 
 #![expect(
     clippy::unwrap_used,

@@ -1,4 +1,4 @@
-//! H7: what a projection in SQLite costs while others write what it does not want.
+//! H7: what a projection in SQLite costs while others write events it does not want.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -80,8 +80,8 @@ async fn number(model: &SqliteModel, sql: &'static str) -> u64 {
 
 const CHECKPOINT: &str = "SELECT position FROM projection_checkpoints";
 
-/// A projection in the log's file, beside a thousand commits of others: each cost it a transaction, with a flush of the disk
-/// and the end of the writer's group.
+/// A projection in the log's file, alongside a thousand commits of others: each cost it a transaction, which flushed
+/// the disk and ended the writer's group.
 #[tokio::test]
 async fn h7_commits_of_others_cost_a_read_model_in_the_logs_file_nothing() {
     let (_folder, path) = folder();
@@ -97,7 +97,7 @@ async fn h7_commits_of_others_cost_a_read_model_in_the_logs_file_nothing() {
     }
     running.wait_for(last, PATIENCE).await.unwrap();
     assert_eq!(running.position(), last);
-    // One in five seconds, should the machine be so slow.
+    // One every five seconds, should the machine be that slow.
     let cost = model.transactions.load(Ordering::SeqCst) - before;
     assert!(cost <= 5, "{cost} transactions");
     assert!(cost > 0 || number(&model.model, CHECKPOINT).await == first.get(), "nothing was written");
@@ -106,7 +106,7 @@ async fn h7_commits_of_others_cost_a_read_model_in_the_logs_file_nothing() {
     store.close().await.unwrap();
 }
 
-/// Killed before the checkpoint was written, a projection looks through what it had passed over once more, and applies
+/// A projection that is killed before the checkpoint was written scans the events it had skipped again, and applies
 /// nothing twice.
 #[tokio::test]
 async fn h7_what_was_passed_over_is_looked_through_again_after_a_crash() {
@@ -135,7 +135,7 @@ async fn h7_what_was_passed_over_is_looked_through_again_after_a_crash() {
     assert_eq!(number(&model.model, CHECKPOINT).await, last.get());
 }
 
-/// Where tokio's time is paused and SQLite works on threads of its own, a wait for a position was over at once.
+/// When tokio's time is paused and SQLite works on its own threads, a wait for a position ended immediately.
 #[tokio::test(start_paused = true)]
 async fn h5_a_wait_is_real_time_where_tokio_s_is_paused() {
     let (_folder, path) = folder();

@@ -1,7 +1,7 @@
-//! F4: what the operating system does not allow is told as that.
+//! F4: what the operating system does not allow is reported as such.
 //!
-//! Permissions do not bind the superuser, so each of these tests runs as another user: in a process of its own if it has
-//! to.
+//! Permissions do not apply to the superuser, so each of these tests runs as another user, in its own process if
+//! necessary.
 
 #![cfg(unix)]
 
@@ -20,8 +20,8 @@ use crate::support::{CHILD, all, command, event, files, folder, id, in_child, sa
 /// The user and group `nobody`, on all systems that have one.
 const NOBODY: u32 = 65_534;
 
-/// Runs a test again as a user whom permissions bind, on a path in a folder that is theirs. Returns the path where that
-/// is so already, and nothing where the test is through.
+/// Reruns a test as a user that permissions apply to, on a path in a folder of that user. Returns the path if this is
+/// already the case, and [`None`] once the test is done.
 fn as_user(test: &str) -> Option<PathBuf> {
     if let Some(path) = in_child() {
         return Some(path);
@@ -42,7 +42,7 @@ fn as_user(test: &str) -> Option<PathBuf> {
                 [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
             assert!(output.status.success() && told.contains("1 passed"), "{told}");
         }
-        // In a folder that others may not enter, for example.
+        // For example, in a folder that others may not enter.
         Err(error) => say(&format!("not tested: this binary cannot be run as another user: {error}")),
     }
     None
@@ -56,7 +56,7 @@ fn mode_of(path: &Path) -> u32 {
     fs::metadata(path).unwrap().permissions().mode() & 0o777
 }
 
-/// That the error is about permissions, says so in its own words, and names what it is about.
+/// Asserts that the error is about permissions, says so in its own words, and names the path.
 fn assert_denied(error: &OpenError, about: &Path) {
     assert!(matches!(error, OpenError::PermissionDenied { path, .. } if path == about), "{error:?}");
     let text = error.to_string();
@@ -92,7 +92,7 @@ async fn a_file_that_may_not_be_read() {
     make(&path).await;
 }
 
-/// SQLite opens it all the same, and said "read-only" of the first write.
+/// SQLite opens it anyway, and reported "read-only" at the first write.
 #[tokio::test]
 async fn a_file_that_may_not_be_written() {
     let Some(path) = as_user("permissions::a_file_that_may_not_be_written") else { return };
@@ -109,8 +109,8 @@ async fn a_file_that_may_not_be_written() {
     store.close().await.unwrap();
 }
 
-/// Whoever read a write-protected store left a `-wal` and a `-shm` file that were write-protected, too: it could not be
-/// written any more when its own protection was gone.
+/// Reading a write-protected store left write-protected `-wal` and `-shm` files: it could no longer be written after
+/// its own protection was removed.
 #[tokio::test]
 async fn a_file_that_may_be_written_again() {
     let Some(path) = as_user("permissions::a_file_that_may_be_written_again") else { return };
@@ -139,7 +139,7 @@ async fn a_folder_that_is_closed() {
     let there = folder.join("there.db");
     let new = folder.join("new.db");
     make(&there).await;
-    // Not to be entered.
+    // Cannot be entered.
     for closed in [0o000, 0o600] {
         mode(&folder, closed);
         for path in [&there, &new] {
@@ -149,7 +149,7 @@ async fn a_folder_that_is_closed() {
             assert_denied(&SqliteModel::open(path).await.unwrap_err(), path);
         }
     }
-    // Not to be written: neither a store nor the files beside one can be made.
+    // Cannot be written: neither a store nor the files next to one can be created.
     mode(&folder, 0o555);
     for builder in
         [SqliteStore::builder(), SqliteStore::builder().create(false), SqliteStore::builder().read_only(true)]
@@ -160,7 +160,7 @@ async fn a_folder_that_is_closed() {
     assert_denied(&SqliteModel::open(&new).await.unwrap_err(), &folder);
     let missing = SqliteStore::builder().create(false).open(&new).await.unwrap_err();
     assert!(matches!(missing, OpenError::Missing { .. }), "{missing}");
-    // Nor to be listed, which nobody needs.
+    // Cannot be listed either, which nothing needs.
     mode(&folder, 0o311);
     make(&there).await;
     mode(&folder, 0o755);
@@ -179,7 +179,7 @@ async fn a_file_beside_the_store_that_may_not_be_read() {
         let beside_copy = PathBuf::from(format!("{}{ending}", copy.display()));
         fs::copy(&other, &beside_copy).unwrap();
         store.close().await.unwrap();
-        // Its owner would give itself the permission.
+        // Its owner could grant itself the permission.
         mode(&copy, 0o444);
         mode(&beside_copy, 0o000);
         let error = SqliteStore::builder().read_only(true).open(&copy).await.unwrap_err();
@@ -189,7 +189,7 @@ async fn a_file_beside_the_store_that_may_not_be_read() {
     }
 }
 
-/// Readers are opened when they are needed.
+/// Readers are opened on demand.
 #[tokio::test]
 async fn a_file_that_may_not_be_read_any_more() {
     let Some(path) = as_user("permissions::a_file_that_may_not_be_read_any_more") else { return };
@@ -200,11 +200,11 @@ async fn a_file_that_may_not_be_read_any_more() {
     assert!(matches!(error, StoreError::PermissionDenied { .. }), "{error:?}");
     assert!(error.to_string().contains("permission denied"), "{error}");
     assert_eq!(error.kind(), ErrorKind::Caller);
-    // What is open stays so.
+    // Open connections stay open.
     write(&store, "s-1", "b").await;
     mode(&path, 0o644);
     assert_eq!(texts(&all(&store).await), ["a", "b"]);
-    // A second reader cannot be opened while the first is busy: what waits is read by the first.
+    // A second reader cannot be opened while the first is busy: the first one serves the waiting queries.
     let model = store.read_model();
     let count = |connection: &rusqlite::Connection| {
         connection.query_row("SELECT count(*) FROM es_event", [], |row| row.get::<_, i64>(0))
@@ -226,7 +226,7 @@ async fn a_file_that_may_not_be_read_any_more() {
     store.close().await.unwrap();
 }
 
-/// The child of [`a_read_only_file_system`], with the folder of the store mounted read-only.
+/// The child process of [`a_read_only_file_system`], with the folder of the store mounted read-only.
 #[tokio::test]
 async fn a_process_on_a_read_only_file_system() {
     let Some(path) = in_child() else { return };
@@ -239,7 +239,7 @@ async fn a_process_on_a_read_only_file_system() {
     let new = path.with_file_name("new.db");
     assert_denied(&SqliteStore::open(&new).await.unwrap_err(), folder);
     assert_denied(&SqliteModel::open(&new).await.unwrap_err(), folder);
-    // One of which the files are there already.
+    // A store whose files exist already.
     let open = path.with_file_name("open.db");
     assert_denied(&SqliteStore::open(&open).await.unwrap_err(), &open);
 }
@@ -272,7 +272,7 @@ async fn a_read_only_file_system() {
     store.close().await.unwrap();
 }
 
-/// The child of [`a_file_that_may_not_become_larger_is_a_full_disk`], of which files may have 300 KiB.
+/// The child process of [`a_file_that_may_not_become_larger_is_a_full_disk`], whose files are limited to 300 KiB.
 #[tokio::test]
 async fn a_process_whose_files_are_limited() {
     let Some(path) = in_child() else { return };
@@ -296,7 +296,7 @@ async fn a_process_whose_files_are_limited() {
     model.close().await.unwrap();
 }
 
-/// SQLite says "disk I/O error", after which nobody knows whether it was written.
+/// SQLite reports "disk I/O error", after which it is unknown whether the data was written.
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn a_file_that_may_not_become_larger_is_a_full_disk() {

@@ -1,4 +1,4 @@
-//! F1, F4: a store is the file that was opened, whatever becomes of its path.
+//! F1, F4: a store is the file that was opened, whatever happens to its path.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use es_sqlite::{OpenError, SqliteModel, SqliteStore, rusqlite};
 
 use crate::support::{all, child, event, files, folder, id, in_child, sql, texts, write};
 
-/// Makes a store with one event, closed.
+/// Creates a store with one event, and closes it.
 async fn store_with(path: &Path, payload: &str) {
     let store = SqliteStore::open(path).await.unwrap();
     write(&store, "account-1", payload).await;
@@ -29,7 +29,7 @@ fn two_banks() -> (tempfile::TempDir, PathBuf, PathBuf) {
     (folder, poor, rich)
 }
 
-/// A process of its own, because its folder is that of the whole process.
+/// Runs in its own process, because the current folder applies to the whole process.
 #[tokio::test]
 async fn a_process_that_changes_its_folder() {
     let Some(path) = in_child() else { return };
@@ -40,7 +40,7 @@ async fn a_process_that_changes_its_folder() {
             let store = SqliteStore::builder().read_only(read_only).open(given).await.unwrap();
             let model = SqliteModel::open("model.db").await.unwrap();
             std::env::set_current_dir(root.join("rich")).unwrap();
-            // Its readers are opened only now.
+            // Its readers are only opened now.
             assert_eq!(texts(&all(&store).await), ["poor"], "{given}");
             make_table(&model).await.unwrap();
             let tables = "SELECT count(*) FROM sqlite_schema WHERE name = 't'";
@@ -52,8 +52,8 @@ async fn a_process_that_changes_its_folder() {
     }
 }
 
-/// Two folders with a `bank.db` each: whoever opened the poor one and changed into the rich one was shown the rich one's
-/// balance, and allowed to withdraw it from the poor one.
+/// Two folders with a `bank.db` each: a process that opened the poor one and changed into the rich one was shown the
+/// rich one's balance, and allowed to withdraw it from the poor one.
 #[cfg(unix)]
 #[tokio::test]
 async fn a_relative_path_is_followed_once() {
@@ -67,7 +67,7 @@ async fn a_relative_path_is_followed_once() {
     assert_eq!(files(&rich), ["bank.db", "link.db"]);
 }
 
-/// `current` leads to the folder of one release or another, and is turned while a process runs.
+/// `current` points to the folder of one release or another, and is redirected while a process runs.
 #[cfg(unix)]
 #[tokio::test]
 async fn a_link_that_is_turned_changes_no_open_store() {
@@ -116,7 +116,7 @@ async fn a_link_to_a_file_that_does_not_exist_yet_makes_it_there() {
     SqliteStore::open(&round).await.unwrap_err();
 }
 
-/// How another file comes to be at the path of a store that is open.
+/// Ways in which another file ends up at the path of an open store.
 #[derive(Debug, Clone, Copy)]
 enum Replaced {
     AnotherStore,
@@ -136,13 +136,13 @@ fn replace(path: &Path, by: Replaced, other: &Path, older: &Path) {
     fs::rename(&new, path).unwrap();
 }
 
-/// A backup is moved over a database that a process still has open: its first connection goes on with the old file, and
-/// each that it opens later would see the new one. Also where it is a copy of the same store.
+/// A backup is moved over a database that a process still has open: its first connection continues with the old file,
+/// and each that it opens later would see the new one. This also applies to a copy of the same store.
 #[cfg(unix)]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_file_that_was_replaced_is_not_taken_for_the_one_that_was_opened() {
     for by in [Replaced::AnotherStore, Replaced::AnOlderCopy, Replaced::AnEmptyFile, Replaced::Nothing] {
-        // Whether the readers are open before that.
+        // Whether the readers are opened before that.
         for read_before in [false, true] {
             let (folder, path, other) = two_banks();
             let older = folder.path().join("older.db");
@@ -158,7 +158,7 @@ async fn a_file_that_was_replaced_is_not_taken_for_the_one_that_was_opened() {
                 assert_eq!(texts(&all(&reader).await), ["poor", "poorer"]);
             }
             replace(&path, by, &other, &older);
-            // What was seen a moment ago is believed for that long.
+            // A check is trusted for this long.
             tokio::time::sleep(Duration::from_millis(30)).await;
             let changed = |error: &StoreError| matches!(error, StoreError::StoreChanged { .. });
             for store in [&store, &reader] {
@@ -180,7 +180,7 @@ async fn a_file_that_was_replaced_is_not_taken_for_the_one_that_was_opened() {
     }
 }
 
-/// `cp` writes into the same file: it stays where it was, and is another store.
+/// `cp` writes into the same file: the file stays where it was, but is another store.
 #[tokio::test]
 async fn a_file_that_became_another_store_is_refused() {
     let (_folder, path, other) = two_banks();
@@ -197,7 +197,7 @@ async fn a_file_that_became_another_store_is_refused() {
     reader.close().await.unwrap();
 }
 
-/// The right file comes back, and the store goes on.
+/// The right file comes back, and the store continues.
 #[cfg(unix)]
 #[tokio::test]
 async fn a_file_that_is_put_back_is_used_again() {
@@ -231,8 +231,8 @@ async fn a_read_models_own_file_that_was_replaced_is_not_written() {
     model.close().await.unwrap();
 }
 
-/// SQLite keeps the newest commits in a file beside one of the names: opened by the other one they would be missed, and
-/// two that are open at once destroy each other's.
+/// SQLite keeps the newest commits in a file next to one of the names: opening the file by the other name would miss
+/// them, and two names open at once destroy each other's commits.
 #[cfg(unix)]
 #[tokio::test]
 async fn a_file_with_two_names_is_refused() {
@@ -258,8 +258,8 @@ async fn a_file_with_two_names_is_refused() {
     assert_eq!(files(&path), ["model.db", "store.db"]);
 }
 
-/// SQLite takes 512 bytes, with the endings of the files beside the store, and says "unable to open database file" of
-/// more.
+/// SQLite accepts 512 bytes, including the suffixes of the files next to the store, and reports "unable to open
+/// database file" beyond that.
 #[cfg(unix)]
 #[tokio::test]
 async fn a_path_that_is_too_long_is_refused_with_its_length() {
@@ -282,11 +282,11 @@ async fn a_path_that_is_too_long_is_refused_with_its_length() {
             assert!(text.contains(&bytes.to_string()) && text.contains("504"), "{text}");
         }
     }
-    // A short path that leads to a long one.
+    // A short path that links to a long one.
     let link = folder.path().join("link.db");
     std::os::unix::fs::symlink(name(505), &link).unwrap();
     assert!(matches!(SqliteStore::open(&link).await.unwrap_err(), OpenError::PathTooLong { .. }));
-    // The name alone, with room for `-journal`.
+    // The file name alone, with room for `-journal`.
     store_with(&folder.path().join("n".repeat(247)), "a").await;
     for bytes in [248, 255, 256, 300] {
         let error = SqliteStore::open(folder.path().join("n".repeat(bytes))).await.unwrap_err();
@@ -294,7 +294,7 @@ async fn a_path_that_is_too_long_is_refused_with_its_length() {
     }
 }
 
-/// A name that is no text: SQLite takes it, and everything beside the store is found, too.
+/// A name that is not valid text: SQLite accepts it, and all files next to the store are found, too.
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn a_name_that_is_no_utf_8_is_a_name() {
@@ -313,8 +313,8 @@ async fn a_name_that_is_no_utf_8_is_a_name() {
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
 }
 
-/// `sqlite3 bank.db .dump | sqlite3 new.db` loses the two numbers by which a store is known: that it is the database of
-/// another application helped nobody.
+/// `sqlite3 bank.db .dump | sqlite3 new.db` loses the two numbers that identify a store: reporting it as the database
+/// of another application helped nobody.
 #[tokio::test]
 async fn a_restored_dump_is_refused_with_what_is_missing() {
     let (_folder, path) = folder();

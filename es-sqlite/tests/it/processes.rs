@@ -8,8 +8,8 @@ use es_sqlite::{Durability, SqliteStore};
 
 use crate::support::{all, child, event, folder, id, in_child, say, texts, with_id, write};
 
-/// Not a test where it is run among all others: the process that the tests below start and kill. Writes one event
-/// after the other and says so on its output after each was acknowledged.
+/// Not a test when it runs among all others: the process that the tests below start and kill. Writes one event after
+/// the other and prints a line after each was acknowledged.
 #[tokio::test]
 async fn a_writing_process() {
     let Some(path) = in_child() else { return };
@@ -84,11 +84,11 @@ async fn what_a_killed_process_was_told_is_written_is_there_once() {
         let store = SqliteStore::open(&path).await.unwrap();
         let stream = store.stream(id(&format!("p-{pid}")));
         let written = stream.read().collect().await.unwrap();
-        // One more may have been written that nobody was told of.
+        // One more may have been written that was never reported.
         assert!(written.len() == told || written.len() == told + 1, "{} of {told}", written.len());
         let numbers: Vec<String> = (0..written.len()).map(|n| n.to_string()).collect();
         assert_eq!(texts(&written), numbers);
-        // And a retry of what was lost sight of is recognised.
+        // And a retry of the unacknowledged events is recognised.
         let retry: Vec<_> = (0..told).map(|n| with_id(&n.to_string(), &n.to_string())).collect();
         assert!(stream.write(retry, ExpectedVersion::NoStream).await.unwrap().was_known());
         events += written.len();
@@ -107,7 +107,7 @@ async fn four_processes_that_write_back_to_back_share_the_store() {
         let last = said(child).last().unwrap();
         let numbers: Vec<usize> = last.split(' ').map(|number| number.parse().unwrap()).collect();
         say(&format!("{} writes, p50 {} µs, p99 {} µs, worst {} µs", numbers[0], numbers[1], numbers[2], numbers[3]));
-        // The promise is 50 ms where each process has a core; here they share two with all other tests.
+        // The target is 50 ms if each process has a core; here they share two with all other tests.
         assert!(numbers[2] < 250_000, "p99 {} µs", numbers[2]);
         assert!(numbers[0] > 20, "starved: {} writes", numbers[0]);
         written += numbers[0];

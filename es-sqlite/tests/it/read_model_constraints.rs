@@ -1,4 +1,5 @@
-//! Constraints of a read model's own tables that SQLite looks at when the transaction ends, and the event that breaks them.
+//! Constraints of a read model's own tables that SQLite checks when the transaction ends, and the event that violates
+//! them.
 
 use es_conformance::bank::AccountEvent;
 use es_framework::engine::PAGE_EVENTS;
@@ -11,7 +12,7 @@ use es_sqlite::{SqliteModel, SqliteStore, SqliteTx, rusqlite};
 use crate::read_models::PATIENCE;
 use crate::support::folder;
 
-/// A row for each account and each deposit, which refers to its account: whichever comes first.
+/// A row for each account and each deposit, which refers to its account, in whichever order they come.
 struct Ledger;
 
 impl Projector for Ledger {
@@ -37,7 +38,7 @@ impl Projector for Ledger {
                 tx.execute("INSERT INTO account VALUES (?1)", [account])?;
             }
             AccountEvent::Deposited { cents: 7 } => {
-                // Ends the transaction, and is passed over.
+                // Ends the transaction, and is ignored.
                 tx.execute("INSERT INTO deposit VALUES (?1, NULL)", [position])?;
                 let _passed_over = tx.execute("INSERT INTO deposit VALUES (?1, NULL)", [position]);
             }
@@ -64,7 +65,7 @@ async fn deposit(store: &Store, account: &str, cents: u64) -> Position {
     write(store, account, AccountEvent::Deposited { cents }).await
 }
 
-/// The accounts, the deposits and the position of the checkpoint.
+/// Returns the number of accounts, of deposits and the position of the checkpoint.
 async fn found(model: &SqliteModel) -> (i64, i64, i64) {
     let found = model.query(|connection| {
         connection.query_row(
@@ -77,7 +78,8 @@ async fn found(model: &SqliteModel) -> (i64, i64, i64) {
     found.await.unwrap()
 }
 
-/// Runs the projection to its error, which names the event, and says what stands before it.
+/// Runs the projection until it fails, and returns the position in the error, its message and what was stored before
+/// it.
 async fn refused(store: &SqliteStore, model: &SqliteModel) -> (Position, String, (i64, i64, i64)) {
     let error = Projection::new(store, Ledger, model.clone()).catch_up().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Caller, "{error:?}");
@@ -97,13 +99,14 @@ async fn places() -> Vec<(tempfile::TempDir, SqliteStore, SqliteModel)> {
     places
 }
 
-/// A deposit whose account is never opened was "stored data is damaged", and rolled the whole batch back at each start.
+/// A deposit whose account is never opened was reported as "stored data is damaged", and rolled the whole batch back at
+/// each start.
 #[tokio::test]
 async fn a_deferred_foreign_key_that_breaks_is_the_error_of_the_event_that_breaks_it() {
     for (_folder, store, model) in places().await {
         open(&store, "a").await;
         deposit(&store, "a", 1).await;
-        // In one batch a child may come before its parent.
+        // Within a batch a child may come before its parent.
         deposit(&store, "b", 1).await;
         deposit(&store, "c", 1).await;
         open(&store, "c").await;
@@ -115,10 +118,10 @@ async fn a_deferred_foreign_key_that_breaks_is_the_error_of_the_event_that_break
         let (position, said, stands) = refused(&store, &model).await;
         assert_eq!((position, stands), (orphan, (3, 4, 7)));
         assert!(said.contains("FOREIGN KEY"), "{said}");
-        // Started again it finds the same, at once.
+        // After a restart it reports the same, immediately.
         let (position, _, stands) = refused(&store, &model).await;
         assert_eq!((position, stands), (orphan, (3, 4, 7)));
-        // The log is not harmed, and when the parent is there the projection goes on.
+        // The log is unaffected, and once the parent exists the projection continues.
         open(&store, "nobody").await;
         let last = deposit(&store, "a", 1).await;
         let reached = Projection::new(&store, Ledger, model.clone()).catch_up().await.unwrap();
@@ -143,10 +146,11 @@ async fn a_live_event_that_breaks_a_deferred_foreign_key_is_named() {
     }
 }
 
-/// The first error that is met is not always that of the first event.
+/// The error that occurs first is not always that of the first event.
 #[tokio::test]
 async fn the_first_event_that_cannot_be_committed_is_named() {
-    // The orphan is before an event that the projector refuses, and one after which SQLite has no transaction any more.
+    // The orphan comes before an event that the projector rejects, and before one after which SQLite has no transaction
+    // any more.
     for later in [13, 7] {
         for (_folder, store, model) in places().await {
             open(&store, "a").await;
@@ -160,7 +164,7 @@ async fn the_first_event_that_cannot_be_committed_is_named() {
     }
 }
 
-/// An event that passes over an error with which SQLite ended the transaction: the next one fails, and is not to blame.
+/// An event ignores an error with which SQLite ended the transaction: the next one fails, and is not to blame.
 #[tokio::test]
 async fn the_event_that_ended_the_transaction_is_named() {
     for after in [0, 1, 3] {
@@ -178,10 +182,10 @@ async fn the_event_that_ended_the_transaction_is_named() {
     }
 }
 
-/// Of a whole page, at its ends too.
+/// Anywhere in a whole page, including its ends.
 #[tokio::test]
 async fn the_event_is_found_in_a_large_batch() {
-    // All rows that begin with the event are tried, so its place decides how long this takes.
+    // All ranges that start with the event are tried, so its place determines how long this takes.
     for (all, place) in [(40, 0), (40, 1), (PAGE_EVENTS, 800), (PAGE_EVENTS, PAGE_EVENTS - 1)] {
         let store = SqliteStore::in_memory().await.unwrap();
         let model = SqliteModel::in_memory().await.unwrap();
@@ -195,7 +199,7 @@ async fn the_event_is_found_in_a_large_batch() {
             stream.write(many(0..place), ExpectedVersion::Any).await.unwrap();
         }
         let orphan = deposit(&store, "nobody", 1).await;
-        // Open what is not open, so that all that follows could be committed.
+        // Opens the accounts not opened yet, so that everything that follows could be committed.
         stream.write(many(usize::from(place > 0)..all), ExpectedVersion::Any).await.unwrap();
         let (position, _, (.., checkpoint)) = refused(&store, &model).await;
         assert_eq!((position, checkpoint), (orphan, orphan.as_i64() - 1));

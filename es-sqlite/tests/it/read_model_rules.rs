@@ -1,4 +1,4 @@
-//! What read models may do, and what becomes of what they may not.
+//! What read models may do, and what happens to anything else.
 
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
@@ -12,12 +12,12 @@ use es_sqlite::{SqliteModel, SqliteStore, SqliteTx};
 use crate::read_models::deposit;
 use crate::support::{all, files, folder, sql};
 
-/// Where a read model lives, with the store beside it.
+/// Where a read model lives, together with the store.
 struct Site {
     name: &'static str,
     store: SqliteStore,
     model: SqliteModel,
-    /// The log's file and the model's, if they are in files.
+    /// The log's file and the model's, unless they are in memory.
     files: Option<(PathBuf, PathBuf)>,
     _folder: tempfile::TempDir,
 }
@@ -27,7 +27,7 @@ impl Site {
         self.name.contains("log")
     }
 
-    /// What the store and the model rest on, as somebody else sees it.
+    /// What the store and the model rely on, as another connection sees it.
     fn ground(&self) -> Vec<String> {
         let Some((log, model)) = &self.files else { return Vec::new() };
         [log, model].into_iter().flat_map(|path| ground(path)).collect()
@@ -78,7 +78,7 @@ async fn run(model: &SqliteModel, sql: &str) -> Result<(), ModelError> {
     model.transact(move |tx| tx.execute_batch(&sql).map_err(ModelError::failed)).await
 }
 
-/// Not allowed to anybody, anywhere.
+/// Never allowed, anywhere.
 const NOWHERE: &[&str] = &[
     "ATTACH ':memory:' AS other",
     "ATTACH 'store.db' AS other",
@@ -165,7 +165,7 @@ const NOWHERE: &[&str] = &[
     "UPDATE sqlite_schema SET sql = ''",
 ];
 
-/// Not allowed to a projector in the log's file.
+/// Not allowed for a projector in the log's file.
 const IN_THE_LOG: &[&str] = &[
     "PRAGMA user_version = 3",
     "PRAGMA user_version(3)",
@@ -242,7 +242,7 @@ const IN_THE_LOG: &[&str] = &[
     "INSERT INTO dbstat VALUES (1)",
 ];
 
-/// Not allowed to queries, beside all of the above.
+/// Not allowed for queries, in addition to all of the above.
 const IN_QUERIES: &[&str] = &[
     "INSERT INTO mine VALUES (2, 2)",
     "UPDATE mine SET y = 3",
@@ -263,22 +263,22 @@ const IN_QUERIES: &[&str] = &[
     "INSERT INTO mine VALUES (2, 2) RETURNING x",
 ];
 
-/// A typo, a habit of another project, or worse: whatever a projector runs, the store works on, can be opened again, and
-/// has all its events; and the projector is told why.
+/// A typo, a habit from another project, or worse: whatever a projector runs, the store keeps working, can be opened
+/// again, and has all its events; and the projector learns the reason.
 #[tokio::test]
 async fn what_a_projector_may_not_do_is_refused_and_harms_nothing() {
     for site in sites().await {
         let ground = site.ground();
         let mut events = all(&site.store).await.len();
         for &sql in NOWHERE.iter().chain(if site.in_log() { IN_THE_LOG } else { &[] }) {
-            // By each way that a transaction has to run a statement.
+            // In each way that a transaction can run a statement.
             let ways = [by_batch, by_execute, by_query_row, by_prepare];
             for way in ways.into_iter().take(if sql.contains("; ") { 1 } else { 4 }) {
                 let told = site.model.transact(move |tx| way(tx, sql).map_err(ModelError::failed)).await;
                 let Err(told) = told else { panic!("{sql} is allowed {}", site.name) };
                 deposit(&site.store, "alice", [1]).await;
                 events += 1;
-                // SQLite was faster to say that these cannot be.
+                // SQLite itself rejects these first.
                 let others = ["sqlite_schema", "sqlite_stat1", "VACUUM", "nothing_like_it", "INTO dbstat"];
                 if !others.iter().any(|other| sql.contains(other)) {
                     let is_refused = matches!(&told, ModelError::Failed { source } if source
@@ -347,11 +347,11 @@ fn by_prepare(tx: &mut SqliteTx<'_>, sql: &str) -> rusqlite::Result<()> {
     while rows.next()?.is_some() {}
     drop(rows);
     drop(statement);
-    // What only shows afterwards is found before the commit, but this way is passed over until then.
+    // What only shows afterwards is detected before the commit; this way of running it ignores it until then.
     tx.execute("UPDATE mine SET y = y", []).map(drop)
 }
 
-/// Closes and opens again what is in files, and reads everything.
+/// Closes and reopens what is in files, and reads everything.
 async fn works_on(site: Site, events: usize) {
     assert_eq!(all(&site.store).await.len(), events, "{}", site.name);
     site.model.close().await.unwrap();
@@ -370,7 +370,7 @@ async fn works_on(site: Site, events: usize) {
     }
 }
 
-/// What is allowed to every projector.
+/// Allowed for every projector.
 const ALLOWED: &[&str] = &[
     "CREATE TABLE mine_a (x INTEGER PRIMARY KEY AUTOINCREMENT, y TEXT NOT NULL DEFAULT 'z', CHECK (length(y) > 0));
         INSERT INTO mine_a (y) VALUES ('a'), ('b'); DELETE FROM sqlite_sequence WHERE name = 'mine_a'",
@@ -385,7 +385,7 @@ const ALLOWED: &[&str] = &[
     "SELECT * FROM mine_v",
     "DROP VIEW mine_v",
     "CREATE TRIGGER IF NOT EXISTS mine_t AFTER UPDATE ON mine BEGIN INSERT INTO mine_too VALUES (NULL, new.y); END",
-    // At the second start it is there already.
+    // At the second start it already exists.
     "CREATE TRIGGER IF NOT EXISTS mine_t AFTER UPDATE ON mine BEGIN INSERT INTO mine_too VALUES (NULL, new.y); END",
     "UPDATE mine SET y = y + 1",
     "DROP TRIGGER mine_t",
@@ -395,7 +395,7 @@ const ALLOWED: &[&str] = &[
     "INSERT OR REPLACE INTO mine VALUES (1, 3)",
     "REPLACE INTO mine SELECT 2, count(*) + 10 FROM projection_checkpoints",
     "ALTER TABLE mine_c ADD COLUMN z DEFAULT 1; ALTER TABLE mine_c RENAME COLUMN z TO zz; ALTER TABLE mine_c DROP COLUMN zz",
-    // As SQLite's own manual changes a table.
+    // As SQLite's own manual alters a table.
     "CREATE TABLE mine_d (x INTEGER PRIMARY KEY, y); INSERT INTO mine_d SELECT rowid, y FROM mine_c; DROP TABLE mine_c;
         ALTER TABLE mine_d RENAME TO mine_c",
     "CREATE TABLE mine_parent (x PRIMARY KEY);
@@ -421,7 +421,7 @@ const ALLOWED: &[&str] = &[
     "",
 ];
 
-/// What is allowed where the file is the read model's own.
+/// Allowed if the file is the read model's own.
 const ALLOWED_IN_ITS_OWN: &[&str] = &[
     "PRAGMA user_version = 3",
     "ANALYZE; ANALYZE mine; SELECT * FROM sqlite_stat1; DELETE FROM sqlite_stat1",
@@ -430,7 +430,7 @@ const ALLOWED_IN_ITS_OWN: &[&str] = &[
         ALTER TABLE log RENAME TO es_log; DROP TABLE es_mine",
 ];
 
-/// What is allowed in the log's file, where the log can be read.
+/// Allowed in the log's file, where the log can be read.
 const ALLOWED_IN_THE_LOG: &[&str] = &[
     "CREATE TABLE mine_log AS SELECT * FROM log; CREATE VIEW mine_log_view AS SELECT * FROM es_event JOIN log USING (position)",
     "INSERT INTO mine_log SELECT * FROM log WHERE position IN (SELECT position FROM es_event)",
@@ -475,7 +475,7 @@ async fn what_a_query_needs_is_allowed() {
             "EXPLAIN QUERY PLAN SELECT * FROM mine",
             "VALUES (1)",
         ] {
-            // A second time from the connection's cache.
+            // The second time from the connection's cache.
             for _ in 0..2 {
                 let found = site.model.query(move |connection| {
                     connection.prepare_cached(sql)?.query_row([], |row| row.get::<_, rusqlite::types::Value>(0))
@@ -488,8 +488,8 @@ async fn what_a_query_needs_is_allowed() {
     }
 }
 
-/// The store keeps its statements, and SQLite judges a statement once: by the same text a projector got the one that was
-/// judged as the store's, or not at all.
+/// The store caches its statements, and SQLite checks a statement only once: a projector using the same text got the
+/// statement that was checked as the store's, or not at all.
 #[tokio::test]
 async fn a_statement_that_the_store_has_at_hand_is_judged_all_the_same() {
     let cell = "INSERT OR REPLACE INTO es_cell (key, revision, value, checksum) VALUES (?1, ?2, ?3, ?4)";
@@ -537,7 +537,7 @@ async fn a_statement_that_the_store_has_at_hand_is_judged_all_the_same() {
     }
 }
 
-/// Prepared in one transaction and run in the next, it is not judged a second time.
+/// A statement that is prepared in one transaction and run in the next is not checked a second time.
 #[tokio::test]
 async fn a_table_that_was_to_be_altered_is_looked_at_when_it_is() {
     let store = SqliteStore::in_memory().await.unwrap();
@@ -555,8 +555,8 @@ async fn a_table_that_was_to_be_altered_is_looked_at_when_it_is() {
     run(&model, "INSERT INTO mine VALUES (1)").await.unwrap();
 }
 
-/// `INSERT OR ROLLBACK` ends the transaction, and then a statement that is still in the projector's hands would be
-/// committed alone, without the checkpoint.
+/// `INSERT OR ROLLBACK` ends the transaction, and then a statement that the projector still holds would be committed
+/// alone, without the checkpoint.
 #[tokio::test]
 async fn nothing_is_committed_after_sqlite_has_ended_the_transaction() {
     for site in sites().await {
@@ -577,7 +577,7 @@ async fn nothing_is_committed_after_sqlite_has_ended_the_transaction() {
     }
 }
 
-/// Whoever has a connection can take away what judges its statements; where there is a file it cannot write all the same.
+/// Code with a connection can remove the hook that checks its statements; with a file it still cannot write.
 #[tokio::test]
 async fn a_query_cannot_write_even_if_nobody_judges_it() {
     for site in sites().await.into_iter().filter(|site| site.files.is_some()) {
@@ -597,7 +597,7 @@ async fn a_query_cannot_write_even_if_nobody_judges_it() {
     }
 }
 
-/// A report that adds up two tables must not see the one before a batch and the other after it.
+/// A report that adds up two tables must not see the first before a batch and the second after it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn all_statements_of_a_query_see_the_same_batches() {
     for site in sites().await.into_iter().filter(|site| site.files.is_some()) {

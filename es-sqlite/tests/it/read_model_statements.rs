@@ -59,7 +59,7 @@ async fn a_read_model_in_the_logs_file_cannot_change_the_log() {
     }
 }
 
-/// What stands in table `t`, after some statements run one way or the other.
+/// Returns the contents of table `t` after running some statements in one of the two ways.
 async fn after(
     statements: &'static [(&'static str, &'static [(&'static str, i64)])],
     kept: bool,
@@ -70,7 +70,7 @@ async fn after(
             let params: Vec<_> = params.iter().map(|(name, value)| (*name, value as &dyn rusqlite::ToSql)).collect();
             if kept { tx.execute(sql, &*params) } else { tx.prepare(sql)?.execute(&*params) }
         };
-        // From a buffer that is written over: a statement is not known by where its text stands.
+        // From a buffer that is overwritten: a statement is not identified by the address of its text.
         let mut buffer = String::new();
         let answers = statements.iter().map(|(sql, params)| {
             buffer.clear();
@@ -84,7 +84,7 @@ async fn after(
     (answers, model.query(move |connection| connection.query_row(rows, [], |row| row.get(0))).await.unwrap())
 }
 
-/// The way past the connection's cache (`SqliteTx::run`) changes nothing but the time it takes.
+/// Bypassing the connection's cache (`SqliteTx::run`) changes nothing except the time it takes.
 #[tokio::test]
 async fn statements_kept_at_hand_do_what_others_do() {
     const INSERT: &str = "INSERT INTO t (a, b) VALUES (:a, :b)";
@@ -93,10 +93,10 @@ async fn statements_kept_at_hand_do_what_others_do() {
         (INSERT, &[(":a", 0)]),
         ("CREATE TABLE t (a INTEGER PRIMARY KEY, b INTEGER)", &[]),
         (INSERT, &[(":a", 1), (":b", 10)]),
-        // A parameter that is not given is null, and not what it was.
+        // A parameter that is not given is null, not its previous value.
         (INSERT, &[(":a", 2)]),
         (INSERT, &[(":b", 30)]),
-        // One that fails runs again.
+        // A failed statement runs again.
         (INSERT, &[(":a", 1), (":b", 11)]),
         (INSERT, &[(":none", 1)]),
         ("SELECT a FROM t", &[]),
@@ -105,11 +105,11 @@ async fn statements_kept_at_hand_do_what_others_do() {
         ("COMMIT", &[]),
         (UPDATE, &[(":a", 1)]),
         (INSERT, &[(":a", 4), (":b", 40)]),
-        // The tables change under it.
+        // The tables change underneath it.
         ("ALTER TABLE t ADD COLUMN c", &[]),
         (INSERT, &[(":a", 5), (":b", 50)]),
         (UPDATE, &[(":a", 4)]),
-        // More than are kept, round after round.
+        // More statements than are kept, round after round.
         ("UPDATE t SET b = b + 1", &[]),
         ("UPDATE t SET b = b + 2", &[]),
         ("UPDATE t SET b = b + 3", &[]),

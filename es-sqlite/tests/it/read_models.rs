@@ -21,10 +21,10 @@ use crate::support::folder;
 
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
-/// One row an account: what is in it and how many events it had.
+/// One row per account: its balance and the number of its events.
 #[derive(Debug, Default, Clone)]
 struct Balances {
-    /// The amount at which the projector refuses; at twice this amount it panics.
+    /// The amount at which the projector fails; at twice this amount it panics.
     refuses: Arc<AtomicU64>,
 }
 
@@ -75,7 +75,7 @@ async fn balances(model: &SqliteModel) -> BTreeMap<String, (i64, i64)> {
     model.query(read).await.unwrap()
 }
 
-/// The same story for each place a read model can have.
+/// The same scenario for each place where a read model can live.
 async fn rows_and_checkpoint_commit_together(store: &SqliteStore, model: SqliteModel) {
     let balances_projector = Balances::default();
     let first = deposit(store, "alice", [1, 2, 3]).await;
@@ -83,7 +83,8 @@ async fn rows_and_checkpoint_commit_together(store: &SqliteStore, model: SqliteM
     running.wait_for(first, PATIENCE).await.unwrap();
     assert_eq!(balances(&model).await["alice"], (6, 3));
 
-    // A refusal stops right before the event: rows and checkpoint are those of the events before. It harms no append.
+    // An error stops it right before the event: rows and checkpoint are those of the events before. No append is
+    // affected.
     balances_projector.refuses.store(13, Ordering::SeqCst);
     deposit(store, "alice", [4, 13, 5]).await;
     let failed = running.finished().await.unwrap_err();
@@ -106,7 +107,7 @@ async fn rows_and_checkpoint_commit_together(store: &SqliteStore, model: SqliteM
     assert_eq!(panicked_at(&failed), Some(bad), "{failed:?}");
     assert_eq!(balances(&model).await["alice"], (28, 6));
 
-    // When the cause is gone it goes on, and each event has taken effect once.
+    // Once the cause is gone it continues, and each event has taken effect once.
     balances_projector.refuses.store(0, Ordering::SeqCst);
     let running = Projection::new(store, balances_projector, model.clone()).start().await.unwrap();
     running.wait_for(bad, PATIENCE).await.unwrap();
@@ -167,7 +168,7 @@ async fn h2_a_runner_that_finds_its_checkpoint_moved_stops() {
     assert_eq!(balances(&models[0]).await["alice"], (2, 2));
 }
 
-/// Runs the projection over a log until it has dealt with what is there.
+/// Runs the projection over a log until it has processed everything.
 async fn catch_up(log: &Path, model: &Path) -> Result<Position, RunError> {
     let store = SqliteStore::open(log).await.unwrap();
     let model = SqliteModel::open(model).await.unwrap();
@@ -199,18 +200,18 @@ async fn h1_a_log_that_was_rewound_is_noticed() {
         }
         other => panic!("{other:?}"),
     };
-    // A backup from before was restored: the log is shorter.
+    // An earlier backup was restored: the log is shorter.
     std::fs::copy(&backup, &log).unwrap();
     rewound(catch_up(&log, &model).await, "ends at position 2");
-    // It grew again, by other events.
+    // It grew again, with other events.
     write_to(&log, "bob", [4, 5]).await;
     rewound(catch_up(&log, &model).await, "another");
-    // It is another store altogether.
+    // It is a different store altogether.
     write_to(&other, "alice", [1, 2, 3]).await;
     rewound(catch_up(&other, &model).await, "store");
 }
 
-/// Events that tell how far they were decoded.
+/// Events that record how far decoding got.
 #[derive(Debug)]
 struct Seen(AccountEvent);
 
@@ -232,7 +233,7 @@ impl Event for Seen {
     }
 }
 
-/// Where a projector says that it waits, until it may go on.
+/// Where a projector signals that it waits, until it may continue.
 struct Gate {
     waits: mpsc::Sender<()>,
     may_go_on: Mutex<mpsc::Receiver<()>>,
@@ -250,7 +251,8 @@ impl Gate {
     }
 }
 
-/// Writes down each event and the checkpoint it finds; at an amount of 7 it waits until it may go on, and at 13 it refuses.
+/// Records each event and the checkpoint it finds; at an amount of 7 it waits until it may continue, and at 13 it
+/// fails.
 struct Slow {
     gate: Gate,
 }
@@ -282,7 +284,7 @@ impl Projector for Slow {
     }
 }
 
-/// A slow projector, with what it says and what it waits for.
+/// Creates a slow projector, with the channels for its signals and for letting it continue.
 fn slow() -> (Slow, mpsc::Receiver<()>, mpsc::Sender<()>) {
     let (gate, waiting, go_on) = Gate::new();
     (Slow { gate }, waiting, go_on)
@@ -302,7 +304,7 @@ async fn decoded_beyond(position: u64) {
     tokio::time::timeout(PATIENCE, decoded).await.expect("the next batch is decoded meanwhile");
 }
 
-/// Of a projection that has caught up, what is written during a transaction shares the next.
+/// For a projection that has caught up, everything written during a transaction shares the next one.
 async fn live_events_share_a_transaction() {
     let store = SqliteStore::in_memory().await.unwrap();
     let model = SqliteModel::in_memory().await.unwrap();
@@ -322,8 +324,8 @@ async fn live_events_share_a_transaction() {
     running.stop().await.unwrap();
 }
 
-/// While a batch of the past is dealt with the next is decoded, and no more than that one. Stopping and failing know
-/// nothing of it. Told in one test, for what is decoded is counted in one place.
+/// While a batch of the history is processed the next one is decoded, and no more than that. Stopping and failing are
+/// unaffected by it. It is all in one test, because a single counter counts what is decoded.
 #[tokio::test]
 async fn h6_what_is_decoded_ahead_takes_no_effect() {
     live_events_share_a_transaction().await;
@@ -336,7 +338,7 @@ async fn h6_what_is_decoded_ahead_takes_no_effect() {
     let (projector, _waiting, go_on) = slow();
     let running = Projection::new(&store, projector, model.clone()).start().await.unwrap();
     decoded_beyond(page).await;
-    // Asked to stop while the first batch is under way, and the second decoded.
+    // Stopped while the first batch is in progress, and the second one is decoded.
     let (stopped, ()) = tokio::join!(running.stop(), async { go_on.send(()).unwrap() });
     assert_eq!((stopped.unwrap().get(), number(&model, seen).await), (page, page));
 
@@ -347,7 +349,7 @@ async fn h6_what_is_decoded_ahead_takes_no_effect() {
     let (projector, _waiting, go_on) = slow();
     let running = Projection::new(&store, projector, model.clone()).start().await.unwrap();
     decoded_beyond(bad + 1).await;
-    // Once more when those before it are dealt with again.
+    // Once more when those before it are processed again.
     go_on.send(()).unwrap();
     go_on.send(()).unwrap();
     let error = running.finished().await.unwrap_err();
@@ -358,7 +360,7 @@ async fn h6_what_is_decoded_ahead_takes_no_effect() {
 
 const CHILD: &str = "ES_SQLITE_READ_MODEL_CHILD";
 
-/// Not a fact of its own: what the next test kills. Without the variable it has nothing to do.
+/// Not a fact of its own: the process that the next test kills. Without the variable it does nothing.
 #[tokio::test]
 #[expect(clippy::print_stdout, reason = "the parent waits for a word")]
 async fn child_that_projects_until_it_is_killed() {
@@ -393,7 +395,7 @@ async fn h1_a_killed_projection_has_applied_each_event_once() {
             deposit(&store, account, vec![1; 700]).await;
             written += 700;
         }
-        // Anywhere between "has not begun" and "has dealt with all of it".
+        // Anywhere between "not started" and "everything processed".
         tokio::time::sleep(Duration::from_millis(round * 2)).await;
         child.kill().unwrap();
         child.wait().unwrap();
@@ -405,7 +407,7 @@ async fn h1_a_killed_projection_has_applied_each_event_once() {
     assert_eq!(balances(&model).await, accounts.map(|account| (account.to_owned(), each)).into());
 }
 
-/// Says when it is at position 10, and waits there until it may go on.
+/// Signals when it is at position 10, and waits there until it may continue.
 struct Held {
     gate: Gate,
 }
@@ -424,8 +426,8 @@ impl Projector for Held {
     }
 }
 
-/// Another process writes to other categories while the projection catches up, and the notifier hears of it late: nobody
-/// wakes the projection for that.
+/// Another process writes to other categories while the projection catches up, and the notifier learns of it late:
+/// nothing wakes the projection for that.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn h3_a_projection_of_one_category_is_live_beside_writes_to_others() {
     let (_folder, path) = folder();
@@ -436,7 +438,7 @@ async fn h3_a_projection_of_one_category_is_live_beside_writes_to_others() {
     let (gate, waiting, go_on) = Gate::new();
     let projection = Projection::new(&store, Held { gate }, SqliteModel::in_memory().await.unwrap());
     let running = projection.filter(Filter::new().category("account")).start().await.unwrap();
-    // The first page has come, on whose head the catch-up ends, and the last has not.
+    // The first page has arrived, with the head at which the catch-up ends, and the last has not.
     tokio::task::spawn_blocking(move || waiting.recv_timeout(PATIENCE)).await.unwrap().unwrap();
     other
         .open_stream("noise-1")
@@ -456,7 +458,7 @@ async fn h3_a_projection_of_one_category_is_live_beside_writes_to_others() {
     other.close().await.unwrap();
 }
 
-/// What a panic is made of can panic again as it is dropped, and took the connection's thread along.
+/// A panic payload can panic again when dropped, which ended the connection's thread.
 #[tokio::test]
 async fn a_panic_whose_payload_panics_too_leaves_the_model_usable() {
     struct PanicsToo;

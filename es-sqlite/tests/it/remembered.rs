@@ -1,4 +1,4 @@
-//! What the writer remembers of the log, and what takes it away: a rollback, another process.
+//! What the writer remembers of the log, and what invalidates it: a rollback, another process.
 
 use std::time::{Duration, Instant};
 
@@ -11,8 +11,8 @@ fn typed(event_type: &str, payload: &str) -> CandidateEvent {
     CandidateEvent::new(event_type, payload.to_owned()).unwrap()
 }
 
-/// A group that is rolled back has made streams and types that are not there any more: their numbers are given again, and
-/// to others.
+/// A group that is rolled back created streams and types that no longer exist: their numbers are assigned again, to
+/// different ones.
 #[tokio::test]
 async fn nothing_of_a_group_that_was_rolled_back_is_remembered() {
     let (_folder, path) = folder();
@@ -34,7 +34,7 @@ async fn nothing_of_a_group_that_was_rolled_back_is_remembered() {
     }
     let more = format!("PRAGMA max_page_count = {}", pages + 1_000);
     on_writer(&store, move |connection| connection.query_row(&more, [], |row| row.get::<_, i64>(0))).await;
-    // In another order than before.
+    // In a different order than before.
     let mut expected = vec![("s-0".to_owned(), "tested".to_owned(), "0".to_owned())];
     for (stream, event_type) in
         [("s-2", "third"), ("s-1", "second"), ("s-3", "first"), ("s-0", "second"), ("s-2", "first")]
@@ -71,8 +71,8 @@ async fn nothing_of_a_group_that_was_rolled_back_is_remembered() {
     }
 }
 
-/// The writer knows where streams end. What another handle adds it learns event by event, and beyond some thousands not
-/// at all: then it must forget.
+/// The writer knows where streams end. It learns what another handle adds event by event, but beyond a few thousand
+/// events not at all: then it must forget.
 #[tokio::test]
 async fn what_another_handle_wrote_is_known_however_much_it_is() {
     for count in [1, 100, 2_047, 2_048, 2_049, 5_000] {
@@ -91,7 +91,7 @@ async fn what_another_handle_wrote_is_known_however_much_it_is() {
         store.stream(id("s-2")).write(event("y"), stale).await.unwrap();
         let now = ExpectedVersion::Exact(Version::new(2 + count));
         store.stream(id("s-1")).write(event("y"), now).await.unwrap();
-        // Watchers are told all of it, in order and once.
+        // Watchers are notified of all of it, in order and once.
         for position in 5..=count + 6 {
             let told = tokio::time::timeout(Duration::from_secs(10), watch.next()).await.unwrap().unwrap().unwrap();
             assert_eq!(told.position, position, "{count}");
@@ -102,7 +102,7 @@ async fn what_another_handle_wrote_is_known_however_much_it_is() {
     }
 }
 
-/// A watch of what another handle writes, with nothing written by its own.
+/// A watch of what another handle writes, while its own writes nothing.
 #[tokio::test]
 async fn a_flood_of_another_handle_is_watched_to_its_end() {
     let (_folder, path) = folder();
@@ -122,7 +122,7 @@ async fn a_flood_of_another_handle_is_watched_to_its_end() {
     other.close().await.unwrap();
 }
 
-/// While nobody watches the process looks for nothing, and sleeps for up to a second: whoever begins to watch wakes it.
+/// Without watchers the process does not poll, and sleeps for up to a second: a new watcher wakes it.
 #[tokio::test]
 async fn whoever_begins_to_watch_is_told_at_once_what_others_write() {
     let (_folder, path) = folder();
@@ -142,7 +142,7 @@ async fn whoever_begins_to_watch_is_told_at_once_what_others_write() {
     other.close().await.unwrap();
 }
 
-/// Nor does closing wait for that second.
+/// Closing does not wait for that second either.
 #[tokio::test]
 async fn closing_wakes_the_one_who_looks_for_writes_of_others() {
     let (_folder, path) = folder();

@@ -1,6 +1,6 @@
-//! Damage to what leads to the rows: their numbers, the pages they are on, the indexes.
+//! Damage to what leads to the rows: their numbers, their pages, the indexes.
 //!
-//! Every answer is the original one, or a part of it from its beginning and then a typed error.
+//! Every result is the original, or a prefix of it followed by a typed error.
 
 use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
@@ -25,7 +25,7 @@ struct Withdrawn {
     cents: u64,
 }
 
-/// Remembers the positions that it saw.
+/// Remembers the positions it has seen.
 struct Seen<E>(PhantomData<fn() -> E>);
 
 #[derive(Debug, Default, Clone, Serialize, Deserialize)]
@@ -43,7 +43,7 @@ impl<E: Event> Projector for Seen<E> {
     }
 }
 
-/// Everything that was read up to an error, and the error.
+/// Returns everything that was read up to an error, and the error.
 async fn read(reader: Reader) -> (Vec<StoredEvent>, Option<StoreError>) {
     let mut reading = reader.stream();
     let mut events = Vec::new();
@@ -56,7 +56,7 @@ async fn read(reader: Reader) -> (Vec<StoredEvent>, Option<StoreError>) {
     }
 }
 
-/// What a projection saw, and how it ended.
+/// Returns what a projection saw, and how it ended.
 async fn project<E: Event>(store: &Store) -> (Vec<u64>, Option<StoreError>) {
     let model = StateModel::<Positions>::new(store);
     let name = format!("seen-{}", E::names().join("-"));
@@ -69,7 +69,7 @@ async fn project<E: Event>(store: &Store) -> (Vec<u64>, Option<StoreError>) {
     (model.read(|seen| seen.0.clone()), error)
 }
 
-/// What a store answers, in order.
+/// What a store returns, in order.
 struct Answers {
     all: Vec<StoredEvent>,
     streams: Vec<(String, Vec<StoredEvent>)>,
@@ -77,7 +77,7 @@ struct Answers {
 
 const STREAMS: [&str; 4] = ["account-a", "account-b", "account-c", "account-d"];
 
-/// A store with so many events in four streams, one in seven a withdrawal, and what it answers.
+/// Creates a store with `events` events in four streams, one in seven a withdrawal, and returns its contents.
 async fn store_of(events: u64) -> (TempDir, PathBuf, Answers) {
     let (folder, path) = folder();
     let store = SqliteStore::open(&path).await.unwrap();
@@ -111,7 +111,8 @@ fn is_corrupt(error: Option<&StoreError>) -> bool {
     matches!(error, Some(StoreError::Corrupt { .. }))
 }
 
-/// Checks that an answer is the original or begins like it and ends with a typed error; says whether it is the original.
+/// Checks that a result is the original, or a prefix of it followed by a typed error; returns whether it is the
+/// original.
 fn is_original(what: &str, found: &(Vec<StoredEvent>, Option<StoreError>), original: &[&StoredEvent]) -> bool {
     let (events, error) = found;
     assert!(events.len() <= original.len(), "{what}: more than there was");
@@ -121,7 +122,8 @@ fn is_original(what: &str, found: &(Vec<StoredEvent>, Option<StoreError>), origi
     error.is_none()
 }
 
-/// Asks a damaged store everything. Answers how many events `@all` gave before the error, if there was one.
+/// Queries everything from a damaged store. Returns the number of events that `@all` gave before the error, if there
+/// was one.
 async fn ask(what: &str, path: &Path, answers: &Answers) -> Option<usize> {
     let store = match SqliteStore::builder().create(false).open(path).await {
         Ok(store) => store,
@@ -167,8 +169,8 @@ async fn ask(what: &str, path: &Path, answers: &Answers) -> Option<usize> {
     (!is_whole).then_some(all.0.len())
 }
 
-/// A projection whose log had one flipped bit in the number of a row said that it had caught up, with 187 of 1,650 events
-/// projected: the row lay beyond the bound of the page, so that SQLite stopped there.
+/// A projection whose log had one flipped bit in the number of a row reported that it had caught up, with 187 of 1,650
+/// events projected: the row was beyond the bound of the page, so SQLite stopped there.
 #[tokio::test]
 async fn a_flipped_bit_in_the_number_of_a_row_is_met_where_it_is() {
     let (_folder, path, answers) = store_of(1_650).await;
@@ -193,7 +195,7 @@ async fn a_flipped_bit_in_the_number_of_a_row_is_met_where_it_is() {
     assert_eq!(ask("the whole file", &path, &answers).await, None);
 }
 
-/// A b-tree page that lost half of its cells gave short reads, wrong versions and wrong states.
+/// A b-tree page that lost half of its cells led to short reads, wrong versions and wrong states.
 #[tokio::test]
 async fn a_page_that_lost_half_of_its_cells_is_noticed() {
     let (_folder, path, answers) = store_of(1_650).await;
@@ -224,7 +226,8 @@ async fn a_page_that_lost_half_of_its_cells_is_noticed() {
     }
 }
 
-/// A row taken out of the middle of a stream: a command was decided on the state without it, with the right version.
+/// A row was removed from the middle of a stream: a command was decided on the state without it, with the right
+/// version.
 #[tokio::test]
 async fn a_row_that_was_taken_out_is_missed() {
     let (_folder, path, answers) = store_of(200).await;
@@ -257,7 +260,7 @@ async fn a_damaged_entry_of_the_index_over_versions_is_noticed() {
     for cell in whole.cells(page).into_iter().step_by(4) {
         let entry = whole.entry(cell);
         for (field, column) in entry.iter().zip(["stream", "version", "position"]) {
-            // One of the numbers 0 and 1 has no byte of its own.
+            // The numbers 0 and 1 have no byte of their own.
             for bit in [0, 1, 3, 6].into_iter().filter(|_| field.bytes > 0) {
                 let mut image = Image::of(&path);
                 image.bytes[field.at] ^= 1 << bit;
@@ -284,8 +287,8 @@ async fn a_damaged_entry_of_the_index_over_versions_is_noticed() {
     assert!(noticed > 100, "{noticed}");
 }
 
-/// A damaged entry of the index over names gave one stream another's events, or made it read as empty, so that a retry of
-/// a known event was written again.
+/// A damaged entry of the index over names returned another stream's events, or made the stream read as empty, so that
+/// a retry of a known event was written again.
 #[tokio::test]
 async fn a_damaged_entry_of_the_index_over_names_is_noticed() {
     let (_folder, path) = folder();
@@ -325,7 +328,7 @@ async fn a_damaged_entry_of_the_index_over_names_is_noticed() {
     }
 }
 
-/// An event whose type had turned into another was passed over by typed readers and projections.
+/// An event whose type had turned into another was skipped by typed readers and projections.
 #[tokio::test]
 async fn an_event_whose_type_is_another_is_not_passed_over() {
     for events in [60, 1_650] {
@@ -358,8 +361,8 @@ async fn an_event_whose_type_is_another_is_not_passed_over() {
     }
 }
 
-/// A damaged event hid up to 999 good ones before it on its page, and a watch that was resumed after the last good one
-/// failed at once.
+/// A damaged event hid up to 999 intact ones before it on its page, and a watch that was resumed after the last intact
+/// one failed immediately.
 #[tokio::test]
 async fn everything_before_a_damaged_event_is_read_and_watched() {
     let (_folder, path, answers) = store_of(2_500).await;
@@ -413,8 +416,8 @@ async fn everything_before_a_damaged_event_is_read_and_watched() {
     store.close().await.unwrap();
 }
 
-/// Where rows were deleted, as a later release will and its generation says, what lies between is not missed, and the
-/// damage of those that are left is still noticed.
+/// If rows were deleted, as a later release will do and record in its generation, the gaps are not reported as missing,
+/// and damage to the remaining rows is still noticed.
 #[tokio::test]
 async fn rows_that_were_deleted_are_told_from_rows_that_are_missing() {
     let (_folder, path, answers) = store_of(1_650).await;
@@ -455,7 +458,7 @@ async fn rows_that_were_deleted_are_told_from_rows_that_are_missing() {
     }
 }
 
-/// Typed readers pass over long stretches without looking at each row: they are counted.
+/// Typed readers skip long stretches without reading each row: the rows are counted.
 #[tokio::test]
 async fn rows_that_are_missing_between_wanted_ones_are_missed_too() {
     let (_folder, path) = folder();
@@ -494,7 +497,7 @@ async fn rows_that_are_missing_between_wanted_ones_are_missed_too() {
     store.close().await.unwrap();
 }
 
-/// A stream whose last entries, or whose last rows, were lost: a command was decided on half of its events, with the right
+/// A stream lost its last entries, or its last rows: a command was decided on half of its events, with the right
 /// version, and its events took the places of others.
 #[tokio::test]
 async fn what_was_lost_at_the_end_of_the_log_is_missed() {
@@ -538,8 +541,8 @@ async fn what_was_lost_at_the_end_of_the_log_is_missed() {
     }
 }
 
-/// The past of a stream of a million events was found by going through all of them from the end; and a search that
-/// believes a damaged time ends at the wrong place.
+/// Reading the past of a stream of a million events went through all of them from the end; and a search that trusts a
+/// damaged time ends at the wrong place.
 #[tokio::test]
 async fn the_past_is_found_by_a_search_that_a_damaged_time_does_not_mislead() {
     let (_folder, path) = folder();

@@ -1,4 +1,4 @@
-//! What the tests share.
+//! Helpers shared by the tests.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -7,7 +7,7 @@ use es_framework::{CandidateEvent, EventId, ExpectedVersion, Store, StoredEvent,
 use es_sqlite::{SqliteStore, rusqlite};
 use tempfile::TempDir;
 
-/// The variable that names the store to a test that is run as a process of its own.
+/// The variable that passes the store's path to a test that runs as a process of its own.
 pub(crate) const CHILD: &str = "ES_SQLITE_TEST_STORE";
 
 pub(crate) fn folder() -> (TempDir, PathBuf) {
@@ -44,12 +44,12 @@ pub(crate) fn texts(events: &[StoredEvent]) -> Vec<String> {
     events.iter().map(|event| String::from_utf8(event.payload.to_vec()).unwrap()).collect()
 }
 
-/// A connection of somebody with plain SQL.
+/// A connection for plain SQL.
 pub(crate) fn sql(path: &Path) -> rusqlite::Connection {
     rusqlite::Connection::open(path).unwrap()
 }
 
-/// The files beside the store that begin with its name.
+/// Returns the files next to the store whose names start with its name.
 pub(crate) fn files(path: &Path) -> Vec<String> {
     let folder = std::fs::read_dir(path.parent().unwrap()).unwrap();
     let mut names: Vec<String> = folder.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
@@ -57,7 +57,7 @@ pub(crate) fn files(path: &Path) -> Vec<String> {
     names
 }
 
-/// A test of this binary, to be run as a process of its own on the store at `path`.
+/// Builds the command that runs a test of this binary as a process of its own on the store at `path`.
 pub(crate) fn command(test: &str, path: &Path) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", test, "--nocapture", "--test-threads=1"]).env(CHILD, path);
@@ -69,12 +69,12 @@ pub(crate) fn child(test: &str, path: &Path) -> Child {
     command(test, path).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap()
 }
 
-/// The store of a test that runs as a process of its own; nothing where it is run among all others.
+/// The store of a test that runs as a process of its own; [`None`] when it runs among all others.
 pub(crate) fn in_child() -> Option<PathBuf> {
     std::env::var_os(CHILD).map(PathBuf::from)
 }
 
-/// Runs something in a write transaction on the store's own connection.
+/// Runs `body` in a write transaction on the store's own connection.
 pub(crate) async fn on_writer<T: Send + 'static>(
     store: &SqliteStore,
     body: impl FnOnce(&rusqlite::Connection) -> rusqlite::Result<T> + Send + 'static,
@@ -82,7 +82,7 @@ pub(crate) async fn on_writer<T: Send + 'static>(
     store.transact(body).await.unwrap()
 }
 
-/// Deletes rows of the log as a later release will: it says so by the store's generation.
+/// Deletes rows of the log as a later release will, recording it in the store's generation.
 pub(crate) fn delete(path: &Path, condition: &str) {
     let text = |text: &str| [&[2][..], &u32::try_from(text.len()).unwrap().to_le_bytes(), text.as_bytes()].concat();
     let generation = [text("meta"), text("generation"), vec![1], 1_i64.to_le_bytes().to_vec()].concat();
@@ -92,9 +92,9 @@ pub(crate) fn delete(path: &Path, condition: &str) {
     plain.execute(&format!("DELETE FROM es_event WHERE {condition}"), []).unwrap();
 }
 
-/// Says something on the output of this process, not on what the test harness captures.
+/// Writes a line to the output of this process, which the test harness does not capture.
 pub(crate) fn say(line: &str) {
     use std::io::Write;
-    // Straight to the output: the test harness captures `println!`.
+    // Directly to the output: the test harness captures `println!`.
     writeln!(std::io::stdout().lock(), "\n> {line}").unwrap();
 }

@@ -1,4 +1,4 @@
-//! What is done between two jobs of the writer: the `-wal` file stays bounded.
+//! Maintenance between two jobs of the writer: the size of the `-wal` file stays bounded.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,16 +12,16 @@ use es_sqlite::{Durability, SqliteModel, SqliteStore};
 
 use crate::support::{all, child, event, folder, id, in_child, sql, write};
 
-/// What the file may have: it is emptied when it has 64 MiB, and a little more is written until then. On a machine that is
-/// busy with other things the readers may once take longer than they are waited for: then again at twice as much.
+/// The maximum size of the file: it is emptied at 64 MiB, and a little more is written until then. On a machine that is
+/// busy with other things, the readers may exceed the patience once: then it is emptied at twice that size.
 const BOUND: u64 = 160 << 20;
-/// What is written in all.
+/// The total amount written.
 const WRITTEN: usize = 300;
 
 /// How long each reader keeps its transaction open.
 const HELD: Duration = Duration::from_millis(20);
 
-/// The process of the tests below: three readers, one of which always has begun before the last one has ended.
+/// The process of the tests below: three readers, one of which always has started before the last one has ended.
 #[test]
 fn a_process_whose_readers_overlap() {
     let Some(path) = in_child() else { return };
@@ -51,7 +51,7 @@ fn read_and_hold(path: &Path, n: u32, ended: &AtomicBool) {
     }
 }
 
-/// The largest size that the `-wal` file had, asked for all the time.
+/// The largest size of the `-wal` file, sampled continuously.
 struct Largest {
     bytes: Arc<AtomicU64>,
     ended: Arc<AtomicBool>,
@@ -78,8 +78,8 @@ impl Drop for Largest {
     }
 }
 
-/// Runs something while two other processes read a database with readers that overlap, and returns how large its `-wal`
-/// file became.
+/// Runs `work` while two other processes read a database with overlapping readers, and returns the largest size of its
+/// `-wal` file.
 async fn beside_readers(path: &Path, work: impl Future<Output = ()>) -> u64 {
     let mut children: Vec<_> = (0..2).map(|_| child("upkeep::a_process_whose_readers_overlap", path)).collect();
     tokio::time::sleep(Duration::from_millis(200)).await;
@@ -92,8 +92,8 @@ async fn beside_readers(path: &Path, work: impl Future<Output = ()>) -> u64 {
     largest.bytes.load(Ordering::Relaxed)
 }
 
-/// SQLite begins the file anew once nobody reads it, which is never while other processes always do: 360 MB that were
-/// written made a file of up to 360.
+/// SQLite restarts the file once nobody reads it, which never happens while other processes always do: writing 360 MB
+/// made a file of up to 360 MB.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_wal_file_is_bounded_beside_readers_of_other_processes_that_overlap() {
     let (_folder, path) = folder();
@@ -111,7 +111,7 @@ async fn the_wal_file_is_bounded_beside_readers_of_other_processes_that_overlap(
     store.close().await.unwrap();
 }
 
-/// A read model that is built again writes much and appends nothing; nobody looked at the file then.
+/// Rebuilding a read model writes a lot and appends nothing; the file was not checked then.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_wal_file_is_bounded_while_read_models_are_written() {
     let (_folder, path) = folder();
@@ -137,8 +137,8 @@ async fn rebuild(model: &SqliteModel, statement: &'static str) {
     model.transact(move |tx| tx.execute_batch(statement).map_err(ModelError::failed)).await.unwrap();
 }
 
-/// A reader that stays is waited for once each further 64 MiB, for half a second, and what it keeps is given back when it
-/// has gone.
+/// For a reader that stays, the writer waits once per further 64 MiB, for half a second, and the space it holds is
+/// freed once it is gone.
 #[tokio::test]
 async fn a_long_reader_is_waited_for_seldom_and_the_file_shrinks_after_it() {
     let (_folder, path) = folder();

@@ -38,7 +38,7 @@ async fn verify(store: &Store) -> Result<Vec<String>, StoreError> {
     }
 }
 
-/// Each damage is made by plain SQL, so the pages stay whole and only the rows are not what was written.
+/// Each damage is made with plain SQL, so the pages stay intact and only the rows differ from what was written.
 #[tokio::test]
 async fn each_damaged_row_is_named() {
     let folder = tempfile::tempdir().unwrap();
@@ -66,7 +66,7 @@ async fn each_damaged_row_is_named() {
         let store = SqliteStore::builder().read_only(true).open(&path).await;
         let findings = match store {
             Ok(store) => verify(&store).await.unwrap(),
-            // Said when it is opened already.
+            // Reported already when it is opened.
             Err(error) => vec![error.to_string()],
         };
         assert!(findings.iter().any(|finding| finding.contains(named)), "{damage}: {findings:?}");
@@ -74,7 +74,8 @@ async fn each_damaged_row_is_named() {
     }
 }
 
-/// Flips one byte of the file after the other: either all that is stored is still there, or verifying says what is not.
+/// Flips one byte of the file after the other: either all stored data is still there, or verification reports what is
+/// not.
 #[tokio::test]
 async fn no_flipped_byte_of_200_is_missed() {
     let folder = tempfile::tempdir().unwrap();

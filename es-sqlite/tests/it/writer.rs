@@ -1,4 +1,4 @@
-//! A3, A9, B2: what becomes of groups of writes.
+//! A3, A9, B2: what happens to groups of writes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,7 +13,7 @@ use es_sqlite::rusqlite::Connection;
 
 use crate::support::{event, folder, id, sql, write};
 
-/// Thousands of callers repeat what they wrote, all at once: each is told its first outcome, and nothing is written.
+/// Thousands of callers repeat what they wrote, all at once: each gets its first outcome, and nothing is written.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn b2_a_flood_of_retries_is_known() {
     let (_folder, path) = folder();
@@ -29,14 +29,15 @@ async fn b2_a_flood_of_retries_is_known() {
         for write in writes {
             assert_eq!(write.await.unwrap().unwrap().was_known(), round == 1);
         }
-        // New ones go on being written in between.
+        // New events are still written in between.
         write(&store, "new-1", "y").await;
     }
     assert_eq!(store.all().read().collect().await.unwrap().len(), 2_502);
     store.close().await.unwrap();
 }
 
-/// A row that somebody put where the next event belongs is told as damage; it ends neither the writer nor the process.
+/// A row inserted by someone else where the next event belongs is reported as damage; it ends neither the writer nor
+/// the process.
 #[tokio::test]
 async fn f4_a_place_that_is_taken_is_damage() {
     let (_folder, path) = folder();
@@ -55,7 +56,7 @@ async fn f4_a_place_that_is_taken_is_damage() {
     store.close().await.unwrap();
 }
 
-/// A write waits for other processes at most its own time, however many wait before it.
+/// A write waits for other processes for no longer than its own timeout, however many wait before it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a9_a_write_is_busy_after_its_own_time() {
     let (_folder, path) = folder();
@@ -82,7 +83,7 @@ async fn a9_a_write_is_busy_after_its_own_time() {
     store.close().await.unwrap();
 }
 
-/// Events without any bytes take memory too, and so count against the queue.
+/// Events without any bytes use memory, too, and so count against the queue.
 #[tokio::test]
 async fn a9_empty_events_fill_the_queue() {
     let (_folder, path) = folder();
@@ -103,7 +104,8 @@ async fn a9_empty_events_fill_the_queue() {
     store.close().await.unwrap();
 }
 
-/// When SQLite rolls a read model's transaction back by itself, nothing after it stays, whatever the projector ignores.
+/// When SQLite rolls a read model's transaction back by itself, nothing after it persists, whatever the projector
+/// ignores.
 #[tokio::test]
 async fn h1_nothing_stays_of_a_transaction_that_sqlite_ended() {
     let model = es_sqlite::SqliteModel::in_memory().await.unwrap();
@@ -121,7 +123,7 @@ async fn h1_nothing_stays_of_a_transaction_that_sqlite_ended() {
     assert_eq!(count.await.unwrap(), 0);
 }
 
-/// A long reader costs writers little, however long the write-ahead log grows meanwhile.
+/// A long reader costs writers little, however large the write-ahead log grows meanwhile.
 #[tokio::test]
 async fn a9_a_long_reader_does_not_hold_writers_up() {
     let (_folder, path) = folder();
@@ -136,7 +138,7 @@ async fn a9_a_long_reader_does_not_hold_writers_up() {
     for _ in 0..640 {
         write(&store, "s-1", "x").await;
     }
-    // Ten looks at a log that cannot be emptied, which took 0.2 seconds each when each of them waited for the reader.
+    // Ten checks of a log that cannot be emptied, which took 0.2 seconds each when each waited for the reader.
     assert!(begun.elapsed() < Duration::from_millis(1_500), "{:?}", begun.elapsed());
     plain.execute_batch("COMMIT").unwrap();
     store.close().await.unwrap();
@@ -175,8 +177,8 @@ async fn a3_a_write_that_panics_takes_no_other_down_and_is_tried_alone() {
     store.close().await.unwrap();
 }
 
-/// Each handle remembers the number of the last stream it made. After the other one has made one, too, that number is
-/// taken, and was said to be damage.
+/// Each handle remembers the number of the last stream it created. After the other one has created one, too, that
+/// number is taken, which was reported as damage.
 #[tokio::test]
 async fn f1_two_handles_that_make_streams_and_types_in_turns() {
     let (_folder, path) = folder();
@@ -185,7 +187,7 @@ async fn f1_two_handles_that_make_streams_and_types_in_turns() {
         let store = &handles[n % 2];
         let [new, old] = [n, n / 2].map(|n| CandidateEvent::new(format!("type-{n}"), "x").unwrap());
         store.stream(id(&format!("s-{n}"))).write(new, ExpectedVersion::NoStream).await.unwrap();
-        // And one more in a stream that the other may have made.
+        // And one more in a stream that the other may have created.
         store.stream(id(&format!("s-{}", n / 2))).write(old, ExpectedVersion::StreamExists).await.unwrap();
         // Two new ones at once.
         let two = Append::to(id(&format!("t-{n}")), ExpectedVersion::NoStream, event("y"));
@@ -198,7 +200,7 @@ async fn f1_two_handles_that_make_streams_and_types_in_turns() {
     }
 }
 
-/// What was accepted is written before the store is closed, of whatever kind it is.
+/// Everything accepted is written before the store is closed, of whatever kind it is.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn f3_closing_waits_for_what_was_accepted() {
     for in_memory in [false, true] {
@@ -254,7 +256,7 @@ async fn f3_closing_waits_for_what_was_accepted() {
     }
 }
 
-/// What is done between two groups takes a place in the queue, and gives it back.
+/// A job between two groups takes a place in the queue, and gives it back.
 #[tokio::test]
 async fn a9_read_models_give_their_places_in_the_queue_back() {
     for in_memory in [false, true] {
