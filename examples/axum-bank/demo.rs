@@ -11,7 +11,6 @@ pub(crate) fn story(url: &str) -> Result<(), BoxError> {
     let timeout = Some(Duration::from_secs(30));
     let agent: Agent = Agent::config_builder().http_status_as_error(false).timeout_global(timeout).build().into();
     let send = |request: &str, header: (&str, &str), body: &str| send(&agent, url, request, header, body);
-    let trace = ("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
 
     println!("1. Alice opens an account, which has to be a new one, and deposits 5 euros");
     send("POST /accounts/alice", ("If-None-Match", "*"), r#"{"open": {"owner": "Alice"}}"#)?;
@@ -20,9 +19,9 @@ pub(crate) fn story(url: &str) -> Result<(), BoxError> {
     send("POST /accounts/alice", ("Idempotency-Key", "payment-17"), r#"{"deposit": {"cents": 500}}"#)?;
     println!("3. Whoever saw version 1 is told that it is outdated; and nobody gets more than there is");
     send("POST /accounts/alice", ("If-Match", "\"1\""), r#"{"withdraw": {"cents": 100}}"#)?;
-    send("POST /accounts/alice", trace, r#"{"withdraw": {"cents": 900}}"#)?;
+    send("POST /accounts/alice", ("If-Match", "\"2\""), r#"{"withdraw": {"cents": 900}}"#)?;
     println!("4. The table of balances, once it shows position 2");
-    send("GET /balances?after=2", trace, "")?;
+    send("GET /balances?after=2", ("Accept", "application/json"), "")?;
     println!("5. What happened after version 1, as the EventSource of a browser gets it");
     send("GET /accounts/alice/events", ("Last-Event-ID", "1"), "")
 }
@@ -39,6 +38,9 @@ fn send(agent: &Agent, url: &str, request: &str, (name, value): (&str, &str), bo
         agent.run(request.header("Content-Type", "application/json").body(body)?)?
     };
     println!("   < {}", response.status());
+    if let Some(tag) = response.headers().get("ETag") {
+        println!("   < ETag: {}", tag.to_str()?);
+    }
     for line in BufReader::new(response.body_mut().as_reader()).lines() {
         match line? {
             end if end.is_empty() => break,

@@ -51,6 +51,8 @@ async fn main() -> ExitCode {
 }
 
 async fn run(address: Option<String>, path: &Path) -> Result<(), BoxError> {
+    // Clients should not wait for other processes as long as a program may.
+    let store = SqliteStore::builder().write_timeout(Duration::from_secs(2)).open(path).await?;
     let listener = TcpListener::bind(address.as_deref().unwrap_or("127.0.0.1:0")).await?;
     let url = format!("http://{}", listener.local_addr()?);
     println!("The bank listens on {url} and keeps its events in {}\n", path.display());
@@ -63,37 +65,34 @@ async fn run(address: Option<String>, path: &Path) -> Result<(), BoxError> {
         println!("  curl {url}/accounts/alice/events --no-buffer\n");
         Ok(tokio::signal::ctrl_c().await?)
     };
-    serve(listener, path, until).await?;
+    let served = serve(listener, &store, until).await;
+    store.close().await?;
     println!("The bank is closed.");
-    Ok(())
+    served
 }
 
-/// Serves until the future is ready; then the requests that are being served end, the projection stops, and the store is
-/// closed.
-async fn serve<F>(listener: TcpListener, path: &Path, until: F) -> Result<(), BoxError>
+/// Serves until the future is ready. Then it accepts no more requests, finishes those that it has, and stops the projection.
+async fn serve<F>(listener: TcpListener, store: &SqliteStore, until: F) -> Result<(), BoxError>
 where
     F: Future<Output = Result<(), BoxError>> + Send + 'static,
 {
-    // Clients should not wait for other processes as long as a program may.
-    let store = SqliteStore::builder().write_timeout(Duration::from_secs(2)).open(path).await?;
-    let balances = store.read_model();
-    let running = Projection::new(&store, Balances, balances.clone()).start().await?;
+    let (accounts, balances) = (Repository::new(store), store.read_model());
+    let running = Projection::new(store, Balances, balances.clone()).start().await?;
     let (stop, mut stopping) = watch::channel(false);
-    let bank =
-        Bank { accounts: Repository::new(&store), balances, running: running.clone(), stopping: stopping.clone() };
+    let bank = Bank { accounts, balances, running: running.clone(), stopping: stopping.clone() };
 
+    let projection = running.clone();
     let until = tokio::spawn(async move {
-        let ended = until.await;
+        let ended = tokio::select! {
+            ended = until => ended,
+            // A projection ends by itself only if it failed. Better to be started again than to show old balances.
+            failed = projection.finished() => failed.map(drop).map_err(Into::into),
+        };
         stop.send_replace(true);
         ended
     });
-    let served = axum::serve(listener, api::router(bank))
-        .with_graceful_shutdown(async move { drop(stopping.wait_for(|stopping| *stopping).await) })
-        .await;
-
-    let projected = running.stop().await;
-    store.close().await?;
-    projected?;
-    served?;
+    let stopped = async move { drop(stopping.wait_for(|stopping| *stopping).await) };
+    axum::serve(listener, api::router(bank)).with_graceful_shutdown(stopped).await?;
+    running.stop().await?;
     until.await?
 }

@@ -102,23 +102,3 @@ impl IntoResponse for Problem {
         response
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_kind_of_error_has_its_status_code() {
-        let codes = [
-            (ErrorKind::Caller, 400),
-            (ErrorKind::Conflict, 409),
-            (ErrorKind::Retry, 503),
-            (ErrorKind::Closed, 503),
-            (ErrorKind::Data, 500),
-            (ErrorKind::Internal, 500),
-        ];
-        for (kind, code) in codes {
-            assert_eq!(status(kind), code, "{kind:?}");
-        }
-    }
-}
