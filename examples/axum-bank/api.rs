@@ -36,6 +36,11 @@ pub(crate) struct Bank {
     pub(crate) stopping: watch::Receiver<bool>,
 }
 
+/// Waits until the server begins to stop.
+pub(crate) async fn stopped(mut stopping: watch::Receiver<bool>) {
+    drop(stopping.wait_for(|stopping| *stopping).await);
+}
+
 type AccountId = Result<Path<String>, PathRejection>;
 
 pub(crate) fn router(bank: Bank) -> Router {
@@ -114,10 +119,9 @@ async fn events(
 ) -> Result<Sse<impl Stream<Item = Result<sse::Event, BoxError>>>, Problem> {
     let seen = header(&headers, "last-event-id")?.map_or(Ok(Version::ZERO), version)?;
     let watch = bank.accounts.watch(id?.0).after(seen).await?;
-    let mut stopping = bank.stopping;
     // A watch goes on for ever, and a server that stops waits for its responses.
-    let stopped = Box::pin(async move { drop(stopping.wait_for(|stopping| *stopping).await) });
-    Ok(Sse::new(watch.take_until(stopped).map(|event| sent(&event?))).keep_alive(KeepAlive::default()))
+    let events = watch.take_until(Box::pin(stopped(bank.stopping))).map(|event| sent(&event?));
+    Ok(Sse::new(events).keep_alive(KeepAlive::default()))
 }
 
 fn sent(event: &Recorded<AccountEvent>) -> Result<sse::Event, BoxError> {

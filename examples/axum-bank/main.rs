@@ -32,9 +32,13 @@ use es_sqlite::SqliteStore;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
+use tokio::time::sleep;
 
 use crate::api::Bank;
 use crate::balances::Balances;
+
+/// How long a server that stops waits for its clients.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -71,14 +75,15 @@ async fn run(address: Option<String>, path: &Path) -> Result<(), BoxError> {
     served
 }
 
-/// Serves until the future is ready. Then it accepts no more requests, finishes those that it has, and stops the projection.
+/// Serves until the future is ready. Then it accepts no more requests, finishes those that it has (within [`PATIENCE`]), and
+/// stops the projection.
 async fn serve<F>(listener: TcpListener, store: &SqliteStore, until: F) -> Result<(), BoxError>
 where
     F: Future<Output = Result<(), BoxError>> + Send + 'static,
 {
     let (accounts, balances) = (Repository::new(store), store.read_model());
     let running = Projection::new(store, Balances, balances.clone()).start().await?;
-    let (stop, mut stopping) = watch::channel(false);
+    let (stop, stopping) = watch::channel(false);
     let bank = Bank { accounts, balances, running: running.clone(), stopping: stopping.clone() };
 
     let projection = running.clone();
@@ -91,8 +96,11 @@ where
         stop.send_replace(true);
         ended
     });
-    let stopped = async move { drop(stopping.wait_for(|stopping| *stopping).await) };
-    axum::serve(listener, api::router(bank)).with_graceful_shutdown(stopped).await?;
+    let served = axum::serve(listener, api::router(bank)).with_graceful_shutdown(api::stopped(stopping.clone()));
+    tokio::select! {
+        served = served.into_future() => served?,
+        () = async { api::stopped(stopping).await; sleep(PATIENCE).await } => eprintln!("axum-bank: a client hangs"),
+    }
     running.stop().await?;
     until.await?
 }

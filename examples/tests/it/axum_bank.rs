@@ -1,6 +1,7 @@
 //! `axum-bank`, from the outside: the program in a process of its own, spoken to over HTTP.
 
-use std::io::{BufRead, BufReader, Lines};
+use std::io::{BufRead, BufReader, Lines, Write};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::Barrier;
@@ -381,6 +382,21 @@ fn events_are_sent_as_they_happen_and_go_on_after_the_last_one_that_was_seen() {
     assert_eq!((rest.next(), unborn.next()), (None, None));
     let (status, log) = server.ended();
     assert!(status.success() && log.is_empty(), "{log}");
+}
+
+/// A client announces a body and never sends it.
+#[test]
+fn a_client_that_hangs_does_not_keep_the_server_from_ending() {
+    let (_folder, path) = fresh();
+    let mut server = Server::start(&path);
+    let mut hanging = TcpStream::connect(server.url.strip_prefix("http://").unwrap()).unwrap();
+    let head =
+        "POST /accounts/alice HTTP/1.1\r\nHost: bank\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n";
+    hanging.write_all(head.as_bytes()).unwrap();
+    server.post("alice", &[], OPEN).shows(1, 0);
+    server.interrupt();
+    let (status, log) = server.ended();
+    assert!(status.success() && log.contains("a client hangs"), "{log}");
 }
 
 /// Another process holds the store for longer than a client should wait.
