@@ -1,6 +1,6 @@
 //! What the example programs share: a table for the terminal, and a name for a file that is not there yet.
 //!
-//! The programs are `counter`, `bank` and `flights`, each in the folder of its name.
+//! The programs are `counter`, `bank`, `axum-bank` and `flights`, each in the folder of its name.
 
 use std::fmt::{self, Display, Write as _};
 use std::path::PathBuf;

@@ -179,6 +179,11 @@ impl<'a> Envelope<'a> {
         &self.stored.stream
     }
 
+    /// The name it is stored under; of an event that was renamed since, the old name.
+    pub fn name(self) -> &'a str {
+        self.stored.name()
+    }
+
     /// Its place in its stream.
     pub fn version(self) -> Version {
         self.stored.version
@@ -209,6 +214,7 @@ impl fmt::Debug for Envelope<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Envelope")
             .field("stream", self.stream())
+            .field("name", &self.name())
             .field("version", &self.version())
             .field("position", &self.position())
             .field("time", &self.time())
@@ -257,6 +263,11 @@ impl<E> Recorded<E> {
     pub fn aggregate_id(&self) -> &str {
         let stream = self.stored.stream.as_str();
         stream.split_once('-').map_or(stream, |(_, id)| id)
+    }
+
+    /// The name it is stored under; of an event that was renamed since, the old name.
+    pub fn name(&self) -> &str {
+        self.stored.name()
     }
 
     /// Its place in its stream.

@@ -109,6 +109,26 @@ async fn typed_reads_have_the_builders_of_untyped_ones() {
 }
 
 #[tokio::test]
+async fn a_typed_event_knows_the_name_it_is_stored_under() {
+    /// The event as it was once.
+    #[derive(Event)]
+    #[es(name = "account.credited")]
+    struct Credited {
+        cents: u64,
+    }
+
+    let store = store();
+    let alice = store.open_stream("account-alice").unwrap();
+    alice.write_events(&[Credited { cents: 5 }], ExpectedVersion::NoStream).await.unwrap();
+    alice.write_events(&[deposited(6), AccountEvent::Closed], Version::new(1)).await.unwrap();
+    let events = alice.read_as::<AccountEvent>().await.unwrap();
+    assert_eq!(cents(&events), [5, 6, 0]);
+    let names: Vec<_> = events.iter().map(Recorded::name).collect();
+    assert_eq!(names, ["account.credited", "account.deposited", "account.closed"]);
+    assert!(events.iter().all(|event| event.envelope().name() == event.name()));
+}
+
+#[tokio::test]
 async fn a_typed_read_goes_event_by_event_or_in_batches() {
     let store = store();
     written(&store).await;

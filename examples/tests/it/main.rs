@@ -1,7 +1,8 @@
 //! Runs the example programs as people do, and checks what they see.
 
-#![expect(clippy::unwrap_used, reason = "a test may stop anywhere, in its helpers too")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may stop anywhere, in its helpers too")]
 
+mod axum_bank;
 mod flights;
 mod stories;
 
