@@ -154,9 +154,9 @@ pub const fn category(category: &'static str) -> &'static str {
     assert!(is_name(category), "a category has 1 to 253 bytes and no control characters");
     assert!(category.len() <= MAX_NAME_BYTES - 2, "a category has at most 253 bytes");
     let mut rest = category.as_bytes();
-    assert!(!matches!(rest, [b'@', ..]), "a category cannot begin with `@`, which the store keeps for itself");
+    assert!(!matches!(rest, [b'@', ..]), "a category cannot start with `@`, which is reserved for the store");
     while let [first, tail @ ..] = rest {
-        assert!(*first != b'-', "a category has no `-`: in a stream's id it ends the category");
+        assert!(*first != b'-', "a category cannot contain `-`: in a stream's id it ends the category");
         rest = tail;
     }
     category

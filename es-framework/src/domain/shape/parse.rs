@@ -12,7 +12,7 @@ const MAX_DEPTH: usize = 128;
 #[non_exhaustive]
 pub enum InvalidShape {
     /// Something else was expected.
-    #[error("this is no shape: {expected} was expected at byte {at}")]
+    #[error("this is not a shape: {expected} was expected at byte {at}")]
     Syntax {
         /// The byte offset.
         at: usize,
@@ -20,13 +20,13 @@ pub enum InvalidShape {
         expected: &'static str,
     },
     /// `^n` points beyond the outermost type.
-    #[error("this is no shape: the reference at byte {at} leads beyond the outermost type")]
+    #[error("this is not a shape: the reference at byte {at} leads beyond the outermost type")]
     Beyond {
         /// The byte after the reference.
         at: usize,
     },
     /// The text is nested too deep.
-    #[error("a shape has {MAX_DEPTH} levels at the most, and this one goes on at byte {at}")]
+    #[error("a shape has at most {MAX_DEPTH} levels, but this one goes on at byte {at}")]
     TooDeep {
         /// The byte offset.
         at: usize,
