@@ -131,7 +131,7 @@ impl<'a> Input<'a> {
         }
     }
 
-    /// Every name that stands in a key.
+    /// Every name given in a key.
     pub(crate) fn names(&self) -> impl Iterator<Item = &Name> {
         self.variants.iter().flat_map(|variant| variant.keys.names())
     }
@@ -161,7 +161,7 @@ impl Variant<'_> {
 }
 
 impl EventKeys {
-    /// Every name that stands in a key.
+    /// Every name given in a key.
     pub(crate) fn names(&self) -> impl Iterator<Item = &Name> {
         self.name.iter().chain(&self.aliases).chain(self.old.iter().filter_map(|old| old.name.as_ref()))
     }

@@ -74,7 +74,7 @@ pub enum DecodeError {
     Unknown {
         /// The stream.
         stream: StreamId,
-        /// Where the event stands.
+        /// The position of the event.
         position: Position,
         /// Its stored name.
         name: String,
@@ -86,7 +86,7 @@ pub enum DecodeError {
     Payload {
         /// The stream.
         stream: StreamId,
-        /// Where the event stands.
+        /// The position of the event.
         position: Position,
         /// Its stored name.
         name: String,
@@ -103,7 +103,7 @@ pub enum DecodeError {
     Panicked {
         /// The stream.
         stream: StreamId,
-        /// Where the event stands.
+        /// The position of the event.
         position: Position,
         /// Its stored name.
         name: String,
@@ -147,7 +147,7 @@ impl DecodeError {
         }
     }
 
-    /// Where the event stands.
+    /// The position of the event.
     pub fn position(&self) -> Position {
         match self {
             Self::Unknown { position, .. } | Self::Payload { position, .. } | Self::Panicked { position, .. } => {

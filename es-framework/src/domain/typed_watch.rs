@@ -24,7 +24,7 @@ impl Stream {
     /// let account = store.open_stream("account-alice")?;
     /// let mut watch = account.watch_as::<AccountEvent>().await?;
     /// account.write_events(&[AccountEvent::Deposited { cents: 500 }], ExpectedVersion::Any).await?;
-    /// let event = watch.next().await.expect("a watch goes on for ever")?;
+    /// let event = watch.next().await.expect("a watch goes on forever")?;
     /// assert!(matches!(event.event(), AccountEvent::Deposited { cents: 500 }));
     /// # Ok(()) }
     /// ```

@@ -124,7 +124,7 @@ impl Codec for Bincode {
     }
 }
 
-/// JSON, for people who want to read payloads. Feature `json`.
+/// JSON, for payloads that people can read. Feature `json`.
 #[cfg(feature = "json")]
 #[derive(Debug, Clone, Copy)]
 pub struct Json;
