@@ -31,7 +31,7 @@ struct Aggregate<'a> {
     event: Once<Type>,
     id: Once<Type>,
     snapshot: Option<SnapshotKeys>,
-    /// Keys that were there but could not be read, so that their absence is not another mistake.
+    /// Keys that were present but could not be read, so that they are not reported as missing too.
     broken: Vec<String>,
 }
 
@@ -141,7 +141,7 @@ impl<'a> Aggregate<'a> {
         )
     }
 
-    /// An implementation that compiles, so that the mistakes are all the user sees.
+    /// An implementation that compiles, so that the user sees only the mistakes.
     fn fallback(&self, errors: &TokenStream) -> TokenStream {
         let private = self.framework.private();
         let ident = &self.input.ident;
@@ -169,7 +169,7 @@ impl<'a> Aggregate<'a> {
         self.id.get().map_or_else(|| quote!(#private::String), |id| quote!(#id))
     }
 
-    /// What `Aggregate` and its snapshots ask of the type, where that depends on its parameters.
+    /// The bounds that `Aggregate` and its snapshots require of the type, if they depend on its parameters.
     fn bounds(&self) -> Vec<syn::WherePredicate> {
         if !is_generic(&self.input.generics) {
             return Vec::new();
@@ -229,7 +229,7 @@ impl SnapshotKeys {
     fn validate(&self, ctxt: &mut Ctxt) {
         match (self.every.get(), self.when.get()) {
             (Some(every), None) => {
-                // What is not written out is checked when it is compiled.
+                // An expression that is not a literal is checked by the compiler.
                 if let Expr::Lit(ExprLit { lit, .. }) = every {
                     let events = if let Lit::Int(events) = lit { events.base10_parse::<u64>() } else { Ok(0) };
                     if !matches!(events, Ok(1..)) {
@@ -246,7 +246,7 @@ impl SnapshotKeys {
         }
     }
 
-    /// What is not written out is checked when it is compiled, and not when a snapshot is due.
+    /// An expression that is not a literal is checked at compile time, rather than when a snapshot is due.
     fn check(&self, private: &TokenStream) -> Option<TokenStream> {
         match self.every.get() {
             None | Some(Expr::Lit(_)) => None,
@@ -266,9 +266,9 @@ impl SnapshotKeys {
             .when
             .get()
             .map_or_else(|| quote!(#private::every(#every)), |when| quote!(#private::SnapshotPolicy::When(#when)));
-        // Where the state is not serde's, the error points at the key that asks for it.
+        // If the state does not implement serde's traits, the error points at the key that requires them.
         let new = quote_spanned!(self.key.span()=> #private::Snapshots::<Self>::new::<#codec>);
-        // Sees fields that serde skips.
+        // Also compares fields that serde skips.
         let equal = quote!(|__a: &Self, __b: &Self| {
             use #private::same_state::*;
             (&&&&States(__a, __b)).equal()

@@ -1,4 +1,4 @@
-//! Fields that borrow: what is stored is read back from bytes that nobody keeps.
+//! Fields that borrow: stored values are decoded from bytes that are not kept.
 
 use proc_macro2::TokenStream;
 use quote::{quote, quote_spanned};
@@ -10,12 +10,12 @@ use crate::ctxt::Ctxt;
 use crate::generate::{at, without_self};
 use crate::serde_attr::SerdeKeys;
 
-/// Whether serde reads the field by what its type says.
+/// Whether serde reads the field with its type's own `Deserialize`.
 fn is_read(field: &Field) -> bool {
     !SerdeKeys::of(&field.attrs).has_any(&["with", "deserialize_with", "skip", "skip_deserializing"])
 }
 
-/// Refuses references in a field that is read back; `what` owns its data.
+/// Refuses references in a field that is read back; `what` is the item that must own its data.
 pub(crate) fn check(ctxt: &mut Ctxt, field: &Field, what: &str) {
     struct References<'a> {
         ctxt: &'a mut Ctxt,
@@ -32,12 +32,12 @@ pub(crate) fn check(ctxt: &mut Ctxt, field: &Field, what: &str) {
             self.ctxt.error(
                 reference,
                 format_args!(
-                    "{what} owns its data, because it is read back from bytes that are gone afterwards: \
+                    "{what} must own its data, because it is decoded from bytes that are gone afterwards: \
                      write {owned} instead of a reference"
                 ),
             );
         }
-        // A type that is only named holds nothing.
+        // A type that is only mentioned holds no data.
         fn visit_type_bare_fn(&mut self, _: &'ast TypeBareFn) {}
         fn visit_path_segment(&mut self, segment: &'ast PathSegment) {
             if segment.ident != "PhantomData" {
@@ -50,7 +50,7 @@ pub(crate) fn check(ctxt: &mut Ctxt, field: &Field, what: &str) {
     }
 }
 
-/// A line that does not compile, at the field, where its type names `'static` and borrows inside.
+/// A line that fails to compile, at the field, if its type mentions `'static` and borrows inside.
 pub(crate) fn assertion(private: &TokenStream, field: &Field, this: &TokenStream) -> Option<TokenStream> {
     struct Static(bool);
     impl<'ast> Visit<'ast> for Static {

@@ -1,9 +1,9 @@
-//! Checks names the way the store does, so that what it would refuse does not compile.
+//! Checks names the way the store does, so that names it would refuse do not compile.
 
 use crate::ctxt::Ctxt;
 use crate::name::Name;
 
-/// The longest name in bytes, as in `es_framework::MAX_NAME_BYTES`.
+/// The maximum length of a name in bytes, as in `es_framework::MAX_NAME_BYTES`.
 const MAX_NAME_BYTES: usize = 255;
 
 /// Checks the stored name of an event.
@@ -22,14 +22,14 @@ pub(crate) fn category(ctxt: &mut Ctxt, category: &Name) {
     stored_name(ctxt, category, "a category", MAX_NAME_BYTES - 2);
     let Some(text) = category.literal() else { return };
     if text.contains('-') {
-        ctxt.error(category, "a category has no `-`: in a stream's id it ends the category");
+        ctxt.error(category, "a category cannot contain `-`: in a stream's id it ends the category");
     }
     if text.starts_with('@') {
-        ctxt.error(category, "a category cannot begin with `@`, which the store keeps for itself");
+        ctxt.error(category, "a category cannot start with `@`, which is reserved for the store");
     }
 }
 
-/// Checks a name that is written out; a constant is checked by the same rules when it is compiled.
+/// Checks a name that is a literal; the compiler checks a constant by the same rules.
 fn stored_name(ctxt: &mut Ctxt, name: &Name, what: &str, max_bytes: usize) {
     let Some(text) = name.literal() else { return };
     if text.is_empty() {

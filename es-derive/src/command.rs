@@ -14,7 +14,7 @@ pub(crate) fn derive(input: &DeriveInput) -> TokenStream {
     let mut ctxt = Ctxt::default();
     let command = Command::parse(&mut ctxt, input);
     command.validate(&mut ctxt);
-    // With mistakes it is expanded all the same, so that they are all the user sees.
+    // It is expanded even if there are mistakes, so that the user sees only these.
     let code = command.expand();
     let errors = ctxt.into_compile_errors();
     quote!(#errors #code)
@@ -25,7 +25,7 @@ struct Command<'a> {
     input: &'a DeriveInput,
     framework: Framework,
     name: Once<Name>,
-    /// Whether the key was there but could not be read, so that its absence is not another mistake.
+    /// Whether the key was present but could not be read, so that it is not reported as missing too.
     name_is_broken: bool,
 }
 

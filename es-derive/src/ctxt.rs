@@ -16,13 +16,13 @@ impl Ctxt {
         self.errors.push(syn::Error::new_spanned(at, message));
     }
 
-    /// A number that was not used before, for the name of a helper item.
+    /// An unused number, for the name of a helper item.
     pub(crate) fn number(&mut self) -> usize {
         self.numbers += 1;
         self.numbers
     }
 
-    /// Adds a mistake that the parser found.
+    /// Adds a mistake found by the parser.
     pub(crate) fn push(&mut self, error: syn::Error) {
         self.errors.push(error);
     }

@@ -1,4 +1,4 @@
-//! What all derives do with generics and paths.
+//! Generics and paths, handled the same way by all derives.
 
 use proc_macro2::{Group, Ident, Spacing, Span, TokenStream, TokenTree};
 use quote::{ToTokens, quote};
@@ -14,18 +14,18 @@ impl Framework {
         Self(path.cloned().unwrap_or_else(|| syn::parse_quote!(::es_framework)))
     }
 
-    /// The path of what generated code calls.
+    /// The path of the items that generated code uses.
     pub(crate) fn private(&self) -> TokenStream {
         let path = &self.0;
         quote!(#path::__private)
     }
 }
 
-/// Wraps what is generated: helper items stay out of the user's scope.
+/// Wraps generated items, so that helpers stay out of the user's scope.
 ///
-/// No lint is switched off here, because `#![forbid(…)]` in the user's crate would refuse that. The compiler does not report
-/// lints on the tokens of a macro from another crate, so it is enough that what is [generated](as_generated) carries no
-/// place in the user's source. Only what the user allows, `lints`, is allowed here too.
+/// No lint is disabled here, because `#![forbid(…)]` in the user's crate would reject that. The compiler does not
+/// report lints on tokens from another crate's macro, so it is enough that [generated](as_generated) tokens carry no
+/// span in the user's source. Only the lints that the user allows, `lints`, are allowed here too.
 pub(crate) fn in_const(lints: &TokenStream, items: &TokenStream) -> TokenStream {
     quote! {
         #[doc(hidden)]
@@ -36,7 +36,7 @@ pub(crate) fn in_const(lints: &TokenStream, items: &TokenStream) -> TokenStream 
     }
 }
 
-/// The lints that are allowed by these attributes, for the copies of what they stand on.
+/// The lints that these attributes allow, for copies of the items they are on.
 pub(crate) fn lints<'a>(attributes: impl IntoIterator<Item = &'a Attribute>) -> TokenStream {
     let mut allowed = TokenStream::new();
     for attribute in attributes {
@@ -52,7 +52,7 @@ pub(crate) fn lints<'a>(attributes: impl IntoIterator<Item = &'a Attribute>) -> 
     allowed
 }
 
-/// The same for all that a type is made of.
+/// The same for all parts of a type.
 pub(crate) fn lints_of(input: &DeriveInput) -> TokenStream {
     let inside: Vec<&Attribute> = match &input.data {
         Data::Struct(data) => data.fields.iter().flat_map(|field| &field.attrs).collect(),
@@ -65,7 +65,7 @@ pub(crate) fn lints_of(input: &DeriveInput) -> TokenStream {
     lints(input.attrs.iter().chain(inside))
 }
 
-/// The same tokens at a place in the user's source, where the compiler then reports what is wrong with them.
+/// The same tokens with a span in the user's source, so that the compiler reports errors there.
 pub(crate) fn at(span: Span, tokens: TokenStream) -> TokenStream {
     let move_token = |mut token: TokenTree| {
         if let TokenTree::Group(group) = &token {
@@ -80,7 +80,7 @@ pub(crate) fn at(span: Span, tokens: TokenStream) -> TokenStream {
     tokens.into_iter().map(move_token).collect()
 }
 
-/// The same name without the user's place, so that no lint is reported twice.
+/// The same name without the user's span, so that no lint is reported twice.
 pub(crate) fn as_generated(ident: &Ident) -> Ident {
     let mut ident = ident.clone();
     ident.set_span(Span::call_site());
@@ -90,7 +90,7 @@ pub(crate) fn as_generated(ident: &Ident) -> Ident {
 /// Adds predicates to the type's own `where` clause, for an implementation.
 pub(crate) fn extended(generics: &Generics, predicates: impl IntoIterator<Item = WherePredicate>) -> Generics {
     let mut generics = generics.clone();
-    // With `'static` asked of the type, a lifetime of its own would be reported as redundant.
+    // With `'static` required of the type, a lifetime parameter would be reported as redundant.
     generics.lifetimes_mut().for_each(|parameter| parameter.lifetime.set_span(Span::call_site()));
     let mut predicates = predicates.into_iter().peekable();
     if predicates.peek().is_some() {
@@ -104,7 +104,7 @@ pub(crate) fn is_generic(generics: &Generics) -> bool {
     !generics.params.is_empty()
 }
 
-/// Whether a type mentions a parameter, so that what is asked of it depends on the parameter.
+/// Whether a type mentions a parameter, so that its bounds depend on the parameter.
 pub(crate) fn mentions_parameter(ty: &Type, generics: &Generics) -> bool {
     struct Mentions<'a> {
         generics: &'a Generics,
@@ -119,7 +119,7 @@ pub(crate) fn mentions_parameter(ty: &Type, generics: &Generics) -> bool {
             self.found |= self.generics.lifetimes().any(|parameter| parameter.lifetime == *lifetime);
         }
         fn visit_macro(&mut self, node: &'ast syn::Macro) {
-            // What a macro makes of its tokens is not known here: take the safe side.
+            // What a macro expands to is not known here: err on the safe side.
             self.found |= is_generic(self.generics);
             syn::visit::visit_macro(self, node);
         }
@@ -136,7 +136,7 @@ pub(crate) fn without_self(tokens: impl ToTokens, this: &TokenStream) -> TokenSt
     while let Some(token) = tokens.next() {
         match token {
             TokenTree::Ident(ident) if ident == "Self" => {
-                // `Self::Item` has no name for a type with parameters but `<Type<T>>::Item`.
+                // For a generic type, `Self::Item` can only be written as `<Type<T>>::Item`.
                 let is_path = match tokens.peek() {
                     Some(TokenTree::Punct(next)) => next.as_char() == ':' && next.spacing() == Spacing::Joint,
                     _ => false,

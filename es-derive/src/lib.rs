@@ -1,7 +1,7 @@
 //! The macros of `es-framework`.
 //!
-//! Use them through `es-framework`, which re-exports them next to the traits they implement; what they generate calls
-//! `::es_framework` and nothing else. This crate is not an API of its own.
+//! Use them through `es-framework`, which re-exports them next to the traits they implement; the generated code refers
+//! to `::es_framework` and nothing else. This crate has no API of its own.
 
 mod aggregate;
 mod attr;
@@ -18,29 +18,28 @@ mod serde_attr;
 use proc_macro::TokenStream;
 use syn::{DeriveInput, parse_macro_input};
 
-/// Derives `es_framework::Event`; the documentation stands there.
+/// Derives `es_framework::Event`, where it is documented.
 #[proc_macro_derive(Event, attributes(es, serde))]
 pub fn derive_event(input: TokenStream) -> TokenStream {
     let input = parse_macro_input!(input as DeriveInput);
     event::derive(&input).into()
 }
 
-/// Derives `es_framework::Command`; the documentation stands there.
+/// Derives `es_framework::Command`, where it is documented.
 #[proc_macro_derive(Command, attributes(es))]
 pub fn derive_command(input: TokenStream) -> TokenStream {
     let input = parse_macro_input!(input as DeriveInput);
     command::derive(&input).into()
 }
 
-/// Derives `es_framework::Aggregate`; the documentation stands there.
+/// Derives `es_framework::Aggregate`, where it is documented.
 #[proc_macro_derive(Aggregate, attributes(es))]
 pub fn derive_aggregate(input: TokenStream) -> TokenStream {
     let input = parse_macro_input!(input as DeriveInput);
     aggregate::derive(&input).into()
 }
 
-/// Makes the handlers of an aggregate out of the methods of an `impl` block; the documentation stands at
-/// `es_framework::commands`.
+/// Turns the methods of an `impl` block into the handlers of an aggregate; documented at `es_framework::commands`.
 #[proc_macro_attribute]
 pub fn commands(keys: TokenStream, item: TokenStream) -> TokenStream {
     commands::expand(keys.into(), &item.into()).into()

@@ -1,4 +1,4 @@
-//! Names that are stored: a literal, which the macro checks, or a constant, which the compiler checks.
+//! Stored names: a literal, which the macro checks, or a constant, which the compiler checks.
 
 use proc_macro2::{Ident, Span, TokenStream};
 use quote::{ToTokens, quote, quote_spanned};
@@ -15,16 +15,16 @@ pub(crate) enum Name {
     Constant(Constant),
 }
 
-/// An expression that is a `&'static str` when the user's crate is compiled.
+/// An expression of type `&'static str` in the user's crate.
 #[derive(Clone)]
 pub(crate) struct Constant {
     expr: Expr,
-    /// A constant with the value of the expression, which can stand in patterns too; see [`Name::constants`].
+    /// A constant with the value of the expression, which can be used in patterns too; see [`Name::constants`].
     ident: Ident,
 }
 
 impl Name {
-    /// Reads a name; the constant of one that is not a literal is called by `number`.
+    /// Reads a name. If it is not a literal, the name of its constant ends with `number`.
     pub(crate) fn parse(input: ParseStream<'_>, number: usize) -> syn::Result<Self> {
         input.parse::<syn::Token![=]>()?;
         if input.peek(Lit) {
@@ -34,7 +34,7 @@ impl Name {
         Ok(Self::Constant(Constant { expr, ident: Ident::new(&format!("__ES_NAME_{number}"), Span::call_site()) }))
     }
 
-    /// The text, where it is known to the macro.
+    /// The text, if the macro knows it.
     pub(crate) fn literal(&self) -> Option<String> {
         match self {
             Self::Literal(literal) => Some(literal.value()),
@@ -42,7 +42,7 @@ impl Name {
         }
     }
 
-    /// What the user wrote, to point at.
+    /// The user's tokens, for pointing at them.
     pub(crate) fn written(&self) -> &dyn ToTokens {
         match self {
             Self::Literal(literal) => literal,
@@ -50,7 +50,7 @@ impl Name {
         }
     }
 
-    /// What tells the name apart from others as far as the macro can see.
+    /// What distinguishes the name from others, as far as the macro can see.
     pub(crate) fn seen(&self) -> (bool, String) {
         match self {
             Self::Literal(literal) => (true, literal.value()),
@@ -58,7 +58,7 @@ impl Name {
         }
     }
 
-    /// The items that the names' constants need, each checked by this `const fn` of the framework.
+    /// The items for the names' constants, each checked by the given `const fn` of the framework.
     pub(crate) fn constants<'a>(
         private: &TokenStream,
         check: &str,

@@ -1,4 +1,4 @@
-//! Looks through `#[serde(…)]` attributes: most pass through to serde, some would write what cannot be read back.
+//! Checks `#[serde(…)]` attributes: most pass through to serde, but some would write data that cannot be read back.
 
 use proc_macro2::{Ident, TokenStream, TokenTree};
 use quote::{ToTokens, quote};
@@ -22,26 +22,27 @@ struct SerdeKey {
     tokens: TokenStream,
 }
 
-/// What becomes of the attributes that stand on a type or a variant.
+/// How the attributes on a type or a variant are handled.
 pub(crate) struct Policy {
-    /// Where they stand.
+    /// Where they are.
     pub(crate) place: &'static str,
-    /// Say how fields are written, so they count for what is stored too.
+    /// Keys that control how fields are written, so they affect what is stored too.
     pub(crate) stored: &'static [&'static str],
-    /// Say how the type looks elsewhere, where the user derives serde's traits: nothing of it is stored.
+    /// Keys that control how the type looks elsewhere, where the user derives serde's traits: they do not affect what
+    /// is stored.
     pub(crate) elsewhere: &'static [&'static str],
-    /// Why others cannot stand here.
+    /// Why other keys are not allowed here.
     pub(crate) why: &'static str,
 }
 
 impl<'a> SerdeKeys<'a> {
-    /// Reads them all; what is malformed is left for serde to say.
+    /// Reads them all; malformed ones are left for serde to report.
     pub(crate) fn of(attributes: &'a [Attribute]) -> Self {
         let attributes: Vec<_> = attributes.iter().filter(|attribute| attribute.path().is_ident("serde")).collect();
         let mut keys = Vec::new();
         for attribute in &attributes {
             if let syn::Meta::List(list) = &attribute.meta {
-                // An attribute that cannot be read passes through too: serde's own message is the better one.
+                // An attribute that cannot be read passes through too: serde's own message is better.
                 drop((|input: ParseStream<'_>| read(input, &mut keys)).parse2(list.tokens.clone()));
             }
         }
@@ -52,33 +53,38 @@ impl<'a> SerdeKeys<'a> {
         self.keys.iter().any(|key| key.name == name)
     }
 
-    /// Whether one of the keys stands here.
+    /// Whether one of the keys is present.
     pub(crate) fn has_any(&self, names: &[&str]) -> bool {
         names.iter().any(|name| self.has(name))
     }
 
-    /// Refuses what would have to change what is stored and cannot.
+    /// Refuses keys that would have to change what is stored but cannot.
     pub(crate) fn check(&self, ctxt: &mut Ctxt, policy: &Policy) {
         for key in &self.keys {
             let name = key.name.as_str();
             if !policy.stored.contains(&name) && !policy.elsewhere.contains(&name) {
                 let Policy { place, why, .. } = policy;
-                ctxt.error(&key.ident, format_args!("`#[serde({name})]` cannot stand on {place}: {why}"));
+                ctxt.error(&key.ident, format_args!("`#[serde({name})]` is not allowed on {place}: {why}"));
             }
         }
     }
 
-    /// Refuses what no stored field can have, and what the codec cannot carry if it writes fields without their names.
+    /// Refuses keys that no stored field can have, and keys that a codec that writes fields without their names does
+    /// not support.
     pub(crate) fn check_field(&self, ctxt: &mut Ctxt, codec_is_bincode: bool) {
         for key in &self.keys {
             let name = key.name.as_str();
             match name {
-                "borrow" => ctxt.error(&key.ident, "an event owns its data: `#[serde(borrow)]` cannot stand here"),
+                "borrow" => {
+                    ctxt.error(&key.ident, "an event must own its data: `#[serde(borrow)]` is not allowed here")
+                }
                 "bound" => ctxt.error(
                     &key.ident,
-                    "write the bound in the type's `where` clause: `#[serde(bound)]` cannot stand here",
+                    "write the bound in the type's `where` clause: `#[serde(bound)]` is not allowed here",
                 ),
-                "getter" => ctxt.error(&key.ident, "`#[serde(getter)]` cannot stand here: the field is read directly"),
+                "getter" => {
+                    ctxt.error(&key.ident, "`#[serde(getter)]` is not allowed here: the field is read directly")
+                }
                 "flatten" | "skip_serializing_if" if codec_is_bincode => ctxt.error(
                     &key.ident,
                     format_args!("`#[serde({name})]` needs a self-describing codec: `codec = Json`"),
@@ -99,13 +105,13 @@ impl<'a> SerdeKeys<'a> {
         }
     }
 
-    /// The attributes of a field as they stand, for the mirror type.
+    /// The attributes of a field unchanged, for the mirror type.
     pub(crate) fn pass_through(&self) -> TokenStream {
         let attributes = &self.attributes;
         quote!(#(#attributes)*)
     }
 
-    /// Those attributes of a type or a variant that count for what is stored, for the mirror type.
+    /// The attributes of a type or a variant that affect what is stored, for the mirror type.
     pub(crate) fn stored(&self, policy: &Policy) -> TokenStream {
         let keys = self.keys.iter().filter(|key| policy.stored.contains(&key.name.as_str())).map(|key| &key.tokens);
         quote!(#(#[serde(#keys)])*)

@@ -1,4 +1,4 @@
-//! The enum of all commands of the block.
+//! The enum of all commands in the block.
 
 use proc_macro2::{Ident, TokenStream};
 use quote::{ToTokens, quote, quote_spanned};
@@ -11,7 +11,7 @@ use super::{Commands, EnumName, shown};
 use crate::ctxt::Ctxt;
 use crate::generate::{as_generated, at, is_generic, without_self};
 
-/// One enum for the commands of the handlers.
+/// The enum of the handlers' commands.
 pub(super) struct Enumeration<'a> {
     commands: &'a Commands<'a>,
     name: &'a EnumName,
@@ -27,12 +27,12 @@ struct Variant<'a> {
 }
 
 impl<'a> Enumeration<'a> {
-    /// [`None`] if there can be none, which is a mistake.
+    /// Returns [`None`], and reports a mistake, if there can be no enum.
     pub(super) fn new(ctxt: &mut Ctxt, commands: &'a Commands<'a>, name: &'a EnumName) -> Option<Self> {
         if is_generic(&commands.block.generics) {
             ctxt.error(
                 &name.ident,
-                "an aggregate with parameters has no enum of its commands: write the enum, and `Handle` for it",
+                "a generic aggregate cannot have an enum of its commands: write the enum and its `Handle` by hand",
             );
             return None;
         }
@@ -43,7 +43,7 @@ impl<'a> Enumeration<'a> {
             if variants.iter().any(|other| other.ident == ident) {
                 ctxt.error(
                     &handler.command,
-                    format_args!("the enum has a `{ident}` already: give one of them another name, `use other::{ident} as Other{ident}`"),
+                    format_args!("the enum already has a `{ident}`: give one of them another name, `use other::{ident} as Other{ident}`"),
                 );
                 continue;
             }
@@ -169,7 +169,7 @@ impl<'a> Enumeration<'a> {
         }
     }
 
-    /// The aggregate handles the enum as it handles the command inside.
+    /// Makes the aggregate handle the enum as it handles the command inside.
     fn handle(&self, private: &TokenStream) -> TokenStream {
         let this = &self.commands.block.self_ty;
         let ident = &self.name.ident;
@@ -204,7 +204,7 @@ impl<'a> Enumeration<'a> {
     }
 }
 
-/// The name of a variant: the last of the command's path.
+/// The name of a variant: the last segment of the command's path.
 fn ident_of(ctxt: &mut Ctxt, command: &Type) -> Option<Ident> {
     struct Lifetimes(bool);
     impl<'ast> Visit<'ast> for Lifetimes {
@@ -217,7 +217,7 @@ fn ident_of(ctxt: &mut Ctxt, command: &Type) -> Option<Ident> {
     if lifetimes.0 {
         ctxt.error(
             command,
-            "the enum owns its commands, this one borrows: make it own its data, or leave it out of this block",
+            "the enum owns its commands, but this one borrows: make it own its data, or leave it out of this block",
         );
         return None;
     }

@@ -14,7 +14,7 @@ pub(super) struct Handler {
     pub(super) method: Ident,
     /// The type of its command, without the reference.
     pub(super) command: Type,
-    /// What services it asks for, if any.
+    /// The services it needs, if any.
     pub(super) services: Option<Type>,
     pub(super) cfgs: Vec<Attribute>,
     /// The lints that the user allows, as attributes.
@@ -23,7 +23,7 @@ pub(super) struct Handler {
     output: Span,
 }
 
-/// What a handler is given besides the state and the command.
+/// An argument of a handler besides the state and the command.
 enum Argument {
     /// A context without services.
     Context,
@@ -35,15 +35,15 @@ enum Argument {
 const HELPER: &str = "mark a method that handles no command `#[es(skip)]`, or move it into another `impl` block";
 
 impl Handler {
-    /// Reads a method; [`None`] if it cannot be a handler, which is a mistake.
+    /// Reads a method. Returns [`None`], and reports a mistake, if it cannot be a handler.
     pub(super) fn parse(ctxt: &mut Ctxt, method: &ImplItemFn) -> Option<Self> {
         let signature = &method.sig;
         if let Some(keyword) = &signature.asyncness {
-            ctxt.error(keyword, "a handler is not `async`: it decides from what it is given and has no effects");
+            ctxt.error(keyword, "a handler cannot be `async`: it decides from its arguments and has no side effects");
             return None;
         }
         if let Some(keyword) = &signature.unsafety {
-            ctxt.error(keyword, "a handler is not `unsafe`");
+            ctxt.error(keyword, "a handler cannot be `unsafe`");
             return None;
         }
         if let Some(parameter) =
@@ -73,7 +73,7 @@ impl Handler {
             ctxt.error(&signature.ident, format_args!("a handler takes a command: `command: &Deposit`; {HELPER}"));
             return None;
         };
-        let command = borrowed(ctxt, &command.ty, "a handler borrows its command, and may be asked again about it")?;
+        let command = borrowed(ctxt, &command.ty, "a handler borrows its command, and may be called with it again")?;
         let mut handler = Self {
             method: signature.ident.clone(),
             command,
@@ -95,7 +95,7 @@ impl Handler {
         Some(handler)
     }
 
-    /// Takes an argument behind the command: the context, which is known by its name, or services.
+    /// Takes an argument after the command: the context, which is recognized by its name, or services.
     fn take(&mut self, ctxt: &mut Ctxt, ty: &Type) -> Option<()> {
         let inner = borrowed(ctxt, ty, "a handler borrows its context and its services")?;
         let (argument, services) = argument_of(inner);
@@ -118,7 +118,7 @@ impl Handler {
         Some(())
     }
 
-    /// The types that stand outside of the method cannot name its lifetimes.
+    /// Types that are used outside the method cannot name its lifetimes.
     fn without_lifetimes(&self, ctxt: &mut Ctxt, signature: &syn::Signature) -> Option<()> {
         let types = [Some(&self.command), self.services.as_ref()];
         for ty in types.into_iter().flatten() {
@@ -145,7 +145,7 @@ impl Handler {
             Argument::Services => quote!(#private::Context::services(__context)),
         });
         let used = if self.arguments.is_empty() { quote!(_) } else { quote!(__context) };
-        // Where the method returns something else, the error points at what it returns.
+        // If the method returns another type, the error points at its return type.
         let decide = at(
             self.output,
             quote! {
@@ -173,7 +173,7 @@ impl Handler {
     }
 }
 
-/// The generics of an implementation for these services; without, it is for all.
+/// The generics of an implementation for these services, or for any services if there are none.
 pub(super) fn with_services(generics: &syn::Generics, services: Option<&Type>) -> (syn::Generics, TokenStream) {
     let mut generics = generics.clone();
     if let Some(services) = services {
@@ -183,7 +183,7 @@ pub(super) fn with_services(generics: &syn::Generics, services: Option<&Type>) -
     (generics, quote!(__S))
 }
 
-/// The type behind a `&`; a mistake if there is none.
+/// The type behind a `&`; reports a mistake if there is no `&`.
 fn borrowed(ctxt: &mut Ctxt, ty: &Type, why: &str) -> Option<Type> {
     match ty {
         Type::Reference(reference) if reference.mutability.is_none() => match &*reference.elem {
@@ -206,7 +206,7 @@ fn borrowed(ctxt: &mut Ctxt, ty: &Type, why: &str) -> Option<Type> {
     }
 }
 
-/// A type as it is written: one that a user's macro has taken as `$ty:ty` comes in a group without brackets.
+/// The type inside invisible groups and parentheses: a type that a user's macro took as `$ty:ty` arrives in such a group.
 pub(super) fn ungrouped(ty: &Type) -> &Type {
     match ty {
         Type::Group(group) => ungrouped(&group.elem),
@@ -215,7 +215,7 @@ pub(super) fn ungrouped(ty: &Type) -> &Type {
     }
 }
 
-/// The argument that a type behind a `&` is, with the type of its services.
+/// The kind of argument with this type behind its `&`, with the type of its services.
 fn argument_of(ty: Type) -> (Argument, Option<Type>) {
     let context = match ungrouped(&ty) {
         Type::Path(path) => path.path.segments.last().filter(|segment| segment.ident == "Context"),
@@ -227,7 +227,7 @@ fn argument_of(ty: Type) -> (Argument, Option<Type>) {
         GenericArgument::Type(ty) => Some(ty),
         _ => None,
     });
-    // Behind the aggregate.
+    // The one after the aggregate.
     match types.nth(1) {
         Some(services) => (Argument::ContextOfServices, Some(services.clone())),
         None => (Argument::Context, None),

@@ -1,4 +1,4 @@
-//! `#[commands(…)]` on an `impl` block: parse → expand. What is wrong is left out of what is generated.
+//! `#[commands(…)]` on an `impl` block: parse → expand. Methods with mistakes are left out of the generated code.
 
 mod enumeration;
 mod handler;
@@ -17,15 +17,20 @@ use crate::generate::Framework;
 pub(crate) fn expand(keys: TokenStream, item: &TokenStream) -> TokenStream {
     let mut ctxt = Ctxt::default();
     let Ok(mut block) = syn::parse2::<ItemImpl>(item.clone()) else {
-        let error =
-            syn::Error::new_spanned(item, "`commands` stands on an `impl` block of an aggregate: `impl Account { … }`");
+        let error = syn::Error::new_spanned(
+            item,
+            "`commands` belongs on an `impl` block of an aggregate: `impl Account { … }`",
+        );
         let error = error.into_compile_error();
         return quote!(#item #error);
     };
     let keys = BlockKeys::parse(&mut ctxt, keys);
     let mut handlers = Vec::new();
     if let Some((_, path, _)) = &block.trait_ {
-        ctxt.error(path, "`commands` stands on the aggregate's own `impl` block, which implements no trait");
+        ctxt.error(
+            path,
+            "`commands` belongs on the aggregate's own `impl` block, not on the implementation of a trait",
+        );
     } else {
         handlers = handlers_of(&mut ctxt, &mut block);
     }
@@ -46,7 +51,7 @@ pub(crate) fn expand(keys: TokenStream, item: &TokenStream) -> TokenStream {
     quote!(#block #code #errors)
 }
 
-/// The block with what was found in it.
+/// The block and its handlers.
 struct Commands<'a> {
     block: &'a ItemImpl,
     keys: &'a BlockKeys,
@@ -118,7 +123,7 @@ impl Commands<'_> {
     }
 }
 
-/// Reads the methods, and takes the macro's own attributes off them.
+/// Reads the methods, and removes the macro's own attributes from them.
 fn handlers_of(ctxt: &mut Ctxt, block: &mut ItemImpl) -> Vec<Handler> {
     let mut handlers: Vec<Handler> = Vec::new();
     for item in &mut block.items {
@@ -135,14 +140,14 @@ fn handlers_of(ctxt: &mut Ctxt, block: &mut ItemImpl) -> Vec<Handler> {
             continue;
         }
         let Some(handler) = Handler::parse(ctxt, method) else { continue };
-        // Not its own choice: a handler that does not look at the state takes it all the same.
+        // Not the user's choice: a handler that does not use the state takes it anyway.
         method.attrs.push(parse_quote!(#[allow(clippy::unused_self, clippy::trivially_copy_pass_by_ref)]));
         let command = shown(&handler.command);
         let twin = handlers
             .iter()
             .find(|other| other.cfgs.is_empty() && handler.cfgs.is_empty() && shown(&other.command) == command);
         if let Some(twin) = twin {
-            ctxt.error(&handler.command, format_args!("`{command}` is handled by `{}` already", twin.method));
+            ctxt.error(&handler.command, format_args!("`{command}` is already handled by `{}`", twin.method));
         } else {
             handlers.push(handler);
         }
@@ -150,12 +155,12 @@ fn handlers_of(ctxt: &mut Ctxt, block: &mut ItemImpl) -> Vec<Handler> {
     handlers
 }
 
-/// The conditions under which something is compiled, for what is made of it.
+/// The conditions under which an item is compiled, for the code generated from it.
 fn cfgs(attributes: &[Attribute]) -> Vec<Attribute> {
     attributes.iter().filter(|attribute| attribute.path().is_ident("cfg")).cloned().collect()
 }
 
-/// Tokens as a person writes them.
+/// Tokens as a person would write them.
 fn shown(tokens: &impl ToTokens) -> String {
     tokens.to_token_stream().to_string().replace(" :: ", "::").replace(" < ", "<").replace(" >", ">")
 }

@@ -1,4 +1,4 @@
-//! The code of an enum or struct with stored names.
+//! The code for an enum or struct with stored names.
 
 use proc_macro2::TokenStream;
 use quote::{quote, quote_spanned};
@@ -69,7 +69,7 @@ pub(crate) fn expand(event: &Input<'_>) -> TokenStream {
     )
 }
 
-/// An implementation that compiles, so that the mistakes are all the user sees.
+/// An implementation that compiles, so that the user sees only the mistakes.
 pub(crate) fn fallback(event: &Input<'_>, errors: &TokenStream) -> TokenStream {
     let private = event.framework.private();
     let ident = event.ident;
@@ -98,7 +98,7 @@ pub(crate) fn fallback(event: &Input<'_>, errors: &TokenStream) -> TokenStream {
     quote!(#errors #code)
 }
 
-/// What `Event` asks of the type itself, where that depends on its parameters.
+/// The bounds that `Event` requires of the type itself, if they depend on its parameters.
 pub(crate) fn own_bounds(event: &Input<'_>) -> Vec<WherePredicate> {
     if !is_generic(event.generics) {
         return Vec::new();
@@ -108,7 +108,7 @@ pub(crate) fn own_bounds(event: &Input<'_>) -> Vec<WherePredicate> {
     vec![parse_quote!(#ident #ty_generics: ::core::marker::Send + ::core::marker::Sync + 'static)]
 }
 
-/// The generics of the implementations: what `Event` asks of the type, and what serde asks of its fields.
+/// The generics of the implementations: the bounds that `Event` requires of the type, and serde of its fields.
 fn bounded(event: &Input<'_>) -> syn::Generics {
     let (serialize, deserialize) = field_bounds(event);
     let upcasts = event.variants.iter().flat_map(|variant| &variant.keys.old).map(|old| -> WherePredicate {
@@ -120,7 +120,7 @@ fn bounded(event: &Input<'_>) -> syn::Generics {
     extended(event.generics, own_bounds(event).into_iter().chain(serialize).chain(deserialize).chain(upcasts))
 }
 
-/// What serde asks of the fields to write and to read them, where that depends on a parameter.
+/// The bounds that serde requires of the fields for writing and for reading them, if they depend on a parameter.
 fn field_bounds(event: &Input<'_>) -> (Vec<WherePredicate>, Vec<WherePredicate>) {
     let private = event.framework.private();
     let ident = event.ident;
@@ -141,7 +141,7 @@ fn field_bounds(event: &Input<'_>) -> (Vec<WherePredicate>, Vec<WherePredicate>)
     (serialize, deserialize)
 }
 
-/// The mirror: a copy of the type that serde derives for, so that the user's type need not.
+/// The mirror: a copy of the type for which serde's traits are derived, so that the user's type does not need to.
 fn mirror(event: &Input<'_>) -> TokenStream {
     if event.variants.is_empty() {
         return TokenStream::new();
@@ -151,10 +151,10 @@ fn mirror(event: &Input<'_>) -> TokenStream {
     let (_, ty_generics, where_clause) = event.generics.split_for_impl();
     let this = quote!(#ident #ty_generics);
     let (generics, where_clause) = (without_self(event.generics, &this), without_self(where_clause, &this));
-    // Without parameters: serde adds those of the mirror.
+    // Without parameters, because serde adds those of the mirror.
     let remote = ident.to_string();
     let serde = quote!(#private::serde).to_string();
-    // The same bounds as on the implementations, in serde's words; without them serde would guess.
+    // The same bounds as on the implementations, in serde's syntax; without them serde would guess.
     let (serialize, deserialize) = field_bounds(event);
     let (serialize, deserialize) = (quote!(#(#serialize),*).to_string(), quote!(#(#deserialize),*).to_string());
     let container = event.serde.stored(event.policy());
@@ -298,7 +298,7 @@ fn names_of<'a>(variant: &'a Variant<'a>) -> impl Iterator<Item = &'a Name> {
     variant.keys.names().filter(move |name| seen.insert(name.seen()))
 }
 
-/// The names that are constants, and a check that no two of all names are the same.
+/// The names that are constants, and a check that no two names are the same.
 fn constants(event: &Input<'_>) -> TokenStream {
     let private = event.framework.private();
     let constants = Name::constants(&private, "stored_name", event.names());
@@ -321,7 +321,7 @@ fn constants(event: &Input<'_>) -> TokenStream {
     quote!(#constants #distinct)
 }
 
-/// Makes fields that borrow a mistake at the field.
+/// Reports fields that borrow as mistakes, at the field.
 fn owned(event: &Input<'_>) -> TokenStream {
     if is_generic(event.generics) {
         return TokenStream::new();

@@ -1,4 +1,4 @@
-//! The code of an enum that joins other events, `#[es(join)]`.
+//! The code for an enum that joins other events, `#[es(join)]`.
 
 use proc_macro2::{Ident, TokenStream};
 use quote::{quote, quote_spanned};
@@ -12,7 +12,7 @@ use crate::ctxt::Ctxt;
 use crate::generate::{extended, in_const, mentions_parameter};
 use crate::serde_attr::Policy;
 
-/// The attributes of serde on an enum that joins events.
+/// The policy for serde's attributes on an enum that joins events.
 const ON_JOIN: Policy = Policy {
     place: "an enum that joins events",
     stored: &[],
@@ -20,7 +20,7 @@ const ON_JOIN: Policy = Policy {
     ..ON_ENUM
 };
 
-/// The attributes of serde on its variants.
+/// The policy for serde's attributes on its variants.
 const ON_PART: Policy =
     Policy { place: "a joined event", stored: &[], why: "the joined events are stored as they are", ..ON_VARIANT };
 
@@ -33,13 +33,13 @@ pub(crate) struct Part<'a> {
 pub(crate) fn parts<'a>(ctxt: &mut Ctxt, event: &'a Input<'a>) -> Vec<Part<'a>> {
     let mut parts = Vec::new();
     if let Some(codec) = &event.codec {
-        ctxt.error(codec, "the joined events name their own codecs: no `codec` stands beside `join`");
+        ctxt.error(codec, "the joined events name their own codecs: `codec` is not allowed with `join`");
     }
     event.serde.check(ctxt, &ON_JOIN);
     for variant in &event.variants {
         variant.serde.check(ctxt, &ON_PART);
         if let Some(key) = &variant.keys.first {
-            ctxt.error(key, "a joined event brings its own names: no key stands on the variants of `#[es(join)]`");
+            ctxt.error(key, "a joined event brings its own names: no key is allowed on the variants of `#[es(join)]`");
         }
         match variant.fields {
             Fields::Unnamed(fields) if fields.unnamed.len() == 1 => {

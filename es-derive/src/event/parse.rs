@@ -1,4 +1,4 @@
-//! What the user wrote, as own structs.
+//! Parses the user's input into structs.
 
 use proc_macro2::{Ident, TokenStream};
 use quote::{ToTokens, quote};
@@ -18,7 +18,7 @@ pub(crate) struct Input<'a> {
     pub(crate) framework: Framework,
     /// The lints that the user allows, as attributes.
     pub(crate) lints: TokenStream,
-    /// The key `join`, on an enum of other events.
+    /// The key `join`, on an enum that joins other events.
     pub(crate) join: Option<Ident>,
     /// The codec of all variants that do not name their own.
     pub(crate) codec: Option<Type>,
@@ -44,9 +44,9 @@ pub(crate) struct EventKeys {
     pub(crate) aliases: Vec<Name>,
     pub(crate) old: Vec<Old>,
     pub(crate) codec: Option<Type>,
-    /// The first key that stands here, to point at where none can.
+    /// The first key, for pointing at it where none is allowed.
     pub(crate) first: Option<Ident>,
-    /// Whether a key was there but could not be read, so that its absence is not another mistake.
+    /// Whether a key was present but could not be read, so that it is not reported as missing too.
     pub(crate) name_is_broken: bool,
 }
 
@@ -131,7 +131,7 @@ impl<'a> Input<'a> {
         }
     }
 
-    /// Every name that stands in a key.
+    /// Every name given in a key.
     pub(crate) fn names(&self) -> impl Iterator<Item = &Name> {
         self.variants.iter().flat_map(|variant| variant.keys.names())
     }
@@ -143,7 +143,7 @@ impl<'a> Input<'a> {
         named.map_or_else(|| quote!(#private::DefaultCodec), ToTokens::to_token_stream)
     }
 
-    /// Whether a variant is written by bincode, as far as its name tells.
+    /// Whether a variant is written by bincode, judging by the codec's name.
     pub(crate) fn is_bincode(&self, variant: &Variant<'_>) -> bool {
         match variant.keys.codec.as_ref().or(self.codec.as_ref()) {
             None => true,
@@ -161,7 +161,7 @@ impl Variant<'_> {
 }
 
 impl EventKeys {
-    /// Every name that stands in a key.
+    /// Every name given in a key.
     pub(crate) fn names(&self) -> impl Iterator<Item = &Name> {
         self.name.iter().chain(&self.aliases).chain(self.old.iter().filter_map(|old| old.name.as_ref()))
     }
@@ -192,7 +192,7 @@ impl EventKeys {
     }
 }
 
-/// The keys of one event while they are read.
+/// The keys of one event while they are being read.
 #[derive(Default)]
 struct Collected {
     name: Once<Name>,

@@ -1,4 +1,4 @@
-//! What the parser lets through and no store could keep apart.
+//! Checks for mistakes that the parser accepts, such as names that no store could tell apart.
 
 use quote::ToTokens;
 
@@ -8,9 +8,9 @@ use crate::name::Name;
 use crate::serde_attr::{Policy, SerdeKeys};
 use crate::{borrowed, check};
 
-const WHY: &str = "what is stored is the fields of one variant, under the name that `#[es(name = \"…\")]` gives";
+const WHY: &str = "an event is stored as the fields of its variant, under the name given by `#[es(name = \"…\")]`";
 
-/// The attributes of serde on an enum of events.
+/// The policy for serde's attributes on an enum of events.
 pub(crate) const ON_ENUM: Policy = Policy {
     place: "an enum of events",
     stored: &["rename_all_fields", "deny_unknown_fields"],
@@ -18,7 +18,7 @@ pub(crate) const ON_ENUM: Policy = Policy {
     why: WHY,
 };
 
-/// The attributes of serde on a variant.
+/// The policy for serde's attributes on a variant.
 pub(crate) const ON_VARIANT: Policy = Policy {
     place: "a variant",
     stored: &["rename_all"],
@@ -26,12 +26,12 @@ pub(crate) const ON_VARIANT: Policy = Policy {
     why: WHY,
 };
 
-/// The attributes of serde on a struct that is an event.
+/// The policy for serde's attributes on a struct that is an event.
 pub(crate) const ON_STRUCT: Policy = Policy {
     place: "an event struct",
     stored: &["rename_all", "deny_unknown_fields", "default"],
     elsewhere: &["tag", "rename", "crate", "bound", "expecting"],
-    why: "what is stored is its fields, under the name that `#[es(name = \"…\")]` gives",
+    why: "it is stored as its fields, under the name given by `#[es(name = \"…\")]`",
 };
 
 pub(crate) fn check(ctxt: &mut Ctxt, event: &Input<'_>) {
@@ -58,7 +58,7 @@ fn check_keys(ctxt: &mut Ctxt, variant: &Variant<'_>) {
         ctxt.error(
             variant.ident,
             format_args!(
-                "`{}` needs a stored name, which no renaming in Rust will change: `#[es(name = \"…\")]`",
+                "`{}` needs a stored name, which does not change when it is renamed in Rust: `#[es(name = \"…\")]`",
                 variant.ident
             ),
         );
@@ -76,7 +76,7 @@ fn check_keys(ctxt: &mut Ctxt, variant: &Variant<'_>) {
     }
 }
 
-/// Who decodes which name in which version, as far as the names are written out.
+/// Which variant decodes which name in which version, as far as the names are literals.
 #[derive(Default)]
 struct Claims(Vec<((bool, String), u32, String)>);
 
@@ -112,7 +112,7 @@ impl Claims {
 }
 
 impl Input<'_> {
-    /// What becomes of the attributes of serde on the type.
+    /// The policy for serde's attributes on the type.
     pub(crate) fn policy(&self) -> &'static Policy {
         if self.is_struct { &ON_STRUCT } else { &ON_ENUM }
     }

@@ -14,23 +14,23 @@ use crate::log::{InvalidName, StreamId, Timestamp, Version};
     note = "put `#[derive(Debug, Default, Clone, Aggregate)]` and `#[es(category = \"…\", event = …)]` on the struct"
 )]
 pub trait Aggregate: Default + Clone + Send + Sync + 'static {
-    /// What tells aggregates of this category apart; [`String`] unless the derive names another.
+    /// Identifies an aggregate within its category; [`String`] unless the derive names another type.
     type Id: fmt::Display + Clone + Send + Sync + 'static;
 
     /// The events of its stream.
     type Event: Event;
 
-    /// The category of its streams; has no `-`.
+    /// The category of its streams; contains no `-`.
     const CATEGORY: &'static str;
 
-    /// Whether and when its state is saved, so that loading need not replay the whole stream.
+    /// Whether and when its state is saved, so that loading does not have to replay the whole stream.
     const SNAPSHOTS: Option<Snapshots<Self>>;
 
     /// The stream of the aggregate with this id.
     ///
     /// # Errors
     ///
-    /// [`InvalidName`] if the id is empty, or category and id together are no valid stream id.
+    /// [`InvalidName`] if the id is empty, or category and id together are not a valid stream id.
     fn stream_id(id: &Self::Id) -> Result<StreamId, InvalidName> {
         let stream = format!("{}-{id}", Self::CATEGORY);
         if stream.len() == Self::CATEGORY.len() + 1 {
@@ -46,42 +46,42 @@ pub trait Aggregate: Default + Clone + Send + Sync + 'static {
     note = "write `impl Apply for {Self}` with `fn apply(&mut self, event: &Self::Event, at: Envelope<'_>)`"
 )]
 pub trait Apply: Aggregate {
-    /// Changes the state by one event that has happened. It cannot refuse, and must give the same state each time.
+    /// Applies an event that has happened to the state. It cannot fail, and must lead to the same state every time.
     ///
-    /// When a change of this function changes the state that old events lead to, raise the `version` in
-    /// `#[es(snapshot(…))]`, so that snapshots of the old state are left aside.
+    /// If you change this function so that old events lead to another state, raise the `version` in
+    /// `#[es(snapshot(…))]`, so that snapshots of the old state are ignored.
     fn apply(&mut self, event: &Self::Event, at: Envelope<'_>);
 }
 
-/// How an aggregate decides about a command. [`#[commands]`](crate::commands) on an `impl` block writes these
-/// implementations for its methods.
+/// How an aggregate decides on a command. [`#[commands]`](crate::commands) on an `impl` block generates these
+/// implementations from its methods.
 ///
-/// A handler that needs more than state and command to decide, prices or exchange rates for example, names the type of
-/// these services as `S` and reads them with [`Context::services`]; whoever executes the command lends them, with
-/// [`execute_with`](crate::Repository::execute_with).
+/// A handler that needs more than state and command to decide, such as prices or exchange rates, names the type of
+/// these services as `S` and reads them with [`Context::services`]; the caller lends them when executing the command,
+/// with [`execute_with`](crate::Repository::execute_with).
 #[diagnostic::on_unimplemented(
     message = "`{Self}` does not handle the command `{C}`",
     label = "no handler for `{C}`",
     note = "write a method `fn name(&self, command: &{C}) -> …` in an `impl {Self}` block with `#[es_framework::commands(…)]`, or `impl Handle<{C}> for {Self}`"
 )]
 pub trait Handle<C, S: ?Sized = ()>: Apply {
-    /// Why a command is rejected; the domain's own error, apart from conflicts and failures of the store.
+    /// Why a command is rejected: the domain's own error, as opposed to conflicts and failures of the store.
     type Error: std::error::Error + Send + Sync + 'static;
 
-    /// Decides: the events that follow from the command, none if there is nothing to do, or a rejection.
+    /// Returns the events that follow from the command, none if there is nothing to do, or a rejection.
     ///
-    /// May be called again for one command when another writer was faster, so it has no effects of its own.
+    /// May be called again for the same command if another writer was faster, so it must not have side effects.
     ///
     /// # Errors
     ///
-    /// Whatever the domain says.
+    /// The domain's rejection.
     fn handle(&self, command: &C, context: &Context<'_, Self, S>) -> Result<Vec<Self::Event>, Self::Error>;
 }
 
-/// A command that the aggregate `A` [handles](Handle), seen from the command; implemented for all such commands.
+/// [`Handle`] from the command's side: implemented for every command that the aggregate `A` handles.
 ///
-/// With the bound on the command, the compiler takes the command as it is given and says that it has no handler. With the
-/// bound on the aggregate it would take the aggregate's only handler for the one that is meant.
+/// With the bound on the command, the compiler takes the given command's type and reports that it has no handler. With
+/// the bound on the aggregate, it would infer the type from the aggregate's only handler.
 #[diagnostic::on_unimplemented(
     message = "`{A}` does not handle the command `{Self}`",
     label = "no handler for this command",
@@ -109,7 +109,7 @@ impl<A: Handle<C, S>, C, S: ?Sized> HandledBy<A, S> for C {
     }
 }
 
-/// What a handler can see besides the state.
+/// What a handler can see besides the state and the command.
 pub struct Context<'a, A: Aggregate, S: ?Sized = ()> {
     pub(crate) id: &'a A::Id,
     pub(crate) version: Version,
@@ -136,7 +136,7 @@ impl<'a, A: Aggregate, S: ?Sized> Context<'a, A, S> {
         self.with_services(&())
     }
 
-    /// What the caller lent for this decision.
+    /// The services that the caller lent for this decision.
     pub fn services(&self) -> &'a S {
         self.services
     }
@@ -146,12 +146,12 @@ impl<'a, A: Aggregate, S: ?Sized> Context<'a, A, S> {
         self.id
     }
 
-    /// The version the state is of; [`Version::ZERO`] if the aggregate has no events yet.
+    /// The version of the state; [`Version::ZERO`] if the aggregate has no events yet.
     pub fn version(&self) -> Version {
         self.version
     }
 
-    /// The time of the command, by the store's clock.
+    /// The time of the command, according to the store's clock.
     pub fn now(&self) -> Timestamp {
         self.now
     }

@@ -31,11 +31,11 @@ impl<A> Clone for Base<A> {
     }
 }
 
-/// What a repository remembers of one aggregate. It is never trusted: every write is judged against the log.
+/// What a repository remembers about one aggregate. It is never trusted: every write is checked against the log.
 pub(super) struct Slot<A> {
     /// Commands of one repository on one aggregate take turns, so that they do not conflict with each other.
     pub(super) turns: Arc<Turns<Memory<A>, Ran<A>>>,
-    /// The state at the version that a known command was last asked for, so that the next one goes on from there.
+    /// The state that was last loaded for a repeated command, so that the next one can continue from its version.
     pub(super) past: Mutex<Option<Base<A>>>,
 }
 
@@ -45,10 +45,10 @@ impl<A: Send + Sync + 'static> Default for Slot<A> {
     }
 }
 
-/// The newest state that is known.
+/// The newest known state.
 pub(super) struct Memory<A> {
     pub(super) base: Option<Base<A>>,
-    /// Whether it may be behind the log, by what an append said.
+    /// Whether the result of an append suggests that it is behind the log.
     pub(super) is_stale: bool,
 }
 
@@ -58,7 +58,7 @@ impl<A> Default for Memory<A> {
     }
 }
 
-/// A bounded cache in two generations: what was not asked for while `capacity` others were is forgotten.
+/// A bounded cache with two generations: an entry that is not used while `capacity` others are is forgotten.
 pub(super) struct Cache<T> {
     capacity: usize,
     generations: Mutex<Generations<T>>,
@@ -70,13 +70,13 @@ struct Generations<T> {
 }
 
 impl<T: Default> Cache<T> {
-    /// A cache of between `capacity` and twice `capacity` aggregates.
+    /// Creates a cache that remembers between `capacity` and twice `capacity` aggregates.
     pub(super) fn new(capacity: usize) -> Self {
         let generations = Generations { young: HashMap::new(), old: HashMap::new() };
         Self { capacity, generations: Mutex::new(generations) }
     }
 
-    /// The place of an aggregate, made if there is none.
+    /// The slot of an aggregate, created if there is none.
     pub(super) fn slot(&self, stream: &StreamId) -> Arc<T> {
         let mut generations = self.lock();
         if let Some(slot) = generations.young.get(stream) {

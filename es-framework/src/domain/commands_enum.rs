@@ -15,11 +15,11 @@ pub trait Commands: Command + Serialize + Sized {
     /// The stored names of the commands.
     const NAMES: &'static [&'static str];
 
-    /// Reads the command of this name.
+    /// Reads the command with this name.
     fn read<'de, R: ReadCommand<'de>>(name: &str, reader: R) -> Result<Self, R::Error>;
 }
 
-/// Reads what stands behind a name.
+/// Reads the content after a name.
 pub trait ReadCommand<'de> {
     /// The format's error.
     type Error: de::Error;
@@ -28,7 +28,7 @@ pub trait ReadCommand<'de> {
     fn read<C: Deserialize<'de>>(self) -> Result<C, Self::Error>;
 }
 
-/// What a command says, without its name.
+/// The content of a command, without its name.
 pub(super) struct Content<'a, C>(pub(super) &'a C);
 
 impl<C: Command + Serialize> Serialize for Content<'_, C> {
@@ -37,7 +37,7 @@ impl<C: Command + Serialize> Serialize for Content<'_, C> {
     }
 }
 
-/// Writes `{"account.deposit": {…}}`, or name and content one after the other where the format writes no names.
+/// Writes `{"account.deposit": {…}}`, or the name followed by the content if the format writes no names.
 pub fn serialize_command<C: Commands, S: Serializer>(command: &C, serializer: S) -> Result<S::Ok, S::Error> {
     let (name, content) = (command.name(), Content(command));
     if serializer.is_human_readable() {
@@ -66,7 +66,7 @@ pub fn unknown_command<C: Commands, E: de::Error>(name: &str) -> Result<C, E> {
     Err(E::unknown_variant(name, C::NAMES))
 }
 
-/// Whether no two of these names are the same, checked when the enum is compiled.
+/// Checks at compile time that no two of these names are the same.
 #[track_caller]
 pub const fn distinct_commands(names: &[&str]) {
     let mut rest = names;
@@ -104,7 +104,7 @@ impl<'de, C: Commands> Visitor<'de> for OneCommand<C> {
     }
 }
 
-/// A name, borrowed where the format can lend it.
+/// A name, borrowed if the format allows it.
 struct Name<'de>(Cow<'de, str>);
 
 impl<'de> Deserialize<'de> for Name<'de> {

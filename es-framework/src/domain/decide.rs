@@ -1,7 +1,7 @@
-//! Executing one command: load, decide, append, confirm, try again.
+//! Executing one command: load, decide, append, confirm, retry.
 //!
-//! What needs no await is done in one go, while the command has its [turn](super::turns); each call of the engine is a job
-//! that does not need this command to be polled.
+//! Code that does not await runs in one go, while the command has its [turn](super::turns). Each call to the engine is
+//! a job that makes progress even if this command is not polled.
 
 use std::sync::Arc;
 
@@ -16,11 +16,11 @@ use crate::log::{
     Append, AppendError, Appended, CandidateEvent, Conflict, ExpectedVersion, KeyedCommand, Metadata, StreamId, Version,
 };
 
-/// What a call of the engine led to.
+/// The outcome of a call to the engine.
 pub(super) enum Ran<A> {
-    /// The state in memory is the newest that there was.
+    /// The state in memory was the newest at the time of the call.
     Loaded(Result<Version, LoadError>),
-    /// The command was executed. The state is given along if it is to be saved.
+    /// The command was executed. Carries the state if it is due to be saved.
     Written(Receipt<A>, Option<Base<A>>),
     /// The command was executed before.
     Known(Known<A>),
@@ -30,16 +30,16 @@ pub(super) enum Ran<A> {
     Conflict(Conflict),
     /// The append failed.
     Failed(AppendError),
-    /// The command was executed, and its events cannot be applied.
+    /// The command was executed, but its events cannot be applied.
     Unfoldable(Appended, FoldPanic),
 }
 
 /// A command that was executed before.
 pub(super) struct Known<A> {
     appended: Appended,
-    /// The state it led to, if that is at hand.
+    /// The state it led to, if it is in memory.
     state: Option<Arc<A>>,
-    /// The version of the newest snapshot that is known.
+    /// The version of the newest known snapshot.
     snapshot_at: u64,
 }
 
@@ -53,14 +53,14 @@ impl<A> Known<A> {
 type JobOf<A> = Job<Memory<A>, Ran<A>>;
 type NextOf<A, E> = Next<ExecuteError<E>, Memory<A>, Ran<A>>;
 
-/// What the handler of the command decides.
+/// Runs the handler of the command.
 pub(super) type Decide<'a, A, E> =
     dyn Fn(&A, &Context<'_, A>) -> Result<Vec<<A as Aggregate>::Event>, E> + Send + Sync + 'a;
 
-/// Events as they are written, and as they will be read back.
+/// Events as they will be written, and as they will be read back.
 type Prepared<E> = (Vec<CandidateEvent>, Unwritten<E>);
 
-/// One command that is being executed.
+/// A command that is being executed.
 pub(super) struct Decision<'a, A: Apply, E: std::error::Error + 'static> {
     pub(super) inner: &'a Arc<Inner<A>>,
     pub(super) stream: &'a StreamId,
@@ -72,14 +72,14 @@ pub(super) struct Decision<'a, A: Apply, E: std::error::Error + 'static> {
     progress: Progress<E>,
 }
 
-/// How far a command has come.
+/// How far a command has got.
 struct Progress<E: std::error::Error + 'static> {
-    /// How often it was decided.
+    /// How many times it was decided.
     tries: u32,
-    /// The version that was loaded for this command. A state at least as new is one that there was after the command began,
-    /// so what is decided from it is final.
+    /// The version that was loaded for this command. A state at least this new was current at some time after the
+    /// command began, so a decision made from it is final.
     loaded: Option<Version>,
-    /// The error to return, once it is confirmed.
+    /// The error to return once it is confirmed.
     verdict: Option<ExecuteError<E>>,
     was_counted: bool,
 }
@@ -154,7 +154,8 @@ where
         self.progress.tries += 1;
         let now = self.inner.store.now();
         match (self.decide)(&base.state, &Context::new(self.id, base.version, now)) {
-            // It may be rejected only because it was executed before: then the first outcome is the answer.
+            // The rejection may only be due to an earlier execution of this command. If so, its first outcome is
+            // returned.
             Err(rejection) => self.unless_known(memory, ExecuteError::Rejected(rejection), is_fresh),
             Ok(events) => match self.prepare(base, &events) {
                 Err(error) => Next::Done(error),
@@ -163,14 +164,14 @@ where
         }
     }
 
-    /// Encodes the events, and finds out whether they can be read back and applied. What cannot is never written.
+    /// Encodes the events, and checks that they can be read back and applied. Events that cannot are never written.
     fn prepare(&self, base: &Base<A>, events: &[A::Event]) -> Result<Prepared<A::Event>, ExecuteError<E>> {
         let candidates = events
             .iter()
             .map(|event| Ok(event.encode()?.with_metadata(self.metadata.clone())))
             .collect::<Result<Vec<_>, EncodeError>>()?;
         let store = &self.inner.store;
-        // What is applied is what will be read back later.
+        // The events to apply are the ones that will be read back later.
         let events = Unwritten::read_back(base, self.stream, store.id(), store.now(), &candidates);
         let events = events.map_err(|error| match error {
             ReadBackError::Decode(error) => ExecuteError::Unreadable(error),
@@ -228,7 +229,7 @@ where
         })
     }
 
-    /// Ends with an error, unless the command was executed before, and if the state it was decided from is the newest.
+    /// Fails with `verdict`, provided that the command was not executed before and was decided from the newest state.
     fn unless_known(&mut self, memory: &mut Memory<A>, verdict: ExecuteError<E>, is_fresh: bool) -> NextOf<A, E> {
         if is_fresh && self.key.is_none() {
             return Next::Done(verdict);

@@ -12,36 +12,36 @@ use crate::panics;
 
 /// An event as a Rust type; derive it with [`#[derive(Event)]`](derive@crate::Event).
 ///
-/// What is stored for a variant is its own fields under its stored name, never the enum's index: reordering, renaming or
+/// A variant is stored as its own fields under its stored name, never by its index in the enum: reordering, renaming or
 /// adding variants does not change how old events decode.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not an event",
     note = "put `#[derive(Event)]` on the type and `#[es(name = \"…\")]` on each variant"
 )]
 pub trait Event: Sized + Send + Sync + 'static {
-    /// Every stored name this type decodes, old names included; what a filter by type asks for.
+    /// Every stored name that this type decodes, old names included; a filter by type selects these.
     fn names() -> Vec<&'static str>;
 
-    /// Whether it decodes events of this stored name; the derive answers without making a list.
+    /// Whether it decodes events with this stored name; the derive implements it without building a list.
     fn claims(name: &str) -> bool {
         Self::names().contains(&name)
     }
 
-    /// What this type writes: one entry per variant, with the shape of its payload.
+    /// The event types that this type writes: one per variant, with the shape of its payload.
     fn event_types() -> Vec<Arc<EventType>>;
 
-    /// Turns the event into what is written.
+    /// Encodes the event for writing.
     ///
     /// # Errors
     ///
     /// [`EncodeError`] if the codec cannot write the payload.
     fn encode(&self) -> Result<CandidateEvent, EncodeError>;
 
-    /// Turns what was read into an event, bringing old names and schema versions up to date.
+    /// Decodes a stored event, upgrading old names and schema versions.
     ///
     /// # Errors
     ///
-    /// [`DecodeError`] if the name or version is unknown, or the payload is not such a value.
+    /// [`DecodeError`] if the name or version is unknown, or the payload does not fit it.
     fn decode(stored: &StoredEvent) -> Result<Self, DecodeError>;
 }
 
@@ -52,12 +52,12 @@ pub trait Event: Sized + Send + Sync + 'static {
 pub struct EncodeError {
     /// The stored name of the event.
     pub name: &'static str,
-    /// What the codec said.
+    /// The codec's error.
     pub source: CodecError,
 }
 
 impl EncodeError {
-    /// Puts an error together.
+    /// Creates an error.
     pub fn new(name: &'static str, source: CodecError) -> Self {
         Self { name, source }
     }
@@ -67,32 +67,32 @@ impl EncodeError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DecodeError {
-    /// The type knows no such name, or not in that schema version.
+    /// The type does not know this name, or not in this schema version.
     #[error(
         "{stream} has an event {name:?} of schema version {schema_version} at position {position} that the type does not know"
     )]
     Unknown {
         /// The stream.
         stream: StreamId,
-        /// Where the event stands.
+        /// The position of the event.
         position: Position,
         /// Its stored name.
         name: String,
         /// Its schema version.
         schema_version: u32,
     },
-    /// The payload is not what its name and version say.
+    /// The payload does not fit its name and version.
     #[error("event {name:?} of schema version {schema_version} in {stream} at position {position} cannot be read")]
     Payload {
         /// The stream.
         stream: StreamId,
-        /// Where the event stands.
+        /// The position of the event.
         position: Position,
         /// Its stored name.
         name: String,
         /// Its schema version.
         schema_version: u32,
-        /// What the codec said.
+        /// The codec's error.
         source: CodecError,
     },
     /// The code that decodes it panicked: a `Deserialize`, a `From` of an older version, or an [`Event::decode`] of its
@@ -103,7 +103,7 @@ pub enum DecodeError {
     Panicked {
         /// The stream.
         stream: StreamId,
-        /// Where the event stands.
+        /// The position of the event.
         position: Position,
         /// Its stored name.
         name: String,
@@ -136,7 +136,7 @@ impl DecodeError {
         }
     }
 
-    /// The error for code that panicked while it decoded, with the message of the panic.
+    /// The error for a panic while decoding, with the panic's message.
     pub fn panicked(stored: &StoredEvent, message: impl Into<String>) -> Self {
         Self::Panicked {
             stream: stored.stream.clone(),
@@ -147,7 +147,7 @@ impl DecodeError {
         }
     }
 
-    /// Where the event stands.
+    /// The position of the event.
     pub fn position(&self) -> Position {
         match self {
             Self::Unknown { position, .. } | Self::Payload { position, .. } | Self::Panicked { position, .. } => {
@@ -157,12 +157,12 @@ impl DecodeError {
     }
 }
 
-/// Decodes a stored event as [`Event::decode`] does; a panic is an error that names the event.
+/// Decodes a stored event as [`Event::decode`] does; a panic becomes an error that names the event.
 pub(crate) fn decode<E: Event>(stored: &StoredEvent) -> Result<E, DecodeError> {
     panics::catch(|| E::decode(stored)).unwrap_or_else(|message| Err(DecodeError::panicked(stored, message)))
 }
 
-/// Everything about an event but its content: identity, version and position live here and nowhere else.
+/// Everything about an event except its content: identity, version and position live here and nowhere else.
 #[derive(Clone, Copy)]
 pub struct Envelope<'a> {
     stored: &'a StoredEvent,
@@ -236,7 +236,7 @@ impl<E: Event> Recorded<E> {
     ///
     /// # Errors
     ///
-    /// [`DecodeError`] if the name or version is unknown, the payload is not such a value, or the code that decodes it
+    /// [`DecodeError`] if the name or version is unknown, the payload does not fit it, or the code that decodes it
     /// panicked.
     pub fn decode(stored: StoredEvent) -> Result<Self, DecodeError> {
         Ok(Self { event: decode(&stored)?, stored })
@@ -259,7 +259,7 @@ impl<E> Recorded<E> {
         &self.stored.stream
     }
 
-    /// The part of the stream's id behind the category: what an aggregate calls its id.
+    /// The part of the stream's id after the category: the aggregate's id.
     pub fn aggregate_id(&self) -> &str {
         let stream = self.stored.stream.as_str();
         stream.split_once('-').map_or(stream, |(_, id)| id)

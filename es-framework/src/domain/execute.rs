@@ -22,7 +22,7 @@ use crate::log::{
     KeyedCommand, Position, StreamId, Timestamp, Version, check_name,
 };
 
-/// A command that is about to be executed; await it.
+/// A command to execute; await it.
 ///
 /// ```
 /// # use es_framework::*;
@@ -37,7 +37,7 @@ use crate::log::{
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let accounts = Repository::<Account>::new(&MemoryStore::new());
 /// for _ in 0..2 {
-///     // The same key again writes nothing and answers what the first one answered.
+///     // The second call with the same key writes nothing and returns what the first one returned.
 ///     let receipt = accounts
 ///         .execute("alice", Deposit { cents: 500 })
 ///         .key("payment-17")
@@ -49,14 +49,14 @@ use crate::log::{
 /// ```
 #[must_use = "a command is executed when it is awaited: `.execute(…).await`"]
 pub struct Execute<'r, A: Aggregate, C, E: std::error::Error + 'static, S: ?Sized = ()> {
-    /// What was asked for, until the first poll.
+    /// The request, until the first poll.
     asked: Option<Asked<'r, A, C, E, S>>,
     running: Option<Running<'r, A, E>>,
 }
 
 type Running<'r, A, E> = Pin<Box<dyn Future<Output = Result<Receipt<A>, ExecuteError<E>>> + Send + 'r>>;
 
-/// A command with what was said about it.
+/// A command with its options.
 struct Asked<'r, A: Aggregate, C, E, S: ?Sized> {
     repository: &'r Repository<A>,
     id: A::Id,
@@ -71,20 +71,20 @@ struct Asked<'r, A: Aggregate, C, E, S: ?Sized> {
 
 type DecidedBy<A, C, E, S> = for<'c> fn(&'c C, &'c A, &'c Context<'_, A, S>) -> Result<Vec<<A as Aggregate>::Event>, E>;
 
-/// What a command did.
+/// The outcome of a command.
 pub struct Receipt<A> {
     /// The state after it.
     pub state: Arc<A>,
     /// The version of the aggregate after it.
     pub version: Version,
     /// The position of its last event; without events, the head of the log when it was decided. A projection that has
-    /// reached it has seen everything the command did.
+    /// reached it has processed everything the command did.
     pub position: Position,
     /// The time of its last event; without events, the time it was decided.
     pub time: Timestamp,
-    /// How many events it wrote.
+    /// The number of events it wrote.
     pub events: usize,
-    /// Whether the command had been executed before, under the same key, and nothing was written now.
+    /// Whether the command had already been executed under the same key, so that nothing was written now.
     pub was_known: bool,
 }
 
@@ -101,19 +101,20 @@ impl<A: fmt::Debug> fmt::Debug for Receipt<A> {
     }
 }
 
-/// A command that was not executed: rejected by the domain, lost to other writers, or failed. Nothing was written, but for
-/// [`Self::WrittenUnfoldable`].
+/// A command that was not executed: rejected by the domain, lost to other writers, or failed. Nothing was written,
+/// except for [`Self::WrittenUnfoldable`].
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ExecuteError<E: std::error::Error + 'static> {
     /// The aggregate rejected the command.
     #[error(transparent)]
     Rejected(E),
-    /// Other writers were faster each time: try again later, or make the aggregate smaller. Or the version was not the one
-    /// the caller [expected](Execute::expecting): load, and ask whoever sent the command.
+    /// Other writers were faster each time: try again later, or make the aggregate smaller. Or the version was not the
+    /// one that the caller [expected](Execute::expecting): load the aggregate, and let the sender of the command
+    /// decide.
     #[error("{conflict}, after {tries} tries")]
     Conflict {
-        /// How often the command was tried, this time included.
+        /// How many times the command was tried, this time included.
         tries: u32,
         /// The last conflict.
         conflict: Conflict,
@@ -124,16 +125,14 @@ pub enum ExecuteError<E: std::error::Error + 'static> {
     /// An event could not be encoded.
     #[error(transparent)]
     Encode(#[from] EncodeError),
-    /// An event was encoded to something that cannot be decoded again, so it was not written: mend its serde attributes or
-    /// choose another codec.
+    /// An encoded event could not be decoded, so it was not written: fix its serde attributes or choose another codec.
     #[error("an event that could never be read again was not written")]
     Unreadable(#[source] DecodeError),
-    /// An event on which `apply` or the event's decoding panics was not written, for its aggregate could never be loaded
-    /// again.
+    /// An event on which `apply` or decoding panics was not written, because its aggregate could never be loaded again.
     #[error("an event that could never be folded was not written")]
     Unfoldable(#[source] FoldPanic),
-    /// The events *were* written, and `apply` panicked on one of them, although it had not on the same event with a guess
-    /// of its position and time. The aggregate cannot be loaded until `apply` is mended.
+    /// The events *were* written, but `apply` panicked on one of them, although it had not panicked on the same event
+    /// with a guessed position and time. The aggregate cannot be loaded until `apply` is fixed.
     #[error("the events up to version {version} were written, but cannot be folded")]
     WrittenUnfoldable {
         /// The version of the last event.
@@ -171,7 +170,7 @@ impl<E: std::error::Error + 'static> ExecuteError<E> {
         }
     }
 
-    /// The domain's rejection, if that is what it is.
+    /// The domain's rejection, if this is one.
     pub fn rejection(&self) -> Option<&E> {
         match self {
             Self::Rejected(rejection) => Some(rejection),
@@ -220,17 +219,18 @@ impl<'r, A: Aggregate, C, E: std::error::Error + 'static, S: ?Sized> Execute<'r,
         self
     }
 
-    /// Executes the command at most once under this key, which is unique in the store: again, it writes nothing and
-    /// returns what it returned first. Rejections are not remembered.
+    /// Executes the command at most once under this key, which is unique in the store: a repeated command writes
+    /// nothing and returns what the first one returned. Rejections are not remembered.
     ///
-    /// The store keeps the command's [name](Command::NAME) and fingerprint with the key, and the key with another
-    /// fingerprint is refused. The fingerprint is made of the aggregate's stream, the command's name and its data as serde
-    /// sees it. These changes to a command keep it: another name of the Rust type, another order of fields or variants, a
-    /// wider integer, a newtype around a value. Everything else makes another command, `None` instead of `Some(None)` too,
-    /// or a field that was added. The order of a map's entries makes no difference; a set that has no order of its own,
-    /// such as `HashSet`, serializes as a sequence in an order that differs by chance: use `BTreeSet`.
+    /// The store keeps the command's [name](Command::NAME) and fingerprint with the key, and refuses the key with
+    /// another fingerprint. The fingerprint covers the aggregate's stream, the command's name and its data as serde
+    /// sees it. These changes to a command keep it: renaming the Rust type, reordering fields or variants, widening an
+    /// integer, wrapping a value in a newtype. Everything else makes it another command, including `None` instead of
+    /// `Some(None)` and an added field. The order of a map's entries makes no difference. A set without an order of its
+    /// own, such as `HashSet`, serializes as a sequence in random order: use `BTreeSet`.
     ///
-    /// A type that has a form for people (`is_human_readable`), such as an address, is taken in that form.
+    /// A type with a human-readable representation (`is_human_readable`), such as an address, is fingerprinted in that
+    /// one.
     pub fn key<K>(self, key: K) -> Self
     where
         K: TryInto<CommandKey>,
@@ -240,15 +240,15 @@ impl<'r, A: Aggregate, C, E: std::error::Error + 'static, S: ?Sized> Execute<'r,
         self.with(|asked| asked.key = Some(asked.command_under(key)))
     }
 
-    /// Executes the command only on the version that whoever sends it has seen, as `If-Match` does in HTTP, or only on an
-    /// aggregate that is new or that exists. Otherwise it is an [`ExecuteError::Conflict`], without another try.
+    /// Executes the command only on the version that its sender has seen, like `If-Match` in HTTP, or only on an
+    /// aggregate that is new or that exists. Otherwise it fails with [`ExecuteError::Conflict`], without another try.
     pub fn expecting(self, expected: impl Into<ExpectedVersion>) -> Self {
         self.with(|asked| asked.expected = expected.into())
     }
 
-    /// Says where the command comes from. It is written as metadata beside each of its events, with the command's
-    /// [name](Command::NAME) under the key [`Provenance::COMMAND`], so that the log says which command wrote an event.
-    /// [`Provenance::new`] writes the name alone.
+    /// Sets where the command comes from. It is written as the metadata of each of its events, with the command's
+    /// [name](Command::NAME) under the key [`Provenance::COMMAND`], so that the log shows which command wrote an event.
+    /// [`Provenance::new`] writes only the name.
     pub fn provenance(self, provenance: Provenance) -> Self
     where
         C: Command,
@@ -272,7 +272,7 @@ impl<A: Aggregate, C, E, S: ?Sized> Asked<'_, A, C, E, S> {
     }
 }
 
-/// What tells a command from every other one. An enum of commands is the command inside.
+/// Distinguishes a command from every other one. An enum of commands counts as the command inside.
 fn fingerprint<C: Command + Serialize>(stream: &StreamId, command: &C) -> Result<Fingerprint, KeyError> {
     let refused = |error| KeyError::Fingerprint { source: Box::new(error) };
     canonical(&(stream, command.name(), Content(command))).map(|bytes| Fingerprint::of(&bytes)).map_err(refused)
@@ -306,8 +306,8 @@ where
 /// Nothing is borrowed from the future itself.
 impl<A: Aggregate, C, E: std::error::Error + 'static, S: ?Sized> Unpin for Execute<'_, A, C, E, S> {}
 
-/// A future and not [`IntoFuture`], so that the compiler knows what to say where `.await` is missing, and so that
-/// `join!` takes it.
+/// A future rather than [`IntoFuture`], so that the compiler can report a missing `.await`, and so that `join!` accepts
+/// it.
 impl<'r, A, C, E, S> Future for Execute<'r, A, C, E, S>
 where
     A: Apply,

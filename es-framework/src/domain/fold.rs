@@ -13,11 +13,10 @@ use crate::log::{
     Appended, CandidateEvent, EventId, Position, Reading, StoreId, StoredEvent, StreamId, Timestamp, Version,
 };
 
-/// An event on which the code that folds it panics: `apply`, the event's `Deserialize`, its conversion from an old version,
-/// or what copies and drops states and events meanwhile.
+/// A panic in the code that folds an event: `apply`, the event's `Deserialize`, its conversion from an old version, or the
+/// `Clone` and `Drop` of states and events in between.
 ///
-/// It is the same at every load. A stored event that cannot be folded is folded again by a program whose code does not
-/// panic on it.
+/// Every load of the stored event fails the same way, until a program runs whose code does not panic on it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{code} panicked on event {name:?}, version {version} of {stream}: {message}")]
 #[non_exhaustive]
@@ -30,7 +29,7 @@ pub struct FoldPanic {
     pub version: Version,
     /// The stored name of the event.
     pub name: String,
-    /// What the panic said.
+    /// The message of the panic.
     pub message: String,
 }
 
@@ -41,13 +40,13 @@ impl FoldPanic {
     }
 }
 
-/// Runs the user's code; a panic is returned as what it said.
+/// Runs the user's code; returns the message of a panic as the error.
 pub(super) fn caught<T>(run: impl FnOnce() -> T) -> Result<T, String> {
-    // What the code was changing when it panicked is given up by every caller.
+    // Every caller discards what the code was changing when it panicked.
     catch_unwind(AssertUnwindSafe(run)).map_err(|panic| panic_message(&*panic))
 }
 
-/// What a panic said.
+/// The message of a panic.
 pub(super) fn panic_message(panic: &(dyn Any + Send)) -> String {
     match panic.downcast_ref::<&str>() {
         Some(message) => (*message).to_owned(),
@@ -55,15 +54,15 @@ pub(super) fn panic_message(panic: &(dyn Any + Send)) -> String {
     }
 }
 
-/// Events of one command, as they are read back, before they are written. Until then it is not known where in `@all` they
-/// will be and when they were written, so their envelopes guess.
+/// The events of one command, read back before they are written. Their positions in `@all` and their time are not known
+/// yet, so their envelopes hold guesses.
 pub(super) struct Unwritten<E> {
     events: Vec<(E, StoredEvent)>,
     store: StoreId,
 }
 
 impl<E: Event> Unwritten<E> {
-    /// Reads back what is about to be written after `base`.
+    /// Reads back the events that are about to be written after `base`.
     pub(super) fn read_back<A>(
         base: &Base<A>,
         stream: &StreamId,
@@ -76,7 +75,7 @@ impl<E: Event> Unwritten<E> {
             let mut stored = StoredEvent::from_stored(
                 stream.clone(),
                 base.version.plus(n),
-                // An event that cannot be decoded is reported without a place that another event has.
+                // An event that cannot be decoded is not reported under a position that belongs to another event.
                 Position::ZERO,
                 base.time.max(now),
                 EventId::derived(store, Position::ZERO),
@@ -95,7 +94,7 @@ impl<E: Event> Unwritten<E> {
         Ok(Self { events, store })
     }
 
-    /// Applies the events to a copy of the state, to see whether that can be done at all.
+    /// Applies the events to a copy of the state, to check that `apply` does not panic on them.
     pub(super) fn try_on<A: Apply<Event = E>>(&self, base: &Base<A>) -> Result<(), FoldPanic> {
         let Some((_, first)) = self.events.first() else { return Ok(()) };
         let mut copy = caught(|| A::clone(&base.state)).map_err(|panic| FoldPanic::new(COPYING, first, panic))?;
@@ -103,7 +102,8 @@ impl<E: Event> Unwritten<E> {
         applied.and(caught(|| drop(copy)).map_err(|panic| FoldPanic::new(COPYING, first, panic)))
     }
 
-    /// Corrects the envelopes by what was written. The positions of one append are one block that ends at its last one.
+    /// Corrects the envelopes once the events are written. The positions of an append are contiguous and end at
+    /// `appended.position`.
     fn written(&mut self, appended: &Appended, candidates: &[CandidateEvent]) {
         let before = appended.position.get().saturating_sub(self.events.len() as u64);
         for (((_, stored), candidate), n) in self.events.iter_mut().zip(candidates).zip(1..) {
@@ -142,7 +142,7 @@ impl<A: Apply> Base<A> {
         Ok(())
     }
 
-    /// Folds stored events. After an error the state is of no use.
+    /// Folds stored events. After an error the state is unusable.
     pub(super) fn fold_events(&mut self, events: &[StoredEvent]) -> Result<(), LoadError> {
         let Some(last) = events.last() else { return Ok(()) };
         let state = own(&mut self.state, events.first().unwrap_or(last))?;
@@ -155,7 +155,7 @@ impl<A: Apply> Base<A> {
         Ok(())
     }
 
-    /// Applies events that were just written. After an error the state is of no use.
+    /// Applies events that were just written. After an error the state is unusable.
     pub(super) fn apply_written(
         &mut self,
         mut events: Unwritten<A::Event>,

@@ -3,7 +3,8 @@
 use super::event::Event;
 
 /// What a handler in a block with [`#[commands]`](crate::commands) may return: one event, an array, a [`Vec`] or an
-/// [`Option`] of events, `()` for none, or a [`Result`] of one of these whose error becomes a rejection `R` by [`Into`].
+/// [`Option`] of events, `()` for none, or a [`Result`] of one of these whose error becomes a rejection `R` by
+/// [`Into`].
 #[diagnostic::on_unimplemented(
     message = "a handler cannot return `{Self}`",
     label = "not events of type `{E}`",
@@ -15,7 +16,7 @@ pub trait IntoDecision<E, R> {
     ///
     /// # Errors
     ///
-    /// The rejection, if it is one.
+    /// The rejection, if there is one.
     fn into_decision(self) -> Result<Vec<E>, R>;
 }
 

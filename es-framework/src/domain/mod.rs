@@ -1,4 +1,4 @@
-//! The upper floor: the domain.
+//! The upper layer: the domain.
 
 mod aggregate;
 mod cache;

@@ -1,9 +1,9 @@
-//! What generated code calls; not for people.
+//! Called by generated code; not meant to be used directly.
 //!
-//! An event's variant is stored as a payload of its own. The derive makes a private mirror of the type that serde derives
-//! for, so that all of serde's field attributes mean what they mean everywhere; [`WithoutEnum`] and [`AsVariant`] take the
-//! enum's own layer off when the mirror is written, and put it on when it is read. So writing and reading agree by
-//! construction, and neither the index nor the Rust name of a variant is ever stored.
+//! Each variant of an event is stored as a payload of its own. The derive generates a private mirror of the type and
+//! derives serde's traits for it, so that all of serde's field attributes keep their usual meaning. [`WithoutEnum`]
+//! removes the enum's own layer when the mirror is written, and [`AsVariant`] adds it when it is read. So writing and
+//! reading agree by construction, and neither the index nor the Rust name of a variant is ever stored.
 #![expect(clippy::missing_errors_doc, clippy::missing_panics_doc, reason = "called by generated code only")]
 
 use std::any::TypeId;
@@ -42,19 +42,20 @@ pub mod same_state {
     pub use super::super::same_state::{ByBoth, ByDebug, ByNothing, ByPartialEq, States};
 }
 
-/// Stands where no codec is named and the feature `bincode` is off; it is no codec, and the error says what to do.
+/// Used if no codec is named and the feature `bincode` is off. It is not a codec, so the compiler's error says what to
+/// do.
 #[cfg(not(feature = "bincode"))]
 #[derive(Debug)]
 pub struct NoDefaultCodec;
 #[cfg(not(feature = "bincode"))]
 pub use NoDefaultCodec as DefaultCodec;
 
-/// The struct's name that serde is told for every payload, so that no Rust name is stored by codecs that write it.
+/// The struct name passed to serde for every payload, so that codecs that write it store no Rust name.
 const PAYLOAD: &str = "Payload";
 
 /// An event whose variants are payloads.
 pub trait Payloads: Sized + Send + Sync + 'static {
-    /// What each variant is stored as, in the order of the variants.
+    /// The stored type of each variant, in the order of the variants.
     fn types() -> &'static [Arc<EventType>];
 
     /// Writes the fields of the variant.
@@ -73,7 +74,7 @@ impl<E: Payloads> Serialize for Written<'_, E> {
     }
 }
 
-/// The payload of one variant, as it is read.
+/// The payload of one variant, to be read.
 struct Payload<E, const VARIANT: u32>(E);
 
 impl<'de, E: Payloads, const VARIANT: u32> Deserialize<'de> for Payload<E, VARIANT> {
@@ -82,7 +83,7 @@ impl<'de, E: Payloads, const VARIANT: u32> Deserialize<'de> for Payload<E, VARIA
     }
 }
 
-/// Encodes an event of the variant with this index.
+/// Encodes an event as the variant with this index.
 pub fn encode<C: Codec, E: Payloads>(
     event: &E,
     variant: usize,
@@ -100,7 +101,7 @@ pub fn decode<C: Codec, E: Payloads, const VARIANT: u32>(stored: &StoredEvent) -
         .map_err(|source| DecodeError::payload(stored, source))
 }
 
-/// Decodes a stored event of an older version and brings it up to date.
+/// Decodes a stored event of an older version and upgrades it.
 pub fn decode_old<C: Codec, T: DeserializeOwned, E: From<T>>(stored: &StoredEvent) -> Result<E, DecodeError> {
     decode_stored::<C, T>(stored.event_type.codec(), &stored.payload)
         .map(E::from)
@@ -128,7 +129,7 @@ const fn is_name(text: &str) -> bool {
     0 < length && length <= MAX_NAME_BYTES
 }
 
-/// Whether two texts are equal, at compile time.
+/// Whether two strings are equal, at compile time.
 pub(super) const fn is_same(a: &str, b: &str) -> bool {
     let (mut a, mut b) = (a.as_bytes(), b.as_bytes());
     while let ([first, rest @ ..], [other, others @ ..]) = (a, b) {
@@ -140,28 +141,29 @@ pub(super) const fn is_same(a: &str, b: &str) -> bool {
     a.is_empty() && b.is_empty()
 }
 
-/// The name of an event or a command that is a constant; what is written out was checked by the derive.
+/// Checks the name of an event or a command that is a constant; the derive has already checked literals.
 #[track_caller]
 pub const fn stored_name(name: &'static str) -> &'static str {
     assert!(is_name(name), "a stored name has 1 to 255 bytes and no control characters");
     name
 }
 
-/// The same for a category.
+/// Does the same for a category.
 #[track_caller]
 pub const fn category(category: &'static str) -> &'static str {
     assert!(is_name(category), "a category has 1 to 253 bytes and no control characters");
     assert!(category.len() <= MAX_NAME_BYTES - 2, "a category has at most 253 bytes");
     let mut rest = category.as_bytes();
-    assert!(!matches!(rest, [b'@', ..]), "a category cannot begin with `@`, which the store keeps for itself");
+    assert!(!matches!(rest, [b'@', ..]), "a category cannot start with `@`, which is reserved for the store");
     while let [first, tail @ ..] = rest {
-        assert!(*first != b'-', "a category has no `-`: in a stream's id it ends the category");
+        assert!(*first != b'-', "a category cannot contain `-`: in a stream's id it ends the category");
         rest = tail;
     }
     category
 }
 
-/// Whether each name in a version is read once; called where a name is a constant, which the derive cannot compare.
+/// Checks that each name in a version is read by one variant; called if a name is a constant, which the derive cannot
+/// compare.
 #[track_caller]
 pub const fn distinct(claims: &[(&str, u32)]) {
     let mut rest = claims;
@@ -178,7 +180,7 @@ pub const fn distinct(claims: &[(&str, u32)]) {
     }
 }
 
-/// Compiles for what can be read from bytes that are gone afterwards.
+/// Compiles only for types that do not borrow from the bytes they are read from.
 pub const fn is_owned<T: DeserializeOwned>() {}
 
 /// The types of an event without parameters: built once, then shared.
@@ -187,18 +189,18 @@ pub struct EventTypes(OnceLock<Vec<Arc<EventType>>>);
 
 impl EventTypes {
     #[expect(clippy::new_without_default, reason = "made in statics only, where `default` cannot be called")]
-    /// None yet.
+    /// Creates it empty.
     pub const fn new() -> Self {
         Self(OnceLock::new())
     }
 
-    /// The types, built by the first who asks.
+    /// The types, built on first use.
     pub fn get_or_build(&'static self, build: impl FnOnce() -> Vec<Arc<EventType>>) -> &'static [Arc<EventType>] {
         self.0.get_or_init(build)
     }
 }
 
-/// The types of an event with parameters, for which one static would be shared by all instances.
+/// The types of a generic event, for which one static would be shared by all instances.
 pub fn types_of<E: 'static>(build: impl FnOnce() -> Vec<Arc<EventType>>) -> &'static [Arc<EventType>] {
     type Known = HashMap<TypeId, &'static [Arc<EventType>]>;
     static TYPES: OnceLock<RwLock<Known>> = OnceLock::new();
@@ -206,19 +208,19 @@ pub fn types_of<E: 'static>(build: impl FnOnce() -> Vec<Arc<EventType>>) -> &'st
     if let Some(known) = types.read().unwrap_or_else(PoisonError::into_inner).get(&TypeId::of::<E>()) {
         return known;
     }
-    // Built outside of the lock: a shape may need the types of another event.
+    // Built outside the lock: a shape may need the types of another event.
     let built = build();
     let mut types = types.write().unwrap_or_else(PoisonError::into_inner);
-    // Leaked once for each instance of a type, of which a program has a fixed number.
+    // Leaked once per instance of a type, and a program has a fixed number of these.
     types.entry(TypeId::of::<E>()).or_insert_with(|| Vec::leak(built))
 }
 
-/// Makes a list.
+/// Creates a list.
 pub fn list<T, const N: usize>(items: [T; N]) -> Vec<T> {
     Vec::from(items)
 }
 
-/// Puts lists together, in order.
+/// Concatenates lists, in order.
 pub fn concat<T, const N: usize>(lists: [Vec<T>; N]) -> Vec<T> {
     lists.into_iter().flatten().collect()
 }
@@ -259,11 +261,11 @@ impl Event for NoEvent {
     }
 }
 
-/// Writes an enum's variant as what it holds: a unit, a newtype, a tuple or a struct.
+/// Writes an enum's variant as its content: a unit, a newtype, a tuple or a struct.
 #[derive(Debug)]
 pub struct WithoutEnum<S>(pub S);
 
-/// What no mirror of an enum calls.
+/// Methods that no mirror of an enum calls.
 macro_rules! not_an_enum {
     ($($method:ident($($type:ty),*) -> $ok:ty;)*) => {
         $(

@@ -8,8 +8,8 @@ use serde_json::Value;
 use super::event::Envelope;
 use crate::log::{InvalidMetadata, Metadata};
 
-/// Where a command comes from: correlation, causation, actor, tenant and trace context, and whatever else should travel
-/// beside the events without their types knowing.
+/// Where a command comes from: correlation, causation, actor, tenant and trace context, and anything else that should
+/// travel with the events without being part of their types.
 ///
 /// ```
 /// use es_framework::Provenance;
@@ -39,17 +39,17 @@ impl Provenance {
     /// The metadata key of [`Self::traceparent`].
     pub const TRACEPARENT: &'static str = "traceparent";
 
-    /// The metadata key of the command's name, which [`Execute::provenance`](crate::Execute::provenance) writes. An entry of
-    /// the caller's own under this key is replaced.
+    /// The metadata key of the command's name, which [`Execute::provenance`](crate::Execute::provenance) writes. It
+    /// replaces an entry of the caller's own under this key.
     pub const COMMAND: &'static str = "command";
 
-    /// Says nothing yet.
+    /// Creates an empty provenance.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Takes over where an event came from, and names the event as the cause: its correlation id (or its own id where it
-    /// has none), tenant and trace context.
+    /// Creates the provenance of a command caused by an event: names the event as the cause, and inherits its
+    /// correlation id (or its own id if it has none), tenant and trace context.
     pub fn caused_by(cause: Envelope<'_>) -> Self {
         let inherited = |key| cause.metadata().and_then(|metadata| metadata.text(key));
         let mut provenance = Self::new()
@@ -63,27 +63,27 @@ impl Provenance {
         provenance
     }
 
-    /// What all messages of one conversation share.
+    /// The id that all messages of one conversation share.
     pub fn correlation_id(self, id: impl Into<String>) -> Self {
         self.with(Self::CORRELATION_ID, id.into())
     }
 
-    /// The message that led to this one.
+    /// The id of the message that led to this one.
     pub fn causation_id(self, id: impl Into<String>) -> Self {
         self.with(Self::CAUSATION_ID, id.into())
     }
 
-    /// Who asked for it.
+    /// Who issued the command.
     pub fn actor(self, actor: impl Into<String>) -> Self {
         self.with(Self::ACTOR, actor.into())
     }
 
-    /// On whose behalf.
+    /// On whose behalf it is executed.
     pub fn tenant(self, tenant: impl Into<String>) -> Self {
         self.with(Self::TENANT, tenant.into())
     }
 
-    /// The trace it belongs to, as W3C Trace Context writes it.
+    /// The trace it belongs to, in the format of W3C Trace Context.
     pub fn traceparent(self, traceparent: impl Into<String>) -> Self {
         self.with(Self::TRACEPARENT, traceparent.into())
     }
@@ -94,14 +94,14 @@ impl Provenance {
         self
     }
 
-    /// The metadata to write beside each event; [`None`] if nothing was said.
+    /// The metadata to write with each event; [`None`] if there are no entries.
     ///
-    /// Keys are sorted, inside of values too, whether serde_json's feature `preserve_order` is on or not: the same
-    /// provenance is the same text in every build, so that a retry is known as one.
+    /// Keys are sorted, inside values too, whether or not serde_json's feature `preserve_order` is on: the same
+    /// provenance is the same text in every build, so that a retry is recognized.
     ///
     /// # Errors
     ///
-    /// [`InvalidMetadata`] if a value is nested too deep.
+    /// [`InvalidMetadata`] if a value is nested too deeply.
     pub fn to_metadata(&self) -> Result<Option<Metadata>, InvalidMetadata> {
         if self.entries.is_empty() {
             return Ok(None);

@@ -22,8 +22,8 @@ use crate::log::{
 
 /// Loads aggregates, executes commands on them and saves their snapshots; cheap to clone.
 ///
-/// It remembers the states of the aggregates it worked on last, so that a command on one of them costs one append and no
-/// read. That memory is never trusted: every write is judged against the log with the exact version, and a decision that
+/// It caches the states of the aggregates it used last, so that a command on one of them costs one append and no read.
+/// The cache is never trusted: every write is checked against the log with the exact version, and a decision that
 /// writes nothing is confirmed by an empty append.
 ///
 /// ```
@@ -51,21 +51,21 @@ pub(super) struct Inner<A: Aggregate> {
     pub(super) store: Store,
     pub(super) settings: Settings,
     cache: Cache<Slot<A>>,
-    /// How states are saved, with the fingerprint of what is saved now.
+    /// How states are saved, with the fingerprint of newly saved ones.
     pub(super) snapshots: Option<(Snapshots<A>, Fingerprint)>,
     pub(super) saving: Saving,
     pub(super) failures: Failures,
     pub(super) counters: Counters,
 }
 
-/// What can be set of a repository; every handle on it has the same.
+/// The settings of a repository, shared by all handles to it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Settings {
     pub(super) tries: u32,
     cache: usize,
 }
 
-/// A repository that is about to be built, with settings of its own; [`Repository::builder`] makes one.
+/// Builds a repository with custom settings; created by [`Repository::builder`].
 ///
 /// ```
 /// # use es_framework::*;
@@ -98,38 +98,38 @@ pub(super) struct Counters {
     conflicts: AtomicU64,
 }
 
-/// What a repository has counted since it was made.
+/// Counters of a repository since it was created.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct RepositoryMetrics {
-    /// Loads that began with a snapshot.
+    /// Loads that started from a snapshot.
     pub snapshots_used: u64,
     /// Loads that replayed everything because there was no snapshot.
     pub snapshots_missing: u64,
-    /// Loads that replayed everything because the snapshot came from another shape or another `apply`.
+    /// Loads that replayed everything because the snapshot was made with another shape or another `apply`.
     pub snapshots_outdated: u64,
     /// Loads that replayed everything because the snapshot could not be read.
     pub snapshots_unreadable: u64,
     /// Snapshots saved.
     pub snapshots_saved: u64,
-    /// Snapshots that could not be saved; the commands succeeded all the same. What cannot succeed later is not tried again,
-    /// so it counts once: a store that is read-only, for example.
+    /// Snapshots that could not be saved; the commands succeeded anyway. A save that cannot succeed later either, as in
+    /// a read-only store, is not tried again, so it counts once.
     pub snapshots_failed: u64,
-    /// Of those, the ones that the codec does not give back as they are: see [`Snapshots::to_saved`].
+    /// Those of the failed snapshots that the codec does not return unchanged: see [`Snapshots::to_saved`].
     pub snapshots_unfaithful: u64,
-    /// Commands that found the state in memory.
+    /// Commands that found the state in the cache.
     pub cache_hits: u64,
     /// Commands that loaded the state.
     pub cache_misses: u64,
-    /// Decisions made again because another writer was faster.
+    /// Decisions that were repeated because another writer was faster.
     pub conflicts: u64,
 }
 
-/// The state of an aggregate, and the version it is of.
+/// The state of an aggregate, and its version.
 pub struct Folded<A> {
     /// The state.
     pub state: Arc<A>,
-    /// The version it is of; [`Version::ZERO`] if the aggregate has no events.
+    /// The version of the state; [`Version::ZERO`] if the aggregate has no events.
     pub version: Version,
     /// The position of the newest event it is folded from.
     pub position: Position,
@@ -154,7 +154,7 @@ impl<A: fmt::Debug> fmt::Debug for Folded<A> {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LoadError {
-    /// Category and id together are no valid stream id.
+    /// Category and id together are not a valid stream id.
     #[error(transparent)]
     Name(#[from] InvalidName),
     /// An event could not be decoded.
@@ -180,12 +180,12 @@ impl LoadError {
 }
 
 impl<A: Aggregate> Repository<A> {
-    /// How often one command is decided at most, by default.
+    /// The default maximum number of times a command is decided.
     pub const TRIES: u32 = 10;
-    /// How many states are remembered at least, by default.
+    /// The default minimum number of cached states.
     pub const CACHED: usize = 1_024;
 
-    /// Makes a repository over a store, with the defaults.
+    /// Creates a repository over a store, with the default settings.
     pub fn new(store: impl Into<Store>) -> Self
     where
         A: Apply,
@@ -193,7 +193,7 @@ impl<A: Aggregate> Repository<A> {
         Self::builder(store).build()
     }
 
-    /// Begins a repository with settings of its own. They are set when it is built, and its clones share them.
+    /// Starts building a repository with custom settings. They are fixed once it is built, and its clones share them.
     pub fn builder(store: impl Into<Store>) -> RepositoryBuilder<A> {
         let settings = Settings { tries: Self::TRIES, cache: Self::CACHED };
         RepositoryBuilder { store: store.into(), settings, of: PhantomData }
@@ -201,23 +201,23 @@ impl<A: Aggregate> Repository<A> {
 }
 
 impl<A: Aggregate> RepositoryBuilder<A> {
-    /// How often one command is decided at most, while other writers are faster; at least once.
+    /// The maximum number of times a command is decided while other writers are faster; at least 1.
     /// [`Repository::TRIES`] by default.
     pub fn tries(mut self, tries: u32) -> Self {
         self.settings.tries = tries.max(1);
         self
     }
 
-    /// How many states are remembered: this many at least, and twice as many at most. [`Repository::CACHED`] by default.
+    /// How many states are cached: at least this many, and at most twice as many. [`Repository::CACHED`] by default.
     ///
-    /// With 0 every command loads its aggregate, and commands of this repository on one aggregate no longer take turns:
-    /// the slower one decides again.
+    /// With 0, every command loads its aggregate, and commands of this repository on one aggregate no longer take
+    /// turns: the slower one decides again.
     pub fn cache(mut self, states: usize) -> Self {
         self.settings.cache = states;
         self
     }
 
-    /// Makes the repository.
+    /// Builds the repository.
     pub fn build(self) -> Repository<A> {
         let snapshots = A::SNAPSHOTS.map(|snapshots| {
             let fingerprint = snapshots.fingerprint();
@@ -244,10 +244,10 @@ impl<A: Apply> Repository<A> {
 
     /// Executes a command: loads the aggregate, lets it decide, and writes the events with the exact version.
     ///
-    /// Await it for the plain case, or say more first: [`Execute::key`], [`Execute::provenance`].
+    /// Await it directly, or configure it first: [`Execute::key`], [`Execute::provenance`].
     ///
-    /// A state that is [due](crate::SnapshotPolicy) is saved after the events were written: in the background where a tokio
-    /// runtime is, and before the command returns where there is none. Nothing else here needs a runtime.
+    /// A state that is [due](crate::SnapshotPolicy) is saved after the events were written: in the background inside a
+    /// tokio runtime, and before the command returns outside of one. Nothing else here needs a runtime.
     ///
     /// # Errors
     ///
@@ -255,14 +255,14 @@ impl<A: Apply> Repository<A> {
     ///
     /// # Panics
     ///
-    /// If the handler panics, or the `Serialize` of an event; nothing was written then, and the aggregate can be used as
-    /// before. A panic in `apply`, or where an event is decoded, is an error instead.
+    /// If the handler or the `Serialize` of an event panics; nothing was written then, and the aggregate remains
+    /// usable. A panic in `apply` or while decoding an event is returned as an error instead.
     ///
     /// # Cancel safety
     ///
-    /// A dropped future has written all events of the command or none. Give the command a key to be able to ask again.
-    /// A future that was polled and is kept without being polled again (in a `select!`, for example) does not hold up other
-    /// commands on the aggregate, and what it began may be finished by one of them.
+    /// If the future is dropped, either all events of the command are written or none. Give the command a key to be
+    /// able to retry it. A future that was polled once and is then kept without being polled (in a `select!`, for
+    /// example) does not block other commands on the aggregate, and one of them may finish the work it began.
     pub fn execute<C>(&self, id: impl Into<A::Id>, command: C) -> Execute<'_, A, C, C::Error>
     where
         C: HandledBy<A> + Send + Sync,
@@ -270,8 +270,8 @@ impl<A: Apply> Repository<A> {
         Execute::new(self, id.into(), command, &())
     }
 
-    /// Executes a command whose [handler](crate::Handle) asks for services. They are only borrowed; handlers that ask for
-    /// none take any.
+    /// Executes a command whose [handler](crate::Handle) needs services. They are only borrowed; handlers that need
+    /// none accept any.
     ///
     /// ```
     /// # use es_framework::*;
@@ -326,7 +326,7 @@ impl<A: Apply> Repository<A> {
 
     /// Loads an aggregate as it is now; one without events is the default state at version 0.
     ///
-    /// A state that is due is saved, as [`Self::execute`] does it.
+    /// A state that is due is saved, as in [`Self::execute`].
     ///
     /// # Errors
     ///
@@ -334,7 +334,7 @@ impl<A: Apply> Repository<A> {
     ///
     /// # Cancel safety
     ///
-    /// Can be dropped at any time: nothing is changed but the snapshot, which is then saved or not.
+    /// Can be dropped at any time: nothing is changed except the snapshot, which may or may not be saved.
     pub async fn load(&self, id: impl Into<A::Id>) -> Result<Folded<A>, LoadError> {
         let stream = A::stream_id(&id.into())?;
         let base = self.inner.load(&stream, None).await?;
@@ -379,7 +379,7 @@ impl<A: Apply> Repository<A> {
         Ok(self.inner.store.stream(A::stream_id(&id.into())?).exists().await?)
     }
 
-    /// Waits until every snapshot that is being saved in the background is saved or has failed.
+    /// Waits until every snapshot being saved in the background is saved or has failed.
     ///
     /// # Cancel safety
     ///
@@ -388,7 +388,7 @@ impl<A: Apply> Repository<A> {
         self.inner.saving.settled().await;
     }
 
-    /// What was counted since the repository was made.
+    /// The counters since the repository was created.
     pub fn metrics(&self) -> RepositoryMetrics {
         let counters = &self.inner.counters;
         let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
@@ -429,7 +429,7 @@ impl<A: Apply> Inner<A> {
             let loaded = self.store.engine().load(Load { until, ..Load::new(stream.clone(), name) }).await?;
             let before = until.map(|until| until.next().get());
             let restored = loaded.snapshot.as_ref().map(|snapshot| self.try_restore(snapshot));
-            // A snapshot that is of no use is left aside, and what comes after it is not all there is to fold.
+            // If the snapshot is unusable, the page after it does not suffice: everything is folded from the start.
             let whole = !matches!(restored, Some(None));
             let mut base = restored.flatten().unwrap_or_else(Base::empty);
             let page = whole.then_some(loaded.page);
@@ -443,7 +443,7 @@ impl<A: Apply> Inner<A> {
             match page {
                 Some(page) if page.end => base.fold_events(&page.events)?,
                 Some(page) => {
-                    // The rest is on its way while the first page is folded.
+                    // Fetch the rest while the first page is being folded.
                     let read = Read { after: base.version.get(), before, ..Read::new(stream.clone()) };
                     let mut rest = Reading::following(&self.store, read, &page).whole();
                     rest.fetch_ahead().await;
@@ -458,7 +458,7 @@ impl<A: Apply> Inner<A> {
         .await
     }
 
-    /// As [`Self::restore`], which calls the user's code: a snapshot on which that panics cannot be read.
+    /// As [`Self::restore`], but a snapshot on which the user's code panics counts as unreadable.
     fn try_restore(&self, snapshot: &Snapshot) -> Option<Base<A>> {
         caught(|| self.restore(snapshot)).unwrap_or_else(|panic| {
             self.counters.unreadable.fetch_add(1, Ordering::Relaxed);
@@ -467,8 +467,9 @@ impl<A: Apply> Inner<A> {
         })
     }
 
-    /// The state at a version of the past, for the receipt of a command that was executed before. It goes on from the state
-    /// that the last one was answered with, so that many of them in order cost one fold of the stream, and not one each.
+    /// The state at an earlier version, for the receipt of a command that was executed before. It continues from the
+    /// state of the last such receipt, so that many of them in order cost one fold of the stream in total, not one
+    /// each.
     pub(super) async fn load_past(
         &self,
         slot: &Slot<A>,
@@ -477,7 +478,7 @@ impl<A: Apply> Inner<A> {
         snapshot_at: u64,
     ) -> Result<Arc<A>, LoadError> {
         let lock = || slot.past.lock().unwrap_or_else(PoisonError::into_inner);
-        // A snapshot between the two is nearer.
+        // A snapshot between the two versions would be nearer.
         let nearer = |past: &mut Base<A>| {
             past.version <= version && (past.version.get() >= snapshot_at || version.get() < snapshot_at)
         };
@@ -494,7 +495,7 @@ impl<A: Apply> Inner<A> {
         Ok(state)
     }
 
-    /// Folds what was written since.
+    /// Folds the events that were written since.
     pub(super) async fn refresh(&self, stream: &StreamId, base: &mut Base<A>) -> Result<(), LoadError> {
         base.fold_all(self.events_after(stream, base.version, None)).await
     }

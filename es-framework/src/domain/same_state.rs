@@ -1,8 +1,8 @@
-//! Compares two states by what their type offers: `PartialEq`, else `Debug`, else not at all. A state with a NaN in it does not
-//! equal itself, so that `PartialEq` says nothing of it, and `Debug` has to.
+//! Compares two states with what their type implements: `PartialEq`, else `Debug`, else not at all. A state with a NaN in it
+//! does not equal itself, so `PartialEq` says nothing about it, and `Debug` decides.
 //!
-//! Generated code calls `(&&&&States(a, b)).equal()`. The compiler takes the first method that fits after as few
-//! dereferences as possible, so that the reference with the most `&` wins whose bounds hold.
+//! Generated code calls `(&&&&States(a, b)).equal()`. The compiler picks the method that needs the fewest dereferences,
+//! so of the impls whose bounds hold, the one for the reference with the most `&` wins.
 
 use std::fmt::{self, Write};
 
@@ -37,7 +37,7 @@ impl<A: PartialEq> ByPartialEq for &&States<'_, A> {
 
 /// For states with `Debug`.
 pub trait ByDebug {
-    /// Whether the same is written for both, apart from the order: a `HashMap` has another one each time.
+    /// Whether both print the same bytes in any order: the order of a `HashMap` differs each time.
     fn equal(&self) -> bool;
 }
 
@@ -47,9 +47,9 @@ impl<A: fmt::Debug> ByDebug for &States<'_, A> {
     }
 }
 
-/// For all others.
+/// For all other states.
 pub trait ByNothing {
-    /// True: nothing is known.
+    /// Always true: nothing is known.
     fn equal(&self) -> bool;
 }
 

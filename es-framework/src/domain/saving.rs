@@ -1,4 +1,4 @@
-//! When states are saved, and what becomes of one that cannot be.
+//! When states are saved, and what happens if one cannot be saved.
 
 use std::collections::HashMap;
 use std::future::poll_fn;
@@ -19,21 +19,21 @@ use super::snapshots::SaveError;
 use super::state::Progress;
 use crate::log::{SnapshotError, StoreError, StreamId};
 
-/// After how many failures in a row the pause between two tries stops to grow.
+/// The number of consecutive failures after which the pause between two tries stops growing.
 const LONGEST_PAUSE: u32 = 10;
 
-/// How many aggregates whose state cannot be saved are remembered.
+/// The maximum number of aggregates remembered as unsaveable.
 const UNSAVEABLE: usize = 1_024;
 
-/// How many snapshots one repository saves at the same time; what comes on top waits for the next command.
+/// The maximum number of snapshots one repository saves at the same time; further ones wait for the next command.
 const SAVING_AT_ONCE: usize = 4;
 
-/// The snapshots that are being saved in the background. Whoever waits for them holds nothing that another save needs.
+/// The snapshots that are being saved in the background. Waiting for them holds nothing that another save needs.
 #[derive(Debug, Default)]
 pub(super) struct Saving(Mutex<Vec<watch::Receiver<()>>>);
 
 impl Saving {
-    /// Begins to save one, unless that are too many at once; it ends when what is returned is dropped.
+    /// Begins a save, unless too many are running; it ends when the returned sender is dropped.
     fn begin(&self) -> Option<watch::Sender<()>> {
         let mut running = self.running();
         if running.len() >= SAVING_AT_ONCE {
@@ -44,7 +44,7 @@ impl Saving {
         Some(begun)
     }
 
-    /// Waits for the end of those that were begun before.
+    /// Waits for the saves that began before this call.
     pub(super) async fn settled(&self) {
         let running = self.running().clone();
         for mut save in running {
@@ -60,23 +60,23 @@ impl Saving {
     }
 }
 
-/// Which saves are not worth a try, so that what fails does not fail at every command and every load.
+/// Which saves are not worth trying, so that a failing save does not fail again at every command and every load.
 #[derive(Debug, Default)]
 pub(super) struct Failures {
-    /// The store takes no snapshots, now or later.
+    /// The store accepts no snapshots, now or later.
     is_off: AtomicBool,
-    /// How often in a row the store did not take one.
+    /// How many times in a row the store did not accept one.
     in_a_row: AtomicU32,
-    /// How many that are due are passed over before the next try.
+    /// How many due saves are skipped before the next try.
     pause: AtomicU32,
-    /// Whether a state was among them that cannot be saved.
+    /// Whether any failure was a state that cannot be saved.
     has_unsaveable: AtomicBool,
-    /// The version from which on the state of an aggregate is tried again.
+    /// The version from which saving the state of an aggregate is tried again.
     unsaveable: Mutex<HashMap<StreamId, u64>>,
 }
 
 impl Failures {
-    /// Whether the state of the aggregate may be worth a try, if it is due.
+    /// Whether saving the state of the aggregate may be worth trying, if it is due.
     fn allow(&self, stream: &StreamId, version: u64) -> bool {
         if self.is_off.load(Ordering::Relaxed) {
             return false;
@@ -85,7 +85,7 @@ impl Failures {
             || self.unsaveable().get(stream).is_none_or(|again| version >= *again)
     }
 
-    /// Whether a state that is due is passed over, because the store did not take the last ones.
+    /// Whether a due state is skipped because the store did not accept the last ones.
     fn pass_over(&self) -> bool {
         self.pause.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
     }
@@ -94,7 +94,7 @@ impl Failures {
         self.in_a_row.store(0, Ordering::Relaxed);
     }
 
-    /// Remembers what failed. Each kind of failure is a warning once, and is only written down for debugging after that.
+    /// Remembers a failure. The first failure of each kind is logged as a warning, later ones at debug level.
     fn failed(&self, stream: &StreamId, version: u64, error: &Failure) {
         let is_news = match error {
             Failure::Save(SaveError::Store(SnapshotError::Store(refused))) if is_for_good(refused) => {
@@ -127,7 +127,7 @@ impl Failures {
     }
 }
 
-/// Whether the store will not take a snapshot later either.
+/// Whether the store will not accept a snapshot later either.
 fn is_for_good(error: &StoreError) -> bool {
     matches!(
         error,
@@ -173,7 +173,7 @@ impl Failure {
 }
 
 impl<A: Apply> Inner<A> {
-    /// Whether the policy says that the state is to be saved, and that is worth a try.
+    /// Whether the policy wants the state saved and trying to is worthwhile.
     pub(super) fn is_due(&self, stream: &StreamId, base: &Base<A>) -> bool {
         let Some((snapshots, _)) = &self.snapshots else { return false };
         let saved = base.snapshot_at.load(Ordering::Acquire);
@@ -181,7 +181,7 @@ impl<A: Apply> Inner<A> {
         if progress.events_since_snapshot == 0 || !self.failures.allow(stream, base.version.get()) {
             return false;
         }
-        // It is asked after the events were written, so its panic is no matter of the command.
+        // The policy runs after the events were written, so its panic must not fail the command.
         let is_due = caught(|| snapshots.is_due(&base.state, progress)).unwrap_or_else(|message| {
             self.counters.failed.fetch_add(1, Ordering::Relaxed);
             self.failures.failed(stream, base.version.get(), &Failure::Panic("the snapshot policy", message));
@@ -190,8 +190,8 @@ impl<A: Apply> Inner<A> {
         is_due && !self.failures.pass_over()
     }
 
-    /// Saves the state: in the background where a tokio runtime is, and before it returns where none is. A failure is
-    /// counted and logged, and never fails the command.
+    /// Saves the state: in the background inside a tokio runtime, before returning otherwise. A failure is counted and
+    /// logged, and never fails the command.
     pub(super) async fn save_due(self: &Arc<Self>, stream: &StreamId, base: Base<A>) {
         let Some(reserved) = Reserved::new(&base) else { return };
         let (inner, stream) = (Arc::clone(self), stream.clone());
@@ -227,8 +227,8 @@ impl<A: Apply> Inner<A> {
     }
 }
 
-/// The version at which a snapshot is being saved, so that no other one is saved meanwhile. Unless it is kept, the state
-/// is due again, if no other save has overtaken this one.
+/// The version at which a snapshot is being saved, so that no other save runs meanwhile. Dropping it without
+/// [`Self::keep`] makes the state due again, unless another save has overtaken this one.
 struct Reserved {
     snapshot_at: Arc<AtomicU64>,
     before: u64,

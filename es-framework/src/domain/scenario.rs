@@ -6,10 +6,10 @@ use super::aggregate::{Apply, Context, HandledBy};
 use super::event::{Envelope, Event};
 use crate::log::{Position, StoreId, StoredEvent, StreamId, Timestamp, Version};
 
-/// An aggregate with a past, for testing what it decides: given these events, when this command comes, then …
+/// An aggregate with a history, for testing its decisions: given these events, when this command comes, then …
 ///
-/// Events go through their codec on the way, as they do in a store. The first is written at the time zero, unless
-/// [`Self::at`] says otherwise.
+/// Events pass through their codec, as they do in a store. They are written at time zero, unless [`Self::at`] sets
+/// another time.
 ///
 /// ```
 /// # use es_framework::*;
@@ -43,24 +43,24 @@ impl<A: Apply> Scenario<A> {
     ///
     /// # Panics
     ///
-    /// If category and id together are no valid stream id.
+    /// If category and id together are not a valid stream id.
     pub fn new(id: impl Into<A::Id>) -> Self {
         let id = id.into();
         let stream = A::stream_id(&id).expect("the id of a scenario makes a valid stream id");
         Self { id, stream, state: A::default(), version: Version::ZERO, now: Timestamp::default() }
     }
 
-    /// From here on it is this time.
+    /// Sets the time from here on.
     pub fn at(mut self, now: Timestamp) -> Self {
         self.now = now;
         self
     }
 
-    /// These events have happened, after those given before.
+    /// Adds events that have happened, after those given before.
     ///
     /// # Panics
     ///
-    /// If an event cannot be encoded, or not be decoded again.
+    /// If an event cannot be encoded, or cannot be decoded again.
     pub fn given(mut self, events: impl IntoIterator<Item = A::Event>) -> Self {
         for event in events {
             self.version = self.version.next();
@@ -74,7 +74,7 @@ impl<A: Apply> Scenario<A> {
         self
     }
 
-    /// What the aggregate decides about a command; it does not happen yet.
+    /// Returns what the aggregate decides on a command; the events are not applied.
     ///
     /// # Errors
     ///
@@ -86,7 +86,7 @@ impl<A: Apply> Scenario<A> {
         self.when_with(command, &())
     }
 
-    /// What the aggregate decides about a command with these services; it does not happen yet.
+    /// Returns what the aggregate decides on a command with these services; the events are not applied.
     ///
     /// # Errors
     ///
@@ -104,7 +104,7 @@ impl<A: Apply> Scenario<A> {
         &self.state
     }
 
-    /// The version the state is of.
+    /// The version of the state.
     pub fn version(&self) -> Version {
         self.version
     }

@@ -1,4 +1,4 @@
-//! Saving the state of an aggregate as a snapshot, and taking it back out of one.
+//! Saving the state of an aggregate as a snapshot, and restoring it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,16 +14,16 @@ use crate::log::{Position, ProjectionName, Snapshot, SnapshotError, StreamId, Ti
 /// A state that could not be saved. [`Inner::save_if_due`] counts it, logs it and decides whether to try again.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SaveError {
-    /// The state cannot be written, or not read again as it is.
+    /// The state cannot be encoded, or does not decode to the same state.
     #[error(transparent)]
     State(#[from] StateError),
-    /// The store did not take the snapshot.
-    #[error("the store did not take the snapshot")]
+    /// The store did not accept the snapshot.
+    #[error("the store did not accept the snapshot")]
     Store(#[from] SnapshotError),
 }
 
 impl<A: Apply> Inner<A> {
-    /// The state of a snapshot, unless it is of no use; says so in the log and in a counter.
+    /// The state of a snapshot, unless it is unusable, which is logged and counted.
     pub(super) fn restore(&self, snapshot: &Snapshot) -> Option<Base<A>> {
         let (snapshots, fingerprint) = self.snapshots.as_ref()?;
         if snapshot.fingerprint != *fingerprint {
@@ -58,7 +58,7 @@ impl<A: Apply> Inner<A> {
 
     /// Saves the state, whether it is due or not.
     pub(super) async fn save(&self, stream: &StreamId, base: &Base<A>) -> Result<(), SaveError> {
-        // Only an aggregate with snapshots asks for one to be saved.
+        // Never called for an aggregate without snapshots.
         let Some((snapshots, fingerprint)) = &self.snapshots else { return Ok(()) };
         let encoded = snapshots.to_saved(&base.state);
         if matches!(encoded, Err(StateError::Unfaithful { .. })) {
@@ -71,8 +71,8 @@ impl<A: Apply> Inner<A> {
     }
 }
 
-/// What a snapshot of an aggregate holds: position and time of the newest event, which only the envelope knows, before
-/// the state.
+/// The content of an aggregate's snapshot: the position and time of the newest event, which only its envelope holds,
+/// followed by the state.
 #[derive(Clone, Copy)]
 struct SavedState<'a> {
     position: Position,
@@ -97,7 +97,7 @@ impl<'a> SavedState<'a> {
     }
 }
 
-/// The name that aggregates' snapshots are kept under.
+/// The name under which aggregates' snapshots are kept.
 pub(super) fn snapshot_name() -> ProjectionName {
     ProjectionName::new("aggregate").expect("the name is short and has no control characters")
 }

@@ -1,4 +1,4 @@
-//! The state of an aggregate or a read model as bytes: when it is saved, and what it must be to be used again.
+//! The state of an aggregate or a read model as bytes: when it is saved, and when a saved state can be used.
 
 use std::fmt;
 use std::num::NonZeroU64;
@@ -11,14 +11,14 @@ use super::shape::Shape;
 use super::value_fingerprint::value_fingerprint;
 use crate::log::{Fingerprint, Version};
 
-/// Raised when [`Snapshots::to_saved`] lays out its bytes in another way.
+/// Raised when the layout of the bytes of [`Snapshots::to_saved`] changes.
 const LAYOUT: u32 = 2;
 
 /// When the state of an aggregate is saved.
 pub enum SnapshotPolicy<A> {
-    /// After so many events since the last snapshot.
+    /// After this many events since the last snapshot.
     Every(NonZeroU64),
-    /// When this says so.
+    /// When this function returns `true`.
     When(fn(&A, Progress) -> bool),
 }
 
@@ -28,12 +28,12 @@ pub enum SnapshotPolicy<A> {
 pub struct Progress {
     /// The version of the state.
     pub version: Version,
-    /// How many events it is ahead of the last snapshot that is known.
+    /// How many events it is ahead of the last known snapshot.
     pub events_since_snapshot: u64,
 }
 
 impl Progress {
-    /// Puts the progress together, for testing a policy.
+    /// Creates a `Progress`, for testing a policy.
     pub fn new(version: Version, events_since_snapshot: u64) -> Self {
         Self { version, events_since_snapshot }
     }
@@ -41,8 +41,8 @@ impl Progress {
 
 /// How the state of an aggregate is saved: when, with which codec, and as which version of `apply`.
 ///
-/// A state is saved only if the codec gives it back as it is, and is used again only if the program of now sees in it what
-/// the program of then saw: see [`Self::to_saved`] and [`Self::from_saved`].
+/// A state is saved only if it survives encoding and decoding unchanged, and a saved state is used only if this program
+/// sees the same state in it as the program that saved it: see [`Self::to_saved`] and [`Self::from_saved`].
 pub struct Snapshots<A> {
     policy: SnapshotPolicy<A>,
     encode: fn(&A) -> Result<Vec<u8>, CodecError>,
@@ -54,30 +54,30 @@ pub struct Snapshots<A> {
     version: u32,
 }
 
-/// A state that could not be turned into bytes, or bytes that are of no use as a state.
+/// A state that could not be turned into bytes, or bytes that cannot be used as a state.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StateError {
     /// The codec cannot write the state, or cannot read the bytes.
     #[error(transparent)]
     Codec(#[from] CodecError),
-    /// The codec does not give the state back as it is, so it is not saved: see [`Snapshots::to_saved`].
-    #[error("codec {codec} does not give this state back as it is: {difference}")]
+    /// The codec does not return the state unchanged, so it is not saved: see [`Snapshots::to_saved`].
+    #[error("codec {codec} does not return this state unchanged: {difference}")]
     Unfaithful {
         /// The codec.
         codec: &'static str,
         /// What is different.
         difference: &'static str,
-        /// Why the bytes could not be read again, if they could not.
+        /// Why the bytes could not be read back, if they could not.
         source: Option<CodecError>,
     },
-    /// The bytes were saved by a program whose state has other names, kinds or values in their place.
+    /// The bytes were saved by a program whose state has other names, kinds or values in the same places.
     #[error("these bytes were the state of another type")]
     OtherState,
 }
 
 impl<A> Snapshots<A> {
-    /// Saves by this policy; `version` is raised when `apply` changes.
+    /// Saves states according to this policy; raise `version` when `apply` changes.
     pub const fn new<C: Codec>(policy: SnapshotPolicy<A>, version: u32) -> Self
     where
         A: Serialize + DeserializeOwned,
@@ -96,12 +96,12 @@ impl<A> Snapshots<A> {
         }
     }
 
-    /// Also compares the state with what the codec gives back by this function, which sees what serde does not, a field with
-    /// `#[serde(skip)]` for example.
+    /// Also compares the state with the decoded one by this function, which sees what serde does not, such as a field
+    /// with `#[serde(skip)]`.
     ///
-    /// `#[derive(Aggregate)]` does it with `PartialEq` where the state has it, else by what `Debug` writes where it has that; so
-    /// too for a state that does not equal itself.
-    /// Give a [`StateModel`](crate::StateModel) one by hand: `Snapshots::new::<Bincode>(policy, 1).compared_by(S::eq)`.
+    /// `#[derive(Aggregate)]` uses `PartialEq` if the state implements it, else the output of `Debug` if it implements that,
+    /// which also decides for a state that does not equal itself. For a [`StateModel`](crate::StateModel), write it by hand:
+    /// `Snapshots::new::<Bincode>(policy, 1).compared_by(S::eq)`.
     #[must_use]
     pub const fn compared_by(mut self, equal: fn(&A, &A) -> bool) -> Self {
         self.equal = Some(equal);
@@ -118,7 +118,7 @@ impl<A> Snapshots<A> {
         }
     }
 
-    /// Turns the state into the codec's bytes; [`Self::to_saved`] is what is saved.
+    /// Encodes the state with the codec; what gets saved is [`Self::to_saved`].
     ///
     /// # Errors
     ///
@@ -127,28 +127,30 @@ impl<A> Snapshots<A> {
         (self.encode)(state)
     }
 
-    /// Turns the codec's bytes into the state; [`Self::from_saved`] is what is loaded.
+    /// Decodes the state with the codec; saved bytes are read by [`Self::from_saved`].
     ///
     /// # Errors
     ///
-    /// [`CodecError`] if the bytes are not such a state.
+    /// [`CodecError`] if the bytes are not a state of this type.
     pub fn decode(&self, bytes: &[u8]) -> Result<A, CodecError> {
         (self.decode)(bytes)
     }
 
-    /// Turns the state into the bytes that are saved, if they become the same state again.
+    /// Turns the state into the bytes to save, provided that they decode to the same state.
     ///
-    /// 1. The codec writes the state, and reads what it wrote.
-    /// 2. Both states are fingerprinted as serde sees them: names of fields and variants, kinds, nesting and every value.
-    ///    The elements of a sequence count without their order, as those of a `HashSet` have none.
-    /// 3. Both are compared by [`Self::compared_by`], if there is such a function and the state equals itself.
+    /// 1. The codec encodes the state and decodes the result.
+    /// 2. Both states are fingerprinted as serde sees them: names of fields and variants, kinds, nesting and every
+    ///    value. The order of a sequence's elements does not count, because those of a `HashSet` have none.
+    /// 3. Both are compared by the function given to [`Self::compared_by`], if there is one and the state equals
+    ///    itself.
     ///
-    /// The bytes are those of the codec, and 16 more: the fingerprint.
+    /// The result is the codec's bytes, followed by the 16 bytes of the fingerprint.
     ///
     /// # Errors
     ///
     /// [`StateError::Unfaithful`] if the states differ: JSON loses `Some(None)`, an infinite float or the variant of an
-    /// untagged enum, every codec what serde skips. [`StateError::Codec`] if the codec cannot write the state.
+    /// untagged enum, and every codec loses what serde skips. [`StateError::Codec`] if the codec cannot write the
+    /// state.
     pub fn to_saved(&self, state: &A) -> Result<Vec<u8>, StateError> {
         let unfaithful = |difference, source| StateError::Unfaithful { codec: self.codec, difference, source };
         let mut bytes = (self.encode)(state)?;
@@ -165,14 +167,15 @@ impl<A> Snapshots<A> {
         Ok(bytes)
     }
 
-    /// Turns bytes of [`Self::to_saved`] into the state, if the program of now sees the same in it.
+    /// Turns bytes from [`Self::to_saved`] back into the state, provided that this program sees the same state in them.
     ///
-    /// The state is fingerprinted as [`Self::to_saved`] does it. So bytes of a codec that stores no names are not taken for a
-    /// state whose fields have changed their names or places, however deep and wherever the [`Shape`] cannot see them.
+    /// The decoded state is fingerprinted as by [`Self::to_saved`]. So the bytes of a codec that stores no names are
+    /// not mistaken for a state whose fields were renamed or reordered, however deep they are, even where the [`Shape`]
+    /// cannot see them.
     ///
     /// # Errors
     ///
-    /// [`StateError::OtherState`] if it is another state, [`StateError::Codec`] if the bytes cannot be read.
+    /// [`StateError::OtherState`] if they hold another state, [`StateError::Codec`] if the bytes cannot be read.
     pub fn from_saved(&self, bytes: &[u8]) -> Result<A, StateError> {
         let Some((bytes, fingerprint)) = bytes.split_last_chunk() else {
             return Err(CodecError::decode(self.codec, "the bytes end before the state's fingerprint").into());
@@ -184,7 +187,7 @@ impl<A> Snapshots<A> {
         Ok(state)
     }
 
-    /// What a saved state must come from to be looked at: the shape of the state as serde sees it, nested types included,
+    /// What a saved state must match to be considered: the shape of the state as serde sees it, nested types included,
     /// the codec, and the version that is raised when `apply` changes.
     pub fn fingerprint(&self) -> Fingerprint {
         let shape = (self.shape)();

@@ -12,14 +12,14 @@ use super::repository::{LoadError, Repository};
 use crate::log::{AsOf, Filter, InvalidName, Place, Reader, Reading, StoreError, StoredEvent, Stream};
 
 impl Filter {
-    /// Lets the events of a type through, under all their names.
+    /// Lets events of this type through, under all their names.
     pub fn events<E: Event>(self) -> Self {
         self.types(E::names())
     }
 }
 
 impl Stream {
-    /// Reads the events of one type, decoded. Others are passed over without being decoded.
+    /// Reads the events of one type, decoded. Others are skipped without being decoded.
     ///
     /// ```
     /// # use es_framework::*;
@@ -38,7 +38,7 @@ impl Stream {
 }
 
 impl<A: Apply> Repository<A> {
-    /// Reads the events of an aggregate. That the id makes no valid stream id is reported when the read runs.
+    /// Reads the events of an aggregate. An id that does not make a valid stream id is reported when the read runs.
     ///
     /// ```
     /// # use es_framework::*;
@@ -64,7 +64,7 @@ impl<A: Apply> Repository<A> {
 }
 
 impl Reader {
-    /// Reads the events of one type, decoded. Others are passed over without being decoded.
+    /// Reads the events of one type, decoded. Others are skipped without being decoded.
     pub fn typed<E: Event>(self) -> TypedReader<E> {
         TypedReader::new(Ok(self))
     }
@@ -79,11 +79,11 @@ impl Reader {
     }
 }
 
-/// A read of typed events that is being put together, as [`Reader`] is for stored ones; [`Self::stream`] or
-/// [`Self::collect`] runs it, and awaiting it is to collect.
+/// Builds a read of typed events, as [`Reader`] does for stored ones; [`Self::stream`] or [`Self::collect`] runs it,
+/// and awaiting it collects.
 #[must_use = "a read does nothing until it is run: `.await` it, or run it with `stream` or `collect`"]
 pub struct TypedReader<E> {
-    /// Or what is wrong with the aggregate's id, reported when the read is run.
+    /// Or the error of the aggregate's id, reported when the read runs.
     reader: Result<Reader, InvalidName>,
     event: PhantomData<fn() -> E>,
 }
@@ -108,7 +108,7 @@ impl<E: Event> TypedReader<E> {
         self.with(|reader| reader.before(place))
     }
 
-    /// From the newest to the oldest.
+    /// Reads from the newest event to the oldest.
     pub fn backward(self) -> Self {
         self.with(Reader::backward)
     }
@@ -118,22 +118,22 @@ impl<E: Event> TypedReader<E> {
         self.with(|reader| reader.limit(events))
     }
 
-    /// Only events that pass the filter, and any filter given before.
+    /// Only events that pass this filter and any filter given before.
     pub fn filter(self, filter: Filter) -> Self {
         self.with(|reader| reader.filter(filter))
     }
 
-    /// Only what was there at a moment of the past.
+    /// Only events that existed at a moment in the past.
     pub fn as_of(self, moment: impl Into<AsOf>) -> Self {
         self.with(|reader| reader.as_of(moment))
     }
 
-    /// Pages of a maximum number of events and payload bytes, as [`Reader::page`] does.
+    /// Limits each page to a number of events and payload bytes, as [`Reader::page`] does.
     pub fn page(self, events: usize, bytes: usize) -> Self {
         self.with(|reader| reader.page(events, bytes))
     }
 
-    /// Runs the read, in pages. It ends at the head that its first page saw.
+    /// Runs the read, page by page. It ends at the head as of its first page.
     pub fn stream(self) -> TypedReading<E> {
         TypedReading(match self.reader {
             Ok(reader) => Decoding::of(reader.stream()),
@@ -188,8 +188,8 @@ impl<E: Event> TypedReading<E> {
     ///
     /// # Errors
     ///
-    /// [`LoadError`] if the aggregate's id is not valid, the store cannot be read or an event cannot be decoded; the read is
-    /// over then.
+    /// [`LoadError`] if the aggregate's id is not valid, the store cannot be read or an event cannot be decoded; the
+    /// read is over then.
     ///
     /// # Cancel safety
     ///
@@ -198,7 +198,7 @@ impl<E: Event> TypedReading<E> {
         poll_fn(|context| self.0.poll_event(context)).await
     }
 
-    /// The next events that are at hand without waiting for more, at least one; [`None`] at the end.
+    /// The next events available without waiting for more, at least one; [`None`] at the end.
     ///
     /// # Errors
     ///
@@ -239,7 +239,7 @@ pub(super) struct Decoding<S, E> {
 #[derive(Debug)]
 enum Source<S> {
     Open(S),
-    /// Nothing more comes but this error.
+    /// Only this error is still to be returned.
     Failed(LoadError),
     Over,
 }
@@ -253,7 +253,7 @@ impl<S, E: Event> Decoding<S, E> {
         Self { source: Source::Failed(error.into()), event: PhantomData }
     }
 
-    /// What yields events, or what is said instead: an error once, then the end.
+    /// The source of events, or what to return instead: an error once, then the end.
     pub(super) fn source(&mut self) -> Result<&mut S, Option<LoadError>> {
         if matches!(self.source, Source::Failed(_)) {
             let Source::Failed(error) = std::mem::replace(&mut self.source, Source::Over) else { return Err(None) };
@@ -265,7 +265,7 @@ impl<S, E: Event> Decoding<S, E> {
         }
     }
 
-    /// Decodes a batch; what comes before an event that cannot be decoded comes without the error, which is next.
+    /// Decodes a batch. The events before one that cannot be decoded are returned first, and the error next.
     pub(super) fn decode(
         &mut self,
         batch: Result<Vec<StoredEvent>, StoreError>,

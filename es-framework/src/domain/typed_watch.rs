@@ -13,8 +13,8 @@ use super::typed_read::Decoding;
 use crate::log::{Filter, InvalidName, NotAwaited, Place, Store, Stream, Watch, Watcher};
 
 impl Stream {
-    /// Watches the events of one type, decoded: from the present unless told otherwise, then for ever. Others are passed
-    /// over without being decoded.
+    /// Watches the events of one type, decoded: from the present by default, then forever. Others are skipped without
+    /// being decoded.
     ///
     /// ```
     /// # use es_framework::*;
@@ -24,7 +24,7 @@ impl Stream {
     /// let account = store.open_stream("account-alice")?;
     /// let mut watch = account.watch_as::<AccountEvent>().await?;
     /// account.write_events(&[AccountEvent::Deposited { cents: 500 }], ExpectedVersion::Any).await?;
-    /// let event = watch.next().await.expect("a watch goes on for ever")?;
+    /// let event = watch.next().await.expect("a watch goes on forever")?;
     /// assert!(matches!(event.event(), AccountEvent::Deposited { cents: 500 }));
     /// # Ok(()) }
     /// ```
@@ -34,23 +34,24 @@ impl Stream {
 }
 
 impl Store {
-    /// Watches the events of one type in all streams, decoded: from the present unless told otherwise, then for ever.
+    /// Watches the events of one type in all streams, decoded: from the present by default, then forever.
     pub fn watch_as<E: Event>(&self) -> TypedWatcher<E> {
         self.all().watch_as()
     }
 }
 
 impl<A: Apply> Repository<A> {
-    /// Watches the events of an aggregate. That the id makes no valid stream id is reported when the watch is awaited.
+    /// Watches the events of an aggregate. An id that does not make a valid stream id is reported when the watch is
+    /// awaited.
     pub fn watch(&self, id: impl Into<A::Id>) -> TypedWatcher<A::Event> {
         TypedWatcher::new(self.stream_of(&id.into()).map(|stream| stream.watch()))
     }
 }
 
-/// A watch of typed events that is being put together, as [`Watcher`] is for stored ones; awaiting it begins to watch.
+/// Builds a watch of typed events, as [`Watcher`] does for stored ones; awaiting it starts the watch.
 #[must_use = "a watch begins when it is awaited: `.watch_as::<E>().await?`"]
 pub struct TypedWatcher<E> {
-    /// Or what is wrong with the aggregate's id, reported when the watch is awaited.
+    /// Or the error of the aggregate's id, reported when the watch is awaited.
     watcher: Result<Watcher, InvalidName>,
     event: PhantomData<fn() -> E>,
 }
@@ -65,22 +66,22 @@ impl<E: Event> TypedWatcher<E> {
         Self { watcher: self.watcher.map(change), event: PhantomData }
     }
 
-    /// Begins with the history after this version (for `@all`, this position) instead of at the present.
+    /// Starts with the history after this version (for `@all`, this position) instead of the present.
     pub fn after(self, place: impl Into<Place>) -> Self {
         self.with(|watcher| watcher.after(place))
     }
 
-    /// Begins with the first event.
+    /// Starts with the first event.
     pub fn from_start(self) -> Self {
         self.with(Watcher::from_start)
     }
 
-    /// Only events that pass the filter, and any filter given before.
+    /// Only events that pass this filter and any filter given before.
     pub fn filter(self, filter: Filter) -> Self {
         self.with(|watcher| watcher.filter(filter))
     }
 
-    /// Says what to do: a watch has events when it was awaited.
+    /// Tells the user what to do: a watch yields events only after it was awaited.
     #[doc(hidden)]
     #[expect(clippy::should_implement_trait, reason = "never called")]
     pub fn next(&mut self) -> Pending<Option<Result<Recorded<E>, LoadError>>>
@@ -121,8 +122,8 @@ impl<E: Event> TypedWatch<E> {
     ///
     /// # Errors
     ///
-    /// [`LoadError`] if the store is closed or cannot be read, or the event cannot be decoded. The watch is over then, and
-    /// can be begun again after the last event's place.
+    /// [`LoadError`] if the store is closed or cannot be read, or the event cannot be decoded. The watch is over then;
+    /// a new one can start after the place of the last event.
     ///
     /// # Cancel safety
     ///
@@ -131,7 +132,7 @@ impl<E: Event> TypedWatch<E> {
         poll_fn(|context| self.0.poll_event(context)).await
     }
 
-    /// The next events that are at hand without waiting for more, at least one; [`None`] after an error was returned.
+    /// The next events available without waiting for more, at least one; [`None`] after an error was returned.
     ///
     /// # Errors
     ///

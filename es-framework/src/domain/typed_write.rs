@@ -8,15 +8,14 @@ use crate::log::{
     StreamId, Timestamp, Version,
 };
 
-/// Typed events that were not written. Nothing was written.
+/// Typed events that could not be written; nothing was written.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum WriteEventsError {
     /// An event could not be encoded.
     #[error(transparent)]
     Encode(#[from] EncodeError),
-    /// An event was encoded to something that cannot be decoded again, so it was not written: mend its serde attributes or
-    /// choose another codec.
+    /// An encoded event could not be decoded, so it was not written: fix its serde attributes or choose another codec.
     #[error("an event that could never be read again was not written")]
     Unreadable(#[source] DecodeError),
     /// The events could not be written.
@@ -35,8 +34,8 @@ impl WriteEventsError {
 }
 
 impl Stream {
-    /// Writes typed events, all or nothing. They are written without ids and without metadata: for these, encode each with
-    /// [`Event::encode`] and give them to [`Stream::write`].
+    /// Writes typed events, all or nothing. They are written without ids and metadata; to set these, encode each event
+    /// with [`Event::encode`] and pass them to [`Stream::write`].
     ///
     /// ```
     /// # use es_framework::*;
@@ -54,7 +53,7 @@ impl Stream {
     ///
     /// # Cancel safety
     ///
-    /// A dropped future either never started its write or lets it run to its end.
+    /// A dropped future either never started its write, or the write still runs to completion.
     pub async fn write_events<E: Event>(
         &self,
         events: &[E],
@@ -70,7 +69,7 @@ impl Stream {
     }
 }
 
-/// Decodes an event as it will be read once it is written.
+/// Decodes an event the way it will be read once it is written.
 pub(super) fn read_back<E: Event>(
     store: StoreId,
     stream: &StreamId,

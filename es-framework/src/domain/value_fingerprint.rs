@@ -1,7 +1,7 @@
 //! Fingerprints a value as serde sees it: kinds, names of fields and variants, nesting, and every value.
 //!
-//! Names of types do not count, as in a [`Shape`](super::shape::Shape). The elements of a sequence and the entries of a map
-//! count without their order: a `HashSet` is a sequence to serde, and has another order each time it is made.
+//! Names of types do not count, as in a [`Shape`](super::shape::Shape). Neither does the order of a sequence's elements
+//! or a map's entries: a `HashSet` is a sequence to serde, and its order differs each time it is created.
 
 use std::fmt;
 use std::hash::Hasher;
@@ -11,7 +11,7 @@ use siphasher::sip128::{Hasher128, SipHasher13};
 
 use crate::log::Fingerprint;
 
-/// The fingerprint of a value, as formats for people see it or as others do.
+/// The fingerprint of a value, in its human-readable form or in its compact one.
 pub(super) fn value_fingerprint<T: Serialize + ?Sized>(
     value: &T,
     human_readable: bool,
@@ -21,7 +21,7 @@ pub(super) fn value_fingerprint<T: Serialize + ?Sized>(
     Ok(Fingerprint::from_bytes(hash.finish128().as_u128().to_be_bytes()))
 }
 
-/// What the type's `Serialize` says.
+/// The error of the type's `Serialize`.
 #[derive(Debug)]
 pub(super) struct Refused(String);
 
@@ -39,7 +39,7 @@ impl ser::Error for Refused {
     }
 }
 
-/// What comes next. A change of the numbers makes every saved state one of another type.
+/// The kind of what follows. Changing the numbers makes every saved state look like one of another type.
 #[derive(Clone, Copy)]
 #[repr(u8)]
 enum Tag {
@@ -82,7 +82,7 @@ struct Printer<'h> {
 }
 
 impl<'h> Printer<'h> {
-    /// A tag and a value of fixed length.
+    /// Hashes a tag and a value of fixed length.
     #[expect(clippy::unnecessary_wraps, reason = "the methods of a serializer return results")]
     fn fixed<const N: usize>(mut self, tag: Tag, bytes: [u8; N]) -> Result<(), Refused> {
         self.tag(tag);
@@ -94,7 +94,7 @@ impl<'h> Printer<'h> {
         self.hash.write_u8(tag as u8);
     }
 
-    /// A tag, a length and so many bytes.
+    /// Hashes a tag, a length and that many bytes.
     fn run(&mut self, tag: Tag, bytes: &[u8]) {
         self.tag(tag);
         self.hash.write(&(bytes.len() as u64).to_le_bytes());
@@ -252,7 +252,7 @@ impl<'h> ser::Serializer for Printer<'h> {
     }
 }
 
-/// Hashes parts whose order counts.
+/// Hashes parts in order.
 struct InOrder<'h>(Printer<'h>);
 
 impl InOrder<'_> {
@@ -320,13 +320,13 @@ macro_rules! fields {
 
 fields! { SerializeStruct SerializeStructVariant }
 
-/// Hashes elements or entries one by one and adds the hashes up, so that their order does not count.
+/// Hashes elements or entries one by one and sums the hashes, so that their order does not count.
 struct OfAnyOrder<'h> {
     printer: Printer<'h>,
     tag: Tag,
     count: u64,
     sum: u128,
-    /// The entry of a map whose key was hashed.
+    /// The map entry whose key was just hashed.
     entry: SipHasher13,
 }
 

@@ -1,4 +1,4 @@
-//! What is to be run: a projector, the log it reads and the model it writes.
+//! Configuring a projection: a projector, the log it reads and the model it writes.
 
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -53,11 +53,11 @@ use crate::panics;
 ///
 /// # Checkpoints
 ///
-/// A batch of events and the checkpoint are committed together. Stretches of the log without an event for the projector
+/// A batch of events and the checkpoint are committed together. Stretches of the log without events for the projector
 /// only move the position that [`Running::status`] shows and that [`Running::wait_for`] waits for. They cost no
-/// transaction: the checkpoint is written with the next batch, when the projection ends, and else once in five seconds,
-/// when the next of them comes. A process that is killed in between looks through those five seconds of the log again, and
-/// nothing takes effect twice.
+/// transaction: the checkpoint is written with the next batch, when the projection ends, or with the first such stretch
+/// after it has been behind for five seconds. If the process is killed in between, it reads those five seconds of the
+/// log again, and nothing takes effect twice.
 #[derive(Debug)]
 #[must_use = "a projection does nothing until it is started"]
 pub struct Projection<P: Projector> {
@@ -74,33 +74,34 @@ impl<P: Projector> Projection<P> {
         Self { store: store.into(), projector, model, name: P::NAME.to_owned(), filter: Filter::new() }
     }
 
-    /// Keeps the checkpoint under another name than [`Projector::NAME`], for example to build a new version of the read
-    /// model beside the old one.
+    /// Keeps the checkpoint under a name other than [`Projector::NAME`], for example to build a new version of the read
+    /// model alongside the old one.
     pub fn named(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();
         self
     }
 
-    /// Gives the projector only events that pass the filter, for example those of one category. Others still move the
-    /// checkpoint.
+    /// Passes only events that match the filter to the projector, for example those of one category. Others still move
+    /// the checkpoint.
     pub fn filter(mut self, filter: Filter) -> Self {
         self.filter = self.filter.and_all(filter);
         self
     }
 
-    /// Makes the model ready, finds the checkpoint and runs in a task of its own: first what is in the log, then whatever
-    /// is written, until it is stopped or fails.
+    /// Prepares the model, finds the checkpoint and runs in a task of its own: first through the existing log, then
+    /// through new events as they are written, until it is stopped or fails.
     ///
-    /// The task is one of the tokio runtime that is current where this is called. The runtime's timer is not used.
+    /// The task runs on the current tokio runtime. The runtime's timer is not used.
     ///
     /// # Errors
     ///
-    /// [`RunError`] if it cannot begin: [`RunError::NoRuntime`] before anything is looked at, otherwise the cause. What
-    /// happens later is told by the handle.
+    /// [`RunError`] if it cannot start: [`RunError::NoRuntime`] before anything is touched, otherwise the cause. The
+    /// handle reports what happens later.
     ///
     /// # Cancel safety
     ///
-    /// Nothing runs if the future is dropped. What [`Projector::prepare`] wrote is there as a whole or not at all.
+    /// Nothing runs if the future is dropped. The writes of [`Projector::prepare`] are committed completely or not at
+    /// all.
     pub async fn start(self) -> Result<Running, RunError> {
         let runtime = Handle::try_current().map_err(|_| RunError::NoRuntime)?;
         let (run, feed, seen) = self.begin().await?;
@@ -112,15 +113,15 @@ impl<P: Projector> Projection<P> {
         Ok(Running::new(name, seen, stop))
     }
 
-    /// Deals with everything that is in the log now, and returns the position reached. Needs no runtime.
+    /// Processes everything that is in the log now, and returns the position reached. Needs no runtime.
     ///
     /// # Errors
     ///
-    /// [`RunError`] if it cannot go on.
+    /// [`RunError`] if it cannot continue.
     ///
     /// # Cancel safety
     ///
-    /// A dropped future leaves the checkpoint where a whole batch ended.
+    /// A dropped future leaves the checkpoint at the end of a whole batch.
     pub async fn catch_up(self) -> Result<Position, RunError> {
         let (run, feed, _) = self.begin().await?;
         let (position, outcome) = run.until_head(feed).await;

@@ -8,47 +8,47 @@ use crate::domain::DecodeError;
 use crate::log::{BoxError, ErrorKind, InvalidName, Position, ProjectionName, SnapshotError, StoreError};
 use crate::panics;
 
-/// A projection that stopped because it could not go on. Its checkpoint is where it was after the last whole batch.
+/// A projection that stopped because it could not continue. Its checkpoint is where it was after the last whole batch.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RunError {
-    /// The projector's name is no valid projection name.
+    /// The projector's name is not a valid projection name.
     #[error(transparent)]
     Name(#[from] InvalidName),
-    /// [`Projection::start`](super::Projection::start) was called where no tokio runtime is current. Nothing was begun.
+    /// [`Projection::start`](super::Projection::start) was called outside a tokio runtime. Nothing was started.
     #[error(
         "no tokio runtime is current, and a projection that is started runs in a task of one; `catch_up` needs none"
     )]
     NoRuntime,
-    /// The log is not the one the checkpoint was taken in: another store, a restored backup, or a lost tail. Rebuild the
-    /// read model from the beginning, or bring back the right log.
+    /// The log is not the one in which the checkpoint was made: another store, a restored backup, or a lost tail.
+    /// Rebuild the read model from the beginning, or restore the right log.
     #[error("projection {name} is at position {position}, but the log was rewound: {reason}")]
     LogRewound {
         /// The projection.
         name: ProjectionName,
         /// The position of its checkpoint.
         position: Position,
-        /// How that was noticed.
+        /// How that was detected.
         reason: String,
     },
-    /// An event could not be decoded; the projection stands right before it.
+    /// An event could not be decoded; the projection stopped right before it.
     #[error(transparent)]
     Decode(#[from] DecodeError),
-    /// The read model rolled back: the projector refused, it panicked, or somebody else took over.
+    /// The read model rolled back: the projector returned an error or panicked, or another runner took over.
     #[error(transparent)]
     Model(#[from] ModelError),
     /// The log could not be read.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// Code that a user wrote panicked outside of a transaction, for example as an event or the projector was dropped.
-    /// What was committed before is in the model.
+    /// User code panicked outside a transaction, for example when an event or the projector was dropped. Everything
+    /// committed before is in the model.
     #[error("the projection panicked: {message}")]
     Panicked {
         /// The message of the panic.
         message: String,
     },
-    /// The task that ran the projection ended before the projection did: its runtime was shut down. What was committed
-    /// before is in the model; start the projection again.
+    /// The task that ran the projection ended before the projection did: its runtime was shut down. Everything
+    /// committed before is in the model; start the projection again.
     #[error("the task of the projection ended before the projection did: its runtime was shut down")]
     TaskEnded,
 }
@@ -74,48 +74,49 @@ impl RunError {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ModelError {
-    /// The checkpoint was moved by somebody else, who runs the same projection.
+    /// Another runner of the same projection moved the checkpoint.
     TakenOver {
         /// The projection.
         name: ProjectionName,
-        /// The position this runner left it at.
+        /// The position at which this runner left it.
         expected: Position,
-        /// The position it was found at.
+        /// The position at which it was found.
         found: Position,
     },
     /// The projector refused an event.
     Refused {
         /// The position of the event.
         position: Position,
-        /// What the projector said.
+        /// The projector's error.
         source: BoxError,
     },
-    /// The projector could not make the model ready.
+    /// The projector could not prepare the model.
     Prepare {
-        /// What the projector said.
+        /// The projector's error.
         source: BoxError,
     },
-    /// Code that a user wrote panicked: the projector, or what saves a state.
+    /// User code panicked: the projector, or code that saves a state.
     Panicked {
-        /// The position of the event the projector was given, if it was given one.
+        /// The position of the event that was passed to the projector, if any.
         position: Option<Position>,
         /// The message of the panic.
         message: String,
     },
-    /// The model's engine did not allow what it was asked for.
+    /// The model's engine did not allow what was requested.
     NotAllowed {
         /// What is not allowed, and what to do instead.
         source: BoxError,
     },
-    /// What was done in the transaction cannot be committed, for example because of a deferred foreign key of the
-    /// projector's own tables. A model returns it; a projection finds the event and fails with [`Self::Refused`].
+    /// The transaction cannot be committed because of what was written in it, for example because of a deferred foreign
+    /// key in the projector's own tables. A model returns this; a projection finds the event and fails with
+    /// [`Self::Refused`].
     CommitRefused {
-        /// What the model's engine said.
+        /// The error of the model's engine.
         source: BoxError,
     },
     /// The model could not be read or written.
     Failed {
-        /// What its engine said.
+        /// The error of its engine.
         source: BoxError,
     },
 }
@@ -139,7 +140,7 @@ impl fmt::Display for ModelError {
     }
 }
 
-/// A cause that the message says already is left out of the chain: there its own cause follows.
+/// A cause whose text is already in the message is left out of the chain; its own cause follows instead.
 impl std::error::Error for ModelError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
@@ -151,17 +152,17 @@ impl std::error::Error for ModelError {
 }
 
 impl ModelError {
-    /// Wraps what a model's own engine said.
+    /// Wraps an error of the model's own engine.
     pub fn failed(source: impl Into<BoxError>) -> Self {
         Self::Failed { source: source.into() }
     }
 
-    /// Wraps why a model's own engine did not allow something.
+    /// Wraps the reason why the model's own engine did not allow something.
     pub fn not_allowed(source: impl Into<BoxError>) -> Self {
         Self::NotAllowed { source: source.into() }
     }
 
-    /// Wraps why a transaction could not be committed because of what was done in it.
+    /// Wraps the reason why a transaction could not be committed because of what was written in it.
     pub fn commit_refused(source: impl Into<BoxError>) -> Self {
         Self::CommitRefused { source: source.into() }
     }
@@ -188,21 +189,21 @@ impl ModelError {
     }
 }
 
-/// A position that a projection did not reach.
+/// Why a projection did not reach a position.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum WaitError {
-    /// The time was up.
+    /// The timeout expired.
     #[error("projection {name} reached position {reached} in time, not {wanted}")]
     TimedOut {
         /// The projection.
         name: ProjectionName,
-        /// The position that was waited for.
+        /// The requested position.
         wanted: Position,
         /// The position it has reached.
         reached: Position,
     },
-    /// The projection was stopped before.
+    /// The projection was stopped before it got there.
     #[error("projection {name} was stopped at position {reached}")]
     Stopped {
         /// The projection.
@@ -210,14 +211,14 @@ pub enum WaitError {
         /// The position it has reached.
         reached: Position,
     },
-    /// The projection failed before.
+    /// The projection failed before it got there.
     #[error("projection {name} failed at position {reached}")]
     Failed {
         /// The projection.
         name: ProjectionName,
         /// The position it has reached.
         reached: Position,
-        /// Why it could not go on.
+        /// Why it could not continue.
         source: Arc<RunError>,
     },
 }

@@ -1,4 +1,4 @@
-//! Where a runner's events come from: stretches of the log, decoded while the one before is dealt with.
+//! The source of a runner's events: stretches of the log, each decoded while the previous one is being processed.
 
 use std::future::Future;
 use std::ops::{Deref, Range};
@@ -24,7 +24,7 @@ impl<E> Events<E> {
         Self { list: Vec::new(), panicked: PanickedDrop::default() }
     }
 
-    /// The bytes of the payloads and metadata of some of them.
+    /// The size in bytes of the payloads and metadata of some of them.
     pub(super) fn bytes(&self, range: Range<usize>) -> usize {
         self.get(range).unwrap_or_default().iter().map(Recorded::bytes).sum()
     }
@@ -42,7 +42,7 @@ impl<E> Drop for Events<E> {
         if !std::mem::needs_drop::<E>() {
             return;
         }
-        // One by one: a vector whose second element panics too ends the process.
+        // One by one: a second panic while dropping the whole vector would abort the process.
         for event in self.list.drain(..) {
             let position = event.position();
             if let Err(message) = panics::catch(|| drop(event)) {
@@ -58,15 +58,15 @@ impl<E> Drop for Events<E> {
 /// A stretch of the log, decoded.
 #[derive(Debug)]
 pub(super) struct Decoded<E> {
-    /// The events up to the first that cannot be decoded.
+    /// The events before the first one that cannot be decoded.
     pub(super) events: Events<E>,
     /// Why that one cannot.
     pub(super) unreadable: Option<DecodeError>,
-    /// The place up to which everything was looked at.
+    /// The position up to which the log was read.
     pub(super) upto: u64,
     /// The last event at or below `upto`.
     pub(super) mark: Option<Mark>,
-    /// Whether the log held nothing more.
+    /// Whether the log ended there.
     pub(super) caught_up: bool,
 }
 
@@ -92,9 +92,9 @@ impl<E: Event> Decoded<E> {
 pub(super) struct Feed<E> {
     watch: Watch,
     panicked: PanickedDrop,
-    /// What came next while the stretch before it was dealt with.
+    /// The next stretch, fetched while the previous one was being processed.
     ahead: Option<Result<Decoded<E>, StoreError>>,
-    /// Whether there was nothing after the stretch that was returned last.
+    /// Whether the log ended after the last returned stretch.
     caught_up: bool,
 }
 
@@ -118,17 +118,17 @@ impl<E: Event> Feed<E> {
         next
     }
 
-    /// Deals with the stretch that was returned last, to its end, and takes and decodes the next one meanwhile, but no more
-    /// than that one. So the log's reader, the decoding and the model's transaction are busy at the same time: of the 8,800
-    /// instructions that an event costs until it is a row in a table, they have 4,300, 800 and 3,700.
+    /// Runs the processing of the last returned stretch to completion, and meanwhile fetches and decodes at most one
+    /// more. So the log's reader, the decoding and the model's transaction work at the same time: of the 8,800
+    /// instructions that an event costs until it is a row in a table, they take 4,300, 800 and 3,700.
     ///
-    /// Not once it has caught up: the next stretch would be the first event that is written, and a transaction its own,
-    /// while all that is written during a transaction can share the next.
+    /// It does not fetch ahead once it has caught up: the next stretch would be just the first event written, with a
+    /// transaction of its own, whereas all events written during one transaction can share the next.
     pub(super) async fn meanwhile<T>(&mut self, dealing: impl Future<Output = T>) -> T {
         let mut dealing = pin!(dealing);
         if !self.caught_up {
             tokio::select! {
-                // This first, so that it is under way while the next stretch is decoded.
+                // Polled first, so that it is under way while the next stretch is decoded.
                 biased;
                 done = &mut dealing => return done,
                 next = self.next() => self.ahead = next,

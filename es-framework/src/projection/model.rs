@@ -1,4 +1,4 @@
-//! Where projections keep what they build.
+//! Read models: where projections keep their results.
 
 use std::fmt::{self, Debug};
 use std::future::Future;
@@ -7,15 +7,15 @@ use std::sync::Arc;
 use super::error::ModelError;
 use crate::log::{Mark, Position, ProjectionName, StoreId};
 
-/// How far a projection has come, and in which log.
+/// How far a projection has got, and in which log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Checkpoint {
     /// The store it reads.
     pub store: StoreId,
-    /// The position of the last event it has dealt with.
+    /// The position of the last event it has processed.
     pub position: Position,
-    /// The checksum of that event, by which a log that was rewound is noticed.
+    /// The checksum of that event, which detects a log that was rewound.
     pub checksum: u32,
 }
 
@@ -26,15 +26,15 @@ impl Checkpoint {
     }
 }
 
-/// One step of a projection: the checkpoint it left, the one it reaches, and what lies between.
+/// One step of a projection: the checkpoint it starts from, the one it reaches, and the number of events in between.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Step {
-    /// Where the runner believes the checkpoint is; [`None`] before the first step.
+    /// Where the runner expects the checkpoint to be; [`None`] before the first step.
     pub from: Option<Checkpoint>,
-    /// Where it goes.
+    /// Where the step moves it.
     pub to: Checkpoint,
-    /// How many events the projector was given.
+    /// The number of events given to the projector.
     pub events: u64,
 }
 
@@ -59,8 +59,8 @@ impl Step {
     }
 }
 
-/// What the runner asks a model to do in one transaction: to check the checkpoint, change the model by some events, and
-/// move the checkpoint. Cheap to clone; can be run again on a model whose checkpoint is where it was.
+/// The work of one transaction of a model: check the checkpoint, apply some events to the model, and move the
+/// checkpoint. Cheap to clone; can be run again on a model whose checkpoint is back where it was.
 pub struct Batch<M: ReadModel> {
     run: Arc<Run<M>>,
     events: u64,
@@ -70,7 +70,7 @@ pub struct Batch<M: ReadModel> {
 type Run<M> = dyn for<'t> Fn(&mut <M as ReadModel>::Tx<'t>) -> Result<(), ModelError> + Send + Sync;
 
 impl<M: ReadModel> Batch<M> {
-    /// Creates a batch of so many events, whose payloads and metadata have so many bytes.
+    /// Creates a batch of `events` events, with payloads and metadata of `bytes` bytes in total.
     pub fn new<F>(events: u64, bytes: usize, run: F) -> Self
     where
         F: for<'t> Fn(&mut M::Tx<'t>) -> Result<(), ModelError> + Send + Sync + 'static,
@@ -78,11 +78,11 @@ impl<M: ReadModel> Batch<M> {
         Self { run: Arc::new(run), events, bytes }
     }
 
-    /// Does what is to be done, inside a transaction.
+    /// Runs the batch inside a transaction.
     ///
     /// # Errors
     ///
-    /// The [`ModelError`] because of which the transaction is to be rolled back. A projector's panic is one too.
+    /// The [`ModelError`] for which the transaction must be rolled back, including a panic of the projector.
     pub fn run(&self, tx: &mut M::Tx<'_>) -> Result<(), ModelError> {
         (self.run)(tx)
     }
@@ -92,7 +92,7 @@ impl<M: ReadModel> Batch<M> {
         self.events
     }
 
-    /// The bytes of their payloads and metadata, which stay in memory for as long as the batch is kept.
+    /// The size in bytes of their payloads and metadata, which stay in memory as long as the batch is kept.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
@@ -110,14 +110,14 @@ impl<M: ReadModel> Debug for Batch<M> {
     }
 }
 
-/// Where a projector keeps what it builds, with transactions that hold the checkpoint too; written once per engine.
+/// Where a projector keeps its results, with transactions that include the checkpoint; implemented once per engine.
 pub trait ReadModel: Debug + Clone + Send + Sync + 'static {
     /// A transaction, as the projector sees it.
     type Tx<'t>;
 
-    /// Makes ready what belongs to the model itself, before anything else is asked of it. Called again by the runner if,
-    /// after a transaction that failed, the checkpoint is behind where it was: then the model loads what it has saved, and
-    /// is given the events since.
+    /// Prepares the model itself, before anything else is called. The runner calls it again if, after a failed
+    /// transaction, the checkpoint is behind where it was: the model then loads what it has saved, and gets the events
+    /// since then.
     ///
     /// # Errors
     ///
@@ -125,29 +125,30 @@ pub trait ReadModel: Debug + Clone + Send + Sync + 'static {
     ///
     /// # Cancel safety
     ///
-    /// A dropped future has made the model ready or changed nothing; the call can be made again.
+    /// A dropped future has either prepared the model or changed nothing; the call can be repeated.
     fn start(&self, name: &ProjectionName) -> impl Future<Output = Result<(), ModelError>> + Send;
 
     /// Runs `body` in a transaction: commits if it returns `Ok`, rolls back if it returns `Err` or panics.
     ///
-    /// After an error the runner asks for the checkpoint, and believes it: a transaction that was committed although its
-    /// call failed is not run again.
+    /// After an error the runner reads the checkpoint and trusts it: a transaction that was committed although its call
+    /// failed is not run again.
     ///
     /// # Errors
     ///
-    /// The error of `body`, [`ModelError::Panicked`], [`ModelError::CommitRefused`], or that the model itself failed.
+    /// The error of `body`, [`ModelError::Panicked`], [`ModelError::CommitRefused`], or a failure of the model itself.
     ///
     /// # Cancel safety
     ///
-    /// A dropped future has committed all of the transaction or nothing.
+    /// A dropped future has committed either the whole transaction or nothing.
     fn transact<T, F>(&self, body: F) -> impl Future<Output = Result<T, ModelError>> + Send
     where
         T: Send + 'static,
         F: for<'t> FnOnce(&mut Self::Tx<'t>) -> Result<T, ModelError> + Send + 'static;
 
-    /// Runs a batch of events in a transaction, as [`Self::transact`] does with [`Batch::run`], which it calls by default.
+    /// Runs a batch of events in a transaction, as [`Self::transact`] does with [`Batch::run`], which it calls by
+    /// default.
     ///
-    /// A model that cannot roll back may keep the batches since it was saved, and run them again after a failure.
+    /// A model that cannot roll back may keep the batches since it was last saved, and run them again after a failure.
     ///
     /// # Errors
     ///
@@ -167,14 +168,14 @@ pub trait ReadModel: Debug + Clone + Send + Sync + 'static {
     /// [`ModelError`] if it cannot be read.
     fn checkpoint(tx: &mut Self::Tx<'_>, name: &ProjectionName) -> Result<Option<Checkpoint>, ModelError>;
 
-    /// Moves the checkpoint of this name to `step.to` inside the transaction, which has found it at `step.from`.
+    /// Moves the checkpoint of this name to `step.to` inside the transaction, which found it at `step.from`.
     ///
     /// # Errors
     ///
     /// [`ModelError`] if it cannot be written.
     fn advance(tx: &mut Self::Tx<'_>, name: &ProjectionName, step: &Step) -> Result<(), ModelError>;
 
-    /// Makes durable what is not, and lets go of what was kept for the run; called when a projection stops.
+    /// Makes everything durable and releases what was kept for the run; called when a projection stops.
     ///
     /// # Errors
     ///
@@ -182,6 +183,6 @@ pub trait ReadModel: Debug + Clone + Send + Sync + 'static {
     ///
     /// # Cancel safety
     ///
-    /// A dropped future has written all of it or nothing.
+    /// A dropped future has written either all of it or nothing.
     fn settle(&self, name: &ProjectionName) -> impl Future<Output = Result<(), ModelError>> + Send;
 }

@@ -1,4 +1,4 @@
-//! What users write.
+//! The trait that users implement.
 
 use super::model::ReadModel;
 use crate::domain::{Event, Recorded};
@@ -6,42 +6,43 @@ use crate::log::BoxError;
 
 /// Folds typed events into a read model.
 ///
-/// The [`Projection`](super::Projection) that runs it commits a whole batch of events together with the checkpoint, so each event
-/// takes effect exactly once, across crashes at any point.
+/// The [`Projection`](super::Projection) that runs it commits each batch of events together with the checkpoint, so
+/// each event takes effect exactly once, across crashes at any point.
 ///
-/// `project` takes `&self`: what a projector remembers belongs into the model, or a rollback would leave it wrong.
+/// `project` takes `&self`: a projector must keep its state in the model, because a rollback would not undo any other.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a projector",
     note = "write `impl Projector for {Self}` with the events it handles, the read model it writes and a `NAME`"
 )]
 pub trait Projector: Send + Sync + 'static {
-    /// The events it handles. Events of other types are never decoded, and still move the checkpoint.
+    /// The events it handles. Events of other types are never decoded, but still move the checkpoint.
     type Event: Event;
 
-    /// Where it keeps what it builds.
+    /// Where it keeps its results.
     type Model: ReadModel;
 
-    /// Why it cannot go on.
+    /// Why it cannot continue.
     type Error: Into<BoxError>;
 
-    /// The name its checkpoint is kept under; unique in its read model.
+    /// The name of its checkpoint; unique in its read model.
     const NAME: &'static str;
 
-    /// Makes the read model ready, for example with `CREATE TABLE IF NOT EXISTS`; called at every start.
+    /// Prepares the read model, for example with `CREATE TABLE IF NOT EXISTS`; called at every start.
     ///
     /// # Errors
     ///
-    /// Whatever keeps it from starting.
+    /// Any error that prevents it from starting.
     fn prepare(&self, tx: &mut <Self::Model as ReadModel>::Tx<'_>) -> Result<(), Self::Error> {
         let _: &mut <Self::Model as ReadModel>::Tx<'_> = tx;
         Ok(())
     }
 
-    /// Changes the read model by one event.
+    /// Applies one event to the read model.
     ///
     /// # Errors
     ///
-    /// Whatever keeps it from going on: the projection stops right before this event, with all events before it applied.
+    /// Any error that prevents it from continuing: the projection stops right before this event, with all earlier
+    /// events applied.
     fn project(
         &self,
         event: &Recorded<Self::Event>,

@@ -1,4 +1,4 @@
-//! The one runner of all projections.
+//! The runner of all projections.
 
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
@@ -16,10 +16,10 @@ use crate::domain::{Event, Recorded};
 use crate::log::{BoxError, Filter, Position, ProjectionName, Read, Store, StoreError, StreamId};
 use crate::panics;
 
-/// How long a checkpoint may stay behind what was looked at, while the log goes on without an event for the projector.
+/// How long the checkpoint may lag behind what was read while the log continues without events for the projector.
 const UNWRITTEN: Duration = Duration::from_secs(5);
 
-/// A projection that has begun.
+/// A projection that has started.
 pub(super) struct Run<P: Projector> {
     store: Store,
     name: ProjectionName,
@@ -27,17 +27,17 @@ pub(super) struct Run<P: Projector> {
     model: P::Model,
     wanted: Filter,
     status: watch::Sender<Status>,
-    /// Where the model is.
+    /// The model's checkpoint.
     checkpoint: Option<Checkpoint>,
-    /// How far the log was looked at: at the checkpoint, or ahead of it by events that the projector does not want.
+    /// How far the log was read: up to the checkpoint, or beyond it by events that the projector does not handle.
     seen: Option<Checkpoint>,
-    /// Since when it is ahead.
+    /// Since when `seen` has been ahead of the checkpoint.
     unwritten: Option<Instant>,
     panicked: PanickedDrop,
 }
 
 impl<P: Projector> Run<P> {
-    /// Makes the model ready and finds the checkpoint.
+    /// Prepares the model and finds the checkpoint.
     pub(super) async fn begin(
         store: Store,
         projector: P,
@@ -86,7 +86,7 @@ impl<P: Projector> Run<P> {
         &self.status
     }
 
-    /// Runs until it is stopped or fails, and tells how it ended.
+    /// Runs until it is stopped or fails, and reports how it ended.
     pub(super) async fn until_stopped(
         mut self,
         mut feed: Feed<P::Event>,
@@ -97,7 +97,7 @@ impl<P: Projector> Run<P> {
             loop {
                 let next = tokio::select! {
                     biased;
-                    // A handle that was dropped stops the projection too.
+                    // Dropping the handle stops the projection too.
                     _ = stopping.wait_for(|stop| *stop) => return Ok::<(), RunError>(()),
                     next = feed.next() => next,
                 };
@@ -118,12 +118,12 @@ impl<P: Projector> Run<P> {
         }
     }
 
-    /// Deals with what is in the log now.
+    /// Processes what is in the log now.
     pub(super) async fn until_head(mut self, mut feed: Feed<P::Event>) -> (Position, Result<(), RunError>) {
         let outcome = panics::catch_async(async {
             let head = match self.store.engine().read(Read { events: 0, ..Read::new(StreamId::all()) }).await {
                 Ok(page) => page.head,
-                // The feed meets the damage, after what lies before it.
+                // The feed will hit the damage, after everything before it.
                 Err(StoreError::Corrupt { .. }) => u64::MAX,
                 Err(error) => return Err(error.into()),
             };
@@ -140,8 +140,8 @@ impl<P: Projector> Run<P> {
         self.end(feed, outcome).await
     }
 
-    /// Writes what is not written, lets go of everything that users gave, and returns the position reached with the first
-    /// error of all.
+    /// Writes what is still unwritten, drops everything that belongs to the user, and returns the position reached and
+    /// the first of all errors.
     async fn end(mut self, feed: Feed<P::Event>, outcome: Result<(), RunError>) -> (Position, Result<(), RunError>) {
         let settled = panics::catch_async(async {
             let written = self.write_checkpoint().await;
@@ -161,8 +161,8 @@ impl<P: Projector> Run<P> {
         self.status.send_modify(|status| (status.position, status.state) = (position, state));
     }
 
-    /// Changes the model by the events of a stretch. If one of them cannot be dealt with, those before it are all the same,
-    /// so that the checkpoint stands right before it.
+    /// Applies the events of a stretch to the model. If one of them cannot be processed, those before it are applied
+    /// anyway, so that the checkpoint ends up right before it.
     async fn deal_with(&mut self, decoded: Decoded<P::Event>) -> Result<(), RunError> {
         let Decoded { events, unreadable, mark, .. } = decoded;
         let mark = if unreadable.is_none() { mark } else { events.last().map(Recorded::mark) };
@@ -180,14 +180,14 @@ impl<P: Projector> Run<P> {
         }
     }
 
-    /// Takes note that there is nothing for the projector up to here. See `Projection` on when that is written.
+    /// Notes that there is nothing for the projector up to here. See `Projection` for when that is written.
     async fn pass_over(&mut self, to: Checkpoint) -> Result<(), RunError> {
         self.seen = Some(to);
         let since = *self.unwritten.get_or_insert_with(Instant::now);
         if since.elapsed() < UNWRITTEN { Ok(()) } else { self.write_checkpoint().await }
     }
 
-    /// Moves the model's checkpoint to where the log was looked at.
+    /// Moves the model's checkpoint to the position up to which the log was read.
     async fn write_checkpoint(&mut self) -> Result<(), RunError> {
         match self.seen {
             Some(to) if self.seen != self.checkpoint => {
@@ -198,12 +198,12 @@ impl<P: Projector> Run<P> {
         }
     }
 
-    /// Changes the model by these events, in one transaction if that can be.
+    /// Applies these events to the model, in one transaction if possible.
     async fn apply(&mut self, events: &Arc<Events<P::Event>>, to: Checkpoint) -> Result<(), RunError> {
         let Err(error) = self.step(events, 0..events.len(), to).await else { return Ok(()) };
         let culprit = match &error {
             RunError::Model(ModelError::TakenOver { .. }) => {
-                // Nothing more is tried.
+                // Do not try anything else.
                 self.seen = self.checkpoint;
                 return Err(error);
             }
@@ -217,7 +217,7 @@ impl<P: Projector> Run<P> {
             return Err(error);
         }
         if self.checkpoint == Some(to) {
-            // It was committed all the same.
+            // It was committed anyway.
             return Err(error);
         }
         let good = match error {
@@ -228,7 +228,7 @@ impl<P: Projector> Run<P> {
         };
         match self.step_before(events, 0..good).await {
             Ok(()) => Err(error),
-            // One of those before is the first that cannot be dealt with.
+            // The first event that cannot be processed is one of those before.
             Err(RunError::Model(ModelError::CommitRefused { source })) => {
                 Err(self.narrow_down(events, good, source).await)
             }
@@ -236,11 +236,13 @@ impl<P: Projector> Run<P> {
         }
     }
 
-    /// Commits the longest row of the first `all` events that can be committed, which all of them cannot, and blames the
-    /// event after it.
+    /// Given that the first `all` events cannot be committed together, commits the longest prefix of them that can, and
+    /// blames the event after it.
     ///
-    /// If a row cannot be committed, a longer one may be: for that a foreign key is deferred. So where halves have led to one
-    /// event that cannot be committed alone, the rows that begin with it are tried up to the end.
+    /// If a run of events cannot be committed, a longer one still may be: that is the point of a deferred foreign key.
+    /// So once bisection has found an event that cannot be committed alone, every longer run that starts with it is
+    /// tried too. For example, if events 1 to 4 can be committed and event 5 alone cannot, 5 to 6 is tried, then 5 to
+    /// 7, and so on. If 5 to 7 can be committed, the search continues at 8; if no run can, event 5 is to blame.
     async fn narrow_down(&mut self, events: &Arc<Events<P::Event>>, all: usize, source: BoxError) -> RunError {
         let (mut good, mut source) = (0, source);
         loop {
@@ -272,7 +274,7 @@ impl<P: Projector> Run<P> {
         }
     }
 
-    /// Like [`Self::step_before`]; returns why the transaction could not be committed.
+    /// Like [`Self::step_before`], but returns the reason if the transaction could not be committed.
     async fn try_before(
         &mut self,
         events: &Arc<Events<P::Event>>,
@@ -285,14 +287,14 @@ impl<P: Projector> Run<P> {
         }
     }
 
-    /// One transaction of some of the events, with the checkpoint at the last of them.
+    /// Runs one transaction of some of the events, with the checkpoint at the last of them.
     async fn step_before(&mut self, events: &Arc<Events<P::Event>>, range: Range<usize>) -> Result<(), RunError> {
         let Some(last) = events.get(range.clone()).and_then(<[_]>::last) else { return Ok(()) };
         let to = Checkpoint::new(self.store.id(), last.mark());
         self.step(events, range, to).await
     }
 
-    /// One transaction: some of the events, and the checkpoint.
+    /// Runs one transaction: some of the events, and the checkpoint.
     async fn step(
         &mut self,
         events: &Arc<Events<P::Event>>,
@@ -325,8 +327,8 @@ impl<P: Projector> Run<P> {
         Ok(())
     }
 
-    /// Finds out where the model is after a transaction failed that would have led to `to`. A model that forgot more than
-    /// that transaction is given the events since what it has saved.
+    /// Finds out where the model is after a transaction to `to` failed. A model that lost more than that transaction is
+    /// given the events since its last save again.
     async fn recover(&mut self, to: Checkpoint) -> Result<(), RunError> {
         let upto = self.checkpoint;
         let found = self.find_checkpoint().await?;
@@ -357,7 +359,7 @@ impl<P: Projector> Run<P> {
         Ok(())
     }
 
-    /// Believes the model.
+    /// Reads the checkpoint from the model and trusts it.
     async fn find_checkpoint(&mut self) -> Result<Option<Checkpoint>, RunError> {
         let name = self.name.clone();
         let found =
@@ -370,7 +372,7 @@ impl<P: Projector> Run<P> {
     }
 }
 
-/// Checks that the event at the checkpoint is still the one it was.
+/// Checks that the event at the checkpoint is still the same.
 async fn check_log(store: &Store, name: &ProjectionName, checkpoint: &Checkpoint) -> Result<(), RunError> {
     let rewound = |reason: String| RunError::LogRewound { name: name.clone(), position: checkpoint.position, reason };
     if checkpoint.store != store.id() {
@@ -399,7 +401,7 @@ fn no_panic(panicked: &PanickedDrop) -> Result<(), RunError> {
     panicked.get().map_or(Ok(()), |message| Err(RunError::panicked(message.clone())))
 }
 
-/// The first error of two; the second goes to the log.
+/// Returns the first of two errors; the second is logged.
 fn first(one: Result<(), RunError>, other: Result<(), RunError>) -> Result<(), RunError> {
     match (one, other) {
         (Err(one), Err(other)) => {
@@ -411,7 +413,7 @@ fn first(one: Result<(), RunError>, other: Result<(), RunError>) -> Result<(), R
     }
 }
 
-/// Logs an error, whose text may be a user's code.
+/// Logs an error; formatting it may run user code.
 fn log(error: &RunError, what: &'static str) {
     if panics::catch(|| warn!(error = error as &dyn std::error::Error, "{what}")).is_err() {
         warn!("{what}; the text of the error panicked");

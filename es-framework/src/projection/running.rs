@@ -1,4 +1,4 @@
-//! The handle on a running projection.
+//! The handle to a running projection.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,10 +10,10 @@ use super::status::Status;
 use super::timer::Timer;
 use crate::log::{Position, ProjectionName};
 
-/// A projection that runs in a task of its own; cheap to clone. Dropping the last handle stops it after the batch it is at.
+/// A projection that runs in its own task; cheap to clone. Dropping the last handle stops it after its current batch.
 ///
-/// The handle can be used from any thread and any executor, also after the runtime of the projection was shut down: then
-/// the projection has failed with [`RunError::TaskEnded`].
+/// The handle can be used from any thread and any executor, even after the projection's runtime was shut down: then the
+/// projection has failed with [`RunError::TaskEnded`].
 #[derive(Debug, Clone)]
 #[must_use = "dropping the handle stops the projection"]
 pub struct Running {
@@ -33,33 +33,33 @@ impl Running {
         &self.name
     }
 
-    /// How far it has come, and why it ended if it failed.
+    /// How far it has got, and why it ended if it failed.
     pub fn status(&self) -> Status {
         self.seen.borrow().clone()
     }
 
-    /// The position it has reached; what is at or below it can be seen in the read model.
+    /// The position it has reached; the read model shows everything at or below it.
     pub fn position(&self) -> Position {
         self.seen.borrow().position
     }
 
-    /// Waits until the projection has reached a position, for example that of a command's receipt: then its read model
+    /// Waits until the projection has reached a position. With the position of a command's receipt, its read model then
     /// shows what the command did.
     ///
-    /// `timeout` is real time, also where the time of a tokio runtime is paused, and needs neither a runtime nor its timer;
-    /// a thread of the handle's own measures it while somebody waits.
+    /// `timeout` is real time, even if a tokio runtime's time is paused, and needs neither a runtime nor its timer; a
+    /// thread of the handle's own measures it while somebody waits.
     ///
     /// # Errors
     ///
-    /// [`WaitError`] if it has not after `timeout`, or never will because it stopped.
+    /// [`WaitError`] if it has not reached it after `timeout`, or never will because it stopped.
     ///
     /// # Cancel safety
     ///
     /// Dropping the future has no effect.
     pub async fn wait_for(&self, position: Position, timeout: Duration) -> Result<(), WaitError> {
         let mut seen = self.seen.clone();
-        // What is returned holds a lock. To ask for the status with it in hand would wait for ever, if the projection
-        // wants to tell its next position just then.
+        // The returned value holds a lock. Reading the status while holding it would deadlock if the projection is
+        // about to report its next position.
         let in_time = tokio::select! {
             biased;
             over = seen.wait_for(|status| status.position >= position || status.is_over()) => { drop(over); true }
@@ -75,34 +75,33 @@ impl Running {
         }
     }
 
-    /// Stops the projection and returns the position reached: the batch it is at is finished or rolled back, and the
-    /// checkpoint equals what was applied. It waits for that batch as long as it takes. Stopping twice returns the same
-    /// twice.
+    /// Stops the projection and returns the position reached. The current batch is finished or rolled back, however
+    /// long that takes, and the checkpoint matches what was applied. Stopping twice returns the same result twice.
     ///
     /// # Errors
     ///
-    /// The [`RunError`] that it failed with, now or before.
+    /// The [`RunError`] that the projection failed with, now or earlier.
     ///
     /// # Cancel safety
     ///
-    /// The projection stops also if the future is dropped after its first poll, and [`Self::finished`] waits for that.
+    /// The projection stops even if the future is dropped after its first poll, and [`Self::finished`] waits for that.
     pub async fn stop(&self) -> Result<Position, Arc<RunError>> {
         self.stop.send_replace(true);
         self.finished().await
     }
 
-    /// Waits until the projection has ended, and returns the position reached: it was stopped, it failed, or the store was
-    /// closed.
+    /// Waits until the projection has ended (it was stopped, it failed, or the store was closed), and returns the
+    /// position reached.
     ///
     /// # Errors
     ///
-    /// The [`RunError`] that it failed with.
+    /// The [`RunError`] that the projection failed with.
     ///
     /// # Cancel safety
     ///
     /// Dropping the future has no effect.
     pub async fn finished(&self) -> Result<Position, Arc<RunError>> {
-        // The task tells how it ended, whatever ends it.
+        // The task reports how it ended, whatever ended it.
         drop(self.seen.clone().wait_for(Status::is_over).await);
         let status = self.status();
         match status.error {
@@ -120,7 +119,8 @@ mod tests {
 
     use super::*;
 
-    /// The two met on a lock once: whoever waited held it while asking for more, and the projection was between.
+    /// The two deadlocked once: the waiting side held the lock while taking it again, and the projection was queued in
+    /// between.
     #[test]
     fn waiting_and_moving_on_do_not_wait_for_each_other() {
         let (status, seen) = watch::channel(Status::new(Position::new(1)));

@@ -19,14 +19,14 @@ use crate::panics;
 
 /// A read model that is one Rust value, kept in memory and saved as a snapshot of `@all` under the projection's name.
 ///
-/// A restart goes on from the snapshot and folds what came after it. One model belongs to one projection.
+/// A restart continues from the snapshot and folds the events after it. One model belongs to one projection.
 ///
-/// [`StateModel::read`] shows whole batches only, also while a projection fails: a batch that failed half-way is taken back
-/// before anybody can see it, by folding the newest events again, from the state as it was encoded last. For this no more
-/// than 16,384 events and 16 MiB of them are kept in memory, and a state is encoded when as many events were folded as it has
-/// bytes (every 1,000 if it is smaller), whatever the policy of snapshots. Only a state that cannot be saved, and a
-/// projector that folds the same events otherwise than before, show the state of the last snapshot after such a failure;
-/// [`Running::position`](super::Running::position) goes back with it.
+/// [`StateModel::read`] only ever shows whole batches, even while a projection fails: a batch that failed half-way is
+/// rolled back before anyone can see it, by folding the newest events again onto the state as it was last encoded. For
+/// this, at most 16,384 events and 16 MiB of them are kept in memory, and the state is encoded once as many events were
+/// folded as it has bytes (every 1,000 events if it is smaller), whatever the snapshot policy. Only if the state cannot
+/// be saved, or the projector folds the same events differently than before, does the model fall back to the state of
+/// the last snapshot after such a failure; [`Running::position`](super::Running::position) goes back with it.
 pub struct StateModel<S> {
     inner: Arc<Inner<S>>,
 }
@@ -39,19 +39,19 @@ struct Inner<S> {
 }
 
 struct Held<S> {
-    /// The projection it belongs to, once that has started.
+    /// The projection it belongs to, once it has started.
     name: Option<ProjectionName>,
     state: S,
     checkpoint: Option<Checkpoint>,
-    /// The position of the snapshot that is saved.
+    /// The position of the saved snapshot.
     saved: Position,
     /// Events folded since the last snapshot was taken.
     events: u64,
     /// Whether a snapshot is being saved.
     saving: bool,
-    /// Whether the transaction that runs has got hold of the state.
+    /// Whether the running transaction has accessed the state mutably.
     touched: bool,
-    /// What a batch that fails is taken back by; [`None`] where the state cannot be saved.
+    /// For rolling back a batch that fails; [`None`] if the state cannot be saved.
     undo: Option<Undo<S>>,
 }
 
@@ -75,7 +75,7 @@ impl<S> Held<S> {
         self.checkpoint.map_or(Position::ZERO, |at| at.position)
     }
 
-    /// Replaces the state. The old one may panic as it is dropped, and is of no use any more.
+    /// Replaces the state. The old one may panic when it is dropped, which is only logged.
     fn put(&mut self, state: S) {
         let old = std::mem::replace(&mut self.state, state);
         if let Err(message) = panics::catch(|| drop(old)) {
@@ -114,7 +114,7 @@ impl<S> StateModel<S>
 where
     S: Default + serde::Serialize + serde::de::DeserializeOwned + Send + 'static,
 {
-    /// How many events are folded between two snapshots, by default.
+    /// The default number of events folded between two snapshots.
     pub const SAVE_EVERY: NonZeroU64 = NonZeroU64::MIN.saturating_add(9_999);
 
     /// Creates a model that is saved with bincode every [`Self::SAVE_EVERY`] events and when its projection stops.
@@ -125,16 +125,16 @@ where
 }
 
 impl<S: Default + Send + 'static> StateModel<S> {
-    /// Creates a model that is saved by these rules, and when its projection stops. The progress that a policy sees counts
-    /// the events folded; its version is the position.
+    /// Creates a model that is saved according to `snapshots`, and when its projection stops. The progress that the
+    /// policy sees counts the folded events; its version is the position.
     pub fn saved_by(store: impl Into<Store>, snapshots: Snapshots<S>) -> Self {
         let fingerprint = snapshots.fingerprint();
         let inner = Inner { store: store.into(), snapshots, fingerprint, held: Mutex::default() };
         Self { inner: Arc::new(inner) }
     }
 
-    /// Looks at the state. Batches wait while `look` runs, so be quick; a batch is seen whole or not at all. A panic of
-    /// `look` is the caller's, and harms neither the model nor its projection.
+    /// Passes the state to `look`. Batches wait while `look` runs, so keep it short; a batch is visible completely or
+    /// not at all. A panic in `look` reaches the caller, and harms neither the model nor its projection.
     pub fn read<T>(&self, look: impl FnOnce(&S) -> T) -> T {
         look(&self.inner.lock().state)
     }
@@ -158,16 +158,16 @@ impl<S: Default + Send + 'static> StateModel<S> {
                 if held.touched {
                     match (batch, &mut held.undo) {
                         (Some(batch), Some(undo)) => undo.keep(from, batch),
-                        // It cannot be run again.
+                        // This transaction cannot be run again.
                         (None, undo) => *undo = None,
                         (Some(_), None) => {}
                     }
                 }
-                // Only after events were folded: to look at the checkpoint is not to be judged by a policy.
+                // Only after events were folded: reading the checkpoint must not run the policy.
                 let due = if held.events == events { Ok((None, None)) } else { self.inner.due(&mut held) };
                 match due {
                     Ok((snapshot, released)) => (done, snapshot, released),
-                    // The runner finds the checkpoint moved: the batch is in the state, and the projection fails.
+                    // The runner will find the checkpoint moved: the batch is in the state, and the projection fails.
                     Err(error) => (Err(error), None, None),
                 }
             }
@@ -176,12 +176,13 @@ impl<S: Default + Send + 'static> StateModel<S> {
         if let Some(snapshot) = snapshot {
             let saving = Saving(Arc::clone(&self.inner));
             let save = async move {
-                // The state in memory is right all the same, and is saved with the next snapshot.
+                // The state in memory is correct anyway, and is saved with the next snapshot.
                 if let Err(error) = saving.0.save(snapshot).await {
                     warn!(error = &error as &dyn std::error::Error, "state cannot be saved");
                 }
             };
-            // Beside the next batches: a flush of the log for every ten thousand events would take longer than they do.
+            // Concurrently with the next batches: a flush of the log every ten thousand events would take longer than
+            // they do.
             match Handle::try_current() {
                 Ok(runtime) => drop(runtime.spawn(save)),
                 Err(_) => save.await,
@@ -191,7 +192,7 @@ impl<S: Default + Send + 'static> StateModel<S> {
     }
 }
 
-/// Says that a snapshot is no longer being saved, also if the task that saved it is gone.
+/// Clears the `saving` flag when dropped, even if the task that saves the snapshot is gone.
 struct Saving<S>(Arc<Inner<S>>);
 
 impl<S> Drop for Saving<S> {
@@ -202,11 +203,11 @@ impl<S> Drop for Saving<S> {
 
 impl<S> Inner<S> {
     fn lock(&self) -> MutexGuard<'_, Held<S>> {
-        // A panic under the lock is a reader's, who changes nothing; those of projectors are caught.
+        // A panic under the lock comes from a reader, which changes nothing; those of projectors are caught.
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A snapshot of the state, if the policy asks for one and none is being saved; and what it makes unnecessary, to be
+    /// A snapshot of the state, if the policy wants one and none is being saved; and the undo data it replaces, to be
     /// dropped without the lock.
     fn due(&self, held: &mut Held<S>) -> Result<(Option<Snapshot>, Option<Undo<S>>), ModelError> {
         let progress = Progress::new(Version::new(held.position().get()), held.events);
@@ -237,7 +238,7 @@ impl<S> Inner<S> {
         }
     }
 
-    /// A snapshot of the state, if it has moved on since the last one, and what it makes unnecessary.
+    /// A snapshot of the state, if it has changed since the last one, and the undo data it replaces.
     fn snapshot(
         &self,
         held: &mut Held<S>,
@@ -246,7 +247,7 @@ impl<S> Inner<S> {
         let Some(checkpoint) = held.checkpoint.filter(|at| at.position > held.saved) else { return Ok((None, None)) };
         let state = match panics::catch(|| self.snapshots.to_saved(&held.state)).map_err(panicked)? {
             Ok(state) => state,
-            // Another state would come back. Nothing is lost: the projection folds from the last snapshot next time.
+            // It would decode to another state. Nothing is lost: the projection folds from the last snapshot next time.
             Err(error @ StateError::Unfaithful { .. }) => {
                 warn!(%name, error = &error as &dyn std::error::Error, "the state is not saved");
                 return Ok((None, None));
@@ -296,8 +297,8 @@ impl<S> Inner<S> {
 }
 
 impl<S: Default> Inner<S> {
-    /// Takes a batch back that failed after it had got hold of the state. A state that cannot be brought back is thrown
-    /// away, and the runner folds it again.
+    /// Rolls back a batch that failed after accessing the state. A state that cannot be restored is discarded, and the
+    /// runner folds it again.
     fn take_back(&self, held: &mut Held<S>) -> bool {
         let undo = held.undo.take();
         if let Some(undo) = undo
@@ -332,13 +333,13 @@ fn panicked(message: String) -> ModelError {
     ModelError::Panicked { position: None, message }
 }
 
-/// How many bytes of a snapshot come before the state: the checksum of the event at its position.
+/// The number of bytes before the state in a snapshot: the checksum of the event at its position.
 const CHECKSUM: usize = 4;
 
 impl<S: Default + Send + 'static> ReadModel for StateModel<S> {
     type Tx<'t> = StateTx<'t, S>;
 
-    /// Takes the state of the snapshot, unless the one in memory is this projection's and as new.
+    /// Loads the state from the snapshot, unless the one in memory is this projection's and at least as new.
     async fn start(&self, name: &ProjectionName) -> Result<(), ModelError> {
         let inner = &self.inner;
         let load = Load { events: 0, ..Load::new(StreamId::all(), Some(name.clone())) };
@@ -390,7 +391,7 @@ impl<S: Default + Send + 'static> ReadModel for StateModel<S> {
         let (snapshot, released) = {
             let mut held = self.inner.lock();
             let taken = self.inner.snapshot(&mut held, name);
-            // Nothing is taken back any more, and what is kept holds the projector.
+            // No more rollbacks are needed, and the undo data keeps the projector alive.
             let released = held.undo.take();
             (taken, released)
         };

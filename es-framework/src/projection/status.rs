@@ -1,4 +1,4 @@
-//! What a projection tells its handles.
+//! The status that a projection reports to its handles.
 
 use std::sync::Arc;
 
@@ -7,33 +7,33 @@ use tokio::sync::watch;
 use super::error::RunError;
 use crate::log::Position;
 
-/// What a running projection is at.
+/// What a projection is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum RunningState {
-    /// It reads what is in the log already.
+    /// It is processing the existing log.
     CatchingUp,
-    /// It has dealt with the whole log and waits for more.
+    /// It has processed the whole log and waits for more.
     Live,
     /// It was stopped.
     Stopped,
-    /// It could not go on.
+    /// It could not continue.
     Failed,
 }
 
-/// How far a projection has come.
+/// How far a projection has got.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Status {
-    /// What it is at.
+    /// What it is doing.
     pub state: RunningState,
-    /// The position it has reached: the read model shows every event at or below it that the projector wants.
+    /// The position it has reached: the read model shows every event at or below it that the projector handles.
     ///
-    /// While the projection runs its checkpoint may be behind this by events that the projector does not want; see
-    /// [`Projection`](super::Projection#checkpoints). After it has ended both are the same, unless the checkpoint could
-    /// not be written.
+    /// While the projection runs, its checkpoint may be behind this by events that the projector does not handle; see
+    /// [`Projection`](super::Projection#checkpoints). After it has ended, both are the same, unless the checkpoint
+    /// could not be written.
     pub position: Position,
-    /// Why it could not go on.
+    /// Why it could not continue.
     pub error: Option<Arc<RunError>>,
 }
 
@@ -52,8 +52,8 @@ impl Status {
     }
 }
 
-/// The runner's end of a [`Status`]. If it is dropped before it was told how the projection ended, the task that held it
-/// has ended without a word, and that is what it tells.
+/// The runner's end of a [`Status`]. If it is dropped before [`Self::ended`] was called, the task that held it has
+/// ended without a result, and it reports that.
 #[derive(Debug)]
 pub(super) struct Reporter {
     status: watch::Sender<Status>,

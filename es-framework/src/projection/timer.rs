@@ -1,4 +1,4 @@
-//! Waiting until a time, on any executor.
+//! Waiting until a point in time, on any executor.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -10,13 +10,15 @@ use std::time::{Duration, Instant};
 
 use crate::panics;
 
-/// How long the thread stays when nobody waits: the next wait is likely to come soon, and a thread costs more than a wait.
+/// How long the thread stays alive with no waits: the next one is likely to come soon, and a thread costs more than a
+/// wait.
 const LINGERS: Duration = Duration::from_secs(1);
 
-/// Wakes those whose time is up; clones share a thread, which begins with the first wait and ends soon after the last.
+/// Wakes futures when their time is up. Clones share a thread, which starts with the first wait and ends soon after the
+/// last.
 ///
-/// Not tokio's timer: that panics where a runtime has none, and where its time is paused it jumps ahead whenever all
-/// tasks wait, also while a projection's work is under way on another thread.
+/// Tokio's timer is not used: it panics in a runtime without one, and with paused time it jumps ahead whenever all
+/// tasks wait, even while a projection's work is under way on another thread.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Timer {
     shared: Arc<Shared>,
@@ -32,12 +34,12 @@ struct Shared {
 struct Waits {
     by_time: BTreeMap<(Instant, u64), Waker>,
     next_id: u64,
-    /// When the thread looks next by itself; [`None`] while there is no thread.
+    /// When the thread will wake up by itself; [`None`] while there is no thread.
     looks_at: Option<Instant>,
 }
 
 impl Timer {
-    /// A future that is ready at `at`; never, if there is no such time.
+    /// A future that is ready at `at`, or never if that is [`None`].
     pub(super) fn at(&self, at: Option<Instant>) -> Deadline {
         Deadline { timer: self.clone(), at, id: None }
     }
@@ -45,7 +47,7 @@ impl Timer {
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, Waits> {
-        // Nothing in here panics half-way through a change, so poisoned waits are whole.
+        // Nothing in here panics half-way through a change, so poisoned waits are consistent.
         self.waits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -58,7 +60,7 @@ impl Shared {
             if !due.is_empty() {
                 drop(waits);
                 for waker in due.into_values() {
-                    // An executor's code: its panic must not take the others' wake-ups along.
+                    // This is the executor's code: its panic must not cost the others their wake-ups.
                     drop(panics::catch(|| waker.wake()));
                 }
                 waits = self.lock();

@@ -1,4 +1,4 @@
-//! How a state in memory is brought back after a batch that failed half-way.
+//! How a state in memory is restored after a batch failed half-way.
 
 use bytes::Bytes;
 
@@ -6,19 +6,21 @@ use super::error::ModelError;
 use super::model::{Batch, Checkpoint, ReadModel};
 use super::state::{StateModel, StateTx};
 
-/// The maximum number of events kept to be folded again.
+/// The maximum number of events kept for refolding.
 const EVENTS: u64 = 16_384;
-/// The maximum number of bytes that their payloads and metadata may have.
+/// The maximum size in bytes of their payloads and metadata.
 const BYTES: usize = 16 << 20;
-/// The number of events after which a small state is encoded anew: kept for longer, the events of a page would no longer be
-/// in the processor's cache when they are dropped.
+/// The number of events after which a small state is encoded again: if they were kept for longer, the events of a page
+/// would no longer be in the processor's cache when they are dropped.
 const FEW: usize = 1_000;
 
-/// An older state, encoded, and the batches since: run again on it, they lead to the state before the one that failed.
+/// An older state, encoded, and the batches since. Running the batches on it again restores the state before the batch
+/// that failed.
 ///
-/// A batch changes the state in place, because a copy of it for each batch would cost as much as the state is large. A
-/// snapshot that is taken is the next older state. In between the state is encoded for this alone, when as many events were
-/// folded as it has bytes: a state of 5,000 bytes every 5,000 events, so that it costs about a nanosecond an event.
+/// A batch changes the state in place, because copying it for each batch would cost as much as the state is large.
+/// Whenever a snapshot is taken, it becomes the older state. In between, the state is encoded only for this purpose,
+/// once as many events were folded as it has bytes. A state of 5,000 bytes, for example, is encoded every 5,000 events,
+/// which costs about a nanosecond per event.
 pub(super) struct Undo<S> {
     /// [`None`] for the default state.
     state: Option<Bytes>,
@@ -44,12 +46,12 @@ impl<S> Undo<S> {
         self.state.as_ref()
     }
 
-    /// The batches in order, each with the checkpoint that it has to find.
+    /// The batches in order, each with the checkpoint that it expects.
     pub(super) fn batches(&self) -> impl Iterator<Item = (Option<Checkpoint>, &Run<S>)> {
         self.batches.iter().map(|kept| (kept.from, &*kept.run))
     }
 
-    /// Whether so much is kept that the state should be encoded anew.
+    /// Whether so much is kept that the state should be encoded again.
     pub(super) fn is_full(&self) -> bool {
         let state = self.state.as_ref().map_or(0, Bytes::len).max(FEW) as u64;
         self.events >= state.min(EVENTS) || self.bytes > BYTES

@@ -1,34 +1,34 @@
-//! The canonical bytes of a value: what the fingerprint of a command is made of.
+//! The canonical bytes of a value, from which the fingerprint of a command is computed.
 //!
-//! Two values of one type have the same bytes exactly if they serialize to the same data. The order of a struct's fields,
-//! of an enum's variants and of a map's entries makes no difference, neither does the width of an integer, and the names
-//! of types are not a part of it. So these changes to a command keep its fingerprint:
+//! Two values of one type have the same bytes if and only if they serialize to the same data. The order of a struct's
+//! fields, of an enum's variants and of a map's entries makes no difference, nor does the width of an integer, and the
+//! names of types are not included. So these changes to a command keep its fingerprint:
 //!
-//! * renaming its type, or the types inside of it;
+//! * renaming its type, or types inside it;
 //! * reordering fields or variants;
 //! * widening an integer (`u32` to `u64`) and, for the same value, a float (`f32` to `f64`);
 //! * wrapping a value in a newtype struct, which serde asks formats to pass through.
 //!
-//! Everything else is another value: each kind of serde's data model has a tag of its own, and every text, sequence and
-//! map says how long it is. `None` is not `Some(None)`, a text is not its bytes, and `+∞` is not `−∞`.
+//! Everything else makes another value: each kind of serde's data model has its own tag, and every string, sequence and
+//! map is preceded by its length. `None` is not `Some(None)`, a string is not its bytes, and `+∞` is not `−∞`.
 //!
-//! The form does not depend on any format's crate or its features. `serde_json::Value` is told apart from other types in
-//! one place: with the feature `arbitrary_precision` its numbers serialize as a struct that holds a text, which is read
-//! as the number that it is without the feature.
+//! The form does not depend on any format's crate or its features. `serde_json::Value` has one special case: with the
+//! feature `arbitrary_precision` its numbers serialize as a struct that holds a string, which is turned back into the
+//! number that it would be without the feature.
 
 use std::fmt;
 
 use serde::Serialize;
 use serde::ser::{self, Serializer};
 
-/// The canonical bytes of a value. The form never changes: fingerprints made of it are stored.
+/// The canonical bytes of a value. The form never changes, because fingerprints computed from it are stored.
 pub(super) fn canonical<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, Refused> {
     let mut bytes = Vec::new();
     value.serialize(Canonical(&mut bytes))?;
     Ok(bytes)
 }
 
-/// A value whose own `Serialize` failed; nothing is refused here.
+/// A value whose own `Serialize` failed; nothing else is refused.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(super) struct Refused(String);
@@ -39,7 +39,7 @@ impl ser::Error for Refused {
     }
 }
 
-/// What follows a tag is given in parentheses; a number is 16 bytes, a length 8, both big-endian.
+/// What follows a tag is noted in parentheses; a number is 16 bytes, a length 8, both big-endian.
 mod tag {
     pub(super) const UNIT: u8 = 0x00;
     pub(super) const UNIT_STRUCT: u8 = 0x01;
@@ -48,13 +48,13 @@ mod tag {
     pub(super) const SOME: u8 = 0x03;
     pub(super) const FALSE: u8 = 0x04;
     pub(super) const TRUE: u8 = 0x05;
-    /// An integer from zero up (number).
+    /// A non-negative integer (number).
     pub(super) const INTEGER: u8 = 0x06;
-    /// An integer below zero (its absolute number).
+    /// A negative integer (its absolute value as a number).
     pub(super) const NEGATIVE: u8 = 0x07;
     /// (the bits of the `f64`)
     pub(super) const FLOAT: u8 = 0x08;
-    /// A number that is neither of the two (sign, digits, exponent as a text).
+    /// A number that is neither an integer nor a float (sign, digits, exponent as a string).
     pub(super) const DECIMAL: u8 = 0x09;
     /// (4 bytes)
     pub(super) const CHAR: u8 = 0x0a;
@@ -80,7 +80,7 @@ mod tag {
     pub(super) const STRUCT_VARIANT: u8 = 0x14;
 }
 
-/// How `serde_json` names the struct that stands for a number under `arbitrary_precision`.
+/// The name of the struct that `serde_json` uses for a number under `arbitrary_precision`.
 const JSON_NUMBER: &str = "$serde_json::private::Number";
 
 struct Canonical<'a>(&'a mut Vec<u8>);
@@ -162,8 +162,8 @@ impl<'a> Serializer for Canonical<'a> {
     type SerializeStruct = Fields<'a>;
     type SerializeStructVariant = Fields<'a>;
 
-    /// Types with two forms (addresses, ids, times) take the one for people: it is the one that their crates keep, since
-    /// JSON shows it, while the other one may follow the type's fields.
+    /// Types with two representations (addresses, ids, times) use the human-readable one: their crates keep it stable,
+    /// because JSON exposes it, while the other one may change with the type's fields.
     fn is_human_readable(&self) -> bool {
         true
     }
@@ -186,7 +186,7 @@ impl<'a> Serializer for Canonical<'a> {
     }
 
     fn serialize_f64(self, value: f64) -> Result<(), Refused> {
-        // What is not a number has many forms in bits, which all mean the same.
+        // NaN has many bit patterns that all mean the same.
         let value = if value.is_nan() { f64::NAN.copysign(1.0) } else { value };
         self.tagged(tag::FLOAT, &value.to_bits().to_be_bytes())
     }
@@ -285,7 +285,7 @@ impl<'a> Serializer for Canonical<'a> {
     }
 }
 
-/// The values of a sequence or a tuple. How many there are is written at the end: what serde says before is a hint.
+/// The values of a sequence or a tuple. Their number is written at the end: the length serde passes up front is a hint.
 struct Items<'a> {
     out: &'a mut Vec<u8>,
     length_at: usize,
@@ -369,7 +369,7 @@ impl ser::SerializeMap for Entries<'_> {
 struct Fields<'a> {
     out: &'a mut Vec<u8>,
     added: Vec<(&'static str, Vec<u8>)>,
-    /// Whether it stands for a number of `serde_json`.
+    /// Whether it represents a number of `serde_json`.
     is_json_number: bool,
 }
 
@@ -381,7 +381,7 @@ impl Fields<'_> {
 
     fn finish(mut self) -> Result<(), Refused> {
         if self.is_json_number {
-            // Its one field is a text: a tag, a length, and what is to be read as a number.
+            // Its one field is a string: a tag, a length, and the digits of the number.
             let text = self.added.first().and_then(|(_, text)| std::str::from_utf8(text.get(9..)?).ok());
             return json_number(Canonical(self.out), text.unwrap_or_default());
         }
@@ -420,8 +420,8 @@ macro_rules! fields {
 
 fields!(SerializeStruct, SerializeStructVariant);
 
-/// A number of `serde_json` that is given as its text: the integer or float that it is without `arbitrary_precision`, if
-/// that says the same, and the number as it was written otherwise.
+/// A number of `serde_json` that is given as a string: the integer or float that it would be without
+/// `arbitrary_precision` if that is exact, otherwise the number as it was written.
 fn json_number(out: Canonical<'_>, text: &str) -> Result<(), Refused> {
     if text != "-0" {
         if let Ok(value) = text.parse() {
@@ -438,7 +438,7 @@ fn json_number(out: Canonical<'_>, text: &str) -> Result<(), Refused> {
     }
 }
 
-/// A decimal number in one form: digits that neither begin nor end with a zero, times a power of ten.
+/// A decimal number in a unique form: digits that neither start nor end with a zero, times a power of ten.
 #[derive(PartialEq, Eq)]
 struct Decimal {
     is_negative: bool,

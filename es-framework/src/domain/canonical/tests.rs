@@ -44,7 +44,8 @@ impl Serialize for Bytes {
     }
 }
 
-/// Fingerprints are stored, so the form never changes: a mistake here makes every retry of a command that is known an error.
+/// Fingerprints are stored, so the form must never change: a mistake here turns every retry of a known command into an
+/// error.
 #[test]
 fn the_form_never_changes() {
     let zero = "0".repeat(30);
@@ -89,7 +90,7 @@ fn the_form_never_changes() {
     for (n, (found, expected)) in vectors.iter().enumerate() {
         assert_eq!(found, expected, "vector {n}");
     }
-    // All of them are different, but for the tuples and the newtype struct.
+    // All of them are different, except for the tuples and the newtype struct.
     let different: std::collections::HashSet<_> = vectors.iter().map(|(_, bytes)| bytes).collect();
     assert_eq!(different.len(), vectors.len() - 2);
 }
@@ -128,7 +129,7 @@ fn keys_of_maps_are_of_any_type() {
     assert_ne!(hex(HashMap::from([(1, 2)])), hex(HashMap::from([(2, 1)])));
 }
 
-/// Nothing can be moved from one value into the next one.
+/// Data cannot be moved from one value into the next.
 #[test]
 fn where_a_value_ends_is_said() {
     assert_ne!(hex(("ab", "c")), hex(("a", "bc")));
@@ -144,7 +145,7 @@ fn types_with_two_forms_take_the_one_for_people() {
     assert_eq!(hex(address), hex("127.0.0.1"));
 }
 
-/// The feature `preserve_order` of serde_json keeps the order in which a text had its keys.
+/// The feature `preserve_order` of serde_json keeps the order of keys in the source text.
 #[test]
 fn a_json_value_is_the_same_in_every_order_and_under_every_feature() {
     let json = |text: &str| hex(serde_json::from_str::<serde_json::Value>(text).unwrap());

@@ -1,19 +1,20 @@
-//! Reads bytes that may be damaged: bounds what a format without marks of its own would believe.
+//! Decodes bytes that may be damaged: limits what a format that is not self-describing takes at face value.
 //!
-//! bincode takes a length as it stands. So a damaged text would have its length reserved before a byte of it is read, a list of
-//! values that take no bytes would be read for centuries, and a type that holds itself would be followed until the stack ends.
+//! bincode trusts every length prefix. Without limits it would reserve the length of a damaged string before reading a
+//! byte of it, read a list of zero-byte values for centuries, and follow a type that contains itself until the stack
+//! overflows.
 
 use std::cell::Cell;
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, EnumAccess, Error, MapAccess, SeqAccess, VariantAccess, Visitor};
 
-/// How deep values may be nested; the same as in JSON.
+/// How deeply values may be nested; the same limit as in JSON.
 const MAX_DEPTH: usize = 128;
-/// How many values that take no bytes may stand in lists.
+/// The maximum number of list elements that take no bytes.
 const MAX_EMPTY: usize = 65_536;
 
-/// What is left to be read.
+/// How much more may be read.
 #[derive(Debug)]
 pub(super) struct Bounds {
     depth: Cell<usize>,
@@ -22,8 +23,8 @@ pub(super) struct Bounds {
 }
 
 impl Bounds {
-    /// The bounds of so many bytes: a value in a list takes at least one that no value of a list inside it takes, if it is
-    /// not empty.
+    /// The bounds for an input of this many bytes. A list element that is not empty takes at least one byte that
+    /// belongs to no element of a list inside it, so there are at most `bytes` such elements.
     pub(super) fn of(bytes: usize) -> Self {
         Self { depth: Cell::new(MAX_DEPTH), values: Cell::new(bytes.saturating_add(MAX_EMPTY)), bytes }
     }
@@ -50,7 +51,7 @@ impl Bounds {
 pub(super) struct Guarded<'b, T> {
     inner: T,
     bounds: &'b Bounds,
-    /// Whether this reads a list whose length stands in the bytes, not a tuple or struct.
+    /// Whether this reads a list, whose length is stored in the bytes, rather than a tuple or struct.
     is_list: bool,
 }
 
@@ -101,7 +102,8 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Guarded<'_, D> {
         self.inner.is_human_readable()
     }
 
-    // What has no parts needs no guard inside; a text or bytes are borrowed first, so that their length is checked.
+    // Strings and byte buffers have no parts that need a guard. They are read as borrowed, so that their length is
+    // checked.
     fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
         self.inner.deserialize_str(visitor)
     }

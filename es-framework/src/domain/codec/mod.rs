@@ -13,8 +13,8 @@ use crate::log::BoxError;
 
 /// Turns values into bytes and back.
 ///
-/// A codec is chosen per event type, `#[es(codec = Json)]`, and its id is stored with every event, so codecs can be mixed
-/// in one store and changed later: what another of the built-in codecs wrote is still read by that codec.
+/// A codec is chosen per event type, `#[es(codec = Json)]`, and its id is stored with every event, so codecs can be
+/// mixed in one store and changed later: events written by another built-in codec are still decoded by that one.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a codec",
     note = "the codecs of es-framework are behind features of its own: name one that is enabled, as in `#[es(codec = Json)]` or `#[es(snapshot(every = 100, codec = Json))]`: `Bincode` (feature `bincode`, on by default), `Json` (feature `json`) or your own"
@@ -23,23 +23,23 @@ pub trait Codec: 'static {
     /// The id that is stored with every event; never change it.
     const ID: &'static str;
 
-    /// Whether types that have two forms, such as addresses and times, take the one for people: what
-    /// [`Serializer::is_human_readable`](serde::Serializer::is_human_readable) of the format answers.
+    /// Whether types with two representations, such as addresses and times, use the human-readable one: what the
+    /// format's [`Serializer::is_human_readable`](serde::Serializer::is_human_readable) returns.
     const HUMAN_READABLE: bool;
 
-    /// Turns a value into bytes.
+    /// Encodes a value.
     ///
     /// # Errors
     ///
     /// [`CodecError`] if the value cannot be written in this format.
     fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, CodecError>;
 
-    /// Turns bytes into a value; bytes that are left over are an error.
+    /// Decodes a value; trailing bytes are an error.
     ///
     /// # Errors
     ///
-    /// [`CodecError`] if the bytes are not one such value. Never panics and never takes more memory than a small multiple
-    /// of the bytes, whatever they are.
+    /// [`CodecError`] if the bytes are not exactly one value of this type. Whatever the bytes, this never panics and
+    /// never takes more memory than a small multiple of their length.
     fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError>;
 }
 
@@ -52,15 +52,15 @@ pub enum CodecError {
     Encode {
         /// The codec.
         codec: &'static str,
-        /// What it said.
+        /// Its error.
         source: BoxError,
     },
-    /// The bytes are not such a value.
+    /// The bytes are not a value of this type.
     #[error("{codec} cannot read these bytes")]
     Decode {
         /// The codec.
         codec: &'static str,
-        /// What it said.
+        /// Its error.
         source: BoxError,
     },
     /// The value ended before the bytes did.
@@ -68,11 +68,11 @@ pub enum CodecError {
     LeftOver {
         /// The codec.
         codec: &'static str,
-        /// How many bytes were left.
+        /// The number of trailing bytes.
         left: usize,
     },
-    /// The bytes were written by a codec that is not at hand.
-    #[error("the bytes were written by codec {codec:?}, which is not at hand; enable its feature or name it")]
+    /// The bytes were written by a codec that is not available.
+    #[error("the bytes were written by codec {codec:?}, which is not available; enable its feature or name it")]
     Unknown {
         /// The id of the codec.
         codec: String,
@@ -93,13 +93,13 @@ impl CodecError {
 
 /// The compact default: bincode 2 with its standard configuration (little-endian, variable-length integers).
 ///
-/// It writes fields in order without their names, so it fits neither `#[serde(flatten)]`, `skip_serializing_if` nor
-/// untagged enums; take `Json` where you need those. Feature `bincode`, on by default.
+/// It writes fields in order and without their names, so it does not support `#[serde(flatten)]`, `skip_serializing_if`
+/// or untagged enums; use `Json` where you need those. Feature `bincode`, on by default.
 ///
-/// Reading is bounded by the bytes there are. Values nested deeper than 128 levels are refused, as in JSON, and so are more
-/// than 65,536 values that take no bytes, as in a `Vec<()>`.
+/// Decoding is bounded by the size of the input. Values nested deeper than 128 levels are refused, as in JSON, and so
+/// are more than 65,536 values that take no bytes, as in a `Vec<()>`.
 ///
-/// Without the feature the type is there and is no codec, so that the compiler says what is missing.
+/// Without the feature the type exists but is not a codec, so that the compiler can name the missing feature.
 #[cfg_attr(not(feature = "bincode"), doc(hidden))]
 #[derive(Debug, Clone, Copy)]
 pub struct Bincode;
@@ -126,9 +126,9 @@ impl Codec for Bincode {
     }
 }
 
-/// JSON, for people who want to read payloads. Feature `json`.
+/// JSON, for payloads that people can read. Feature `json`.
 ///
-/// Without the feature the type is there and is no codec, so that the compiler says what is missing.
+/// Without the feature the type exists but is not a codec, so that the compiler can name the missing feature.
 #[cfg_attr(not(feature = "json"), doc(hidden))]
 #[derive(Debug, Clone, Copy)]
 pub struct Json;
@@ -143,12 +143,12 @@ impl Codec for Json {
     }
 
     fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
-        // `from_slice` refuses what is left over, except white space.
+        // `from_slice` refuses trailing bytes, except white space.
         serde_json::from_slice(bytes).map_err(|error| CodecError::decode(Self::ID, error))
     }
 }
 
-/// Decodes bytes by the codec that wrote them: the one the type names, or another of the built-in ones.
+/// Decodes bytes with the codec that wrote them: the type's own, or another built-in one.
 pub(crate) fn decode_stored<C: Codec, T: DeserializeOwned>(codec: &str, bytes: &[u8]) -> Result<T, CodecError> {
     if codec == C::ID {
         return C::decode(bytes);

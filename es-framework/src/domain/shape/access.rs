@@ -1,4 +1,4 @@
-//! The parts of what is asked for: elements, entries, fields, variants.
+//! The parts of the requested values: elements, entries, fields, variants.
 
 use serde::de::value::{StrDeserializer, U32Deserializer};
 use serde::de::{self, DeserializeSeed, IntoDeserializer, Visitor};
@@ -44,7 +44,7 @@ impl<'de> de::MapAccess<'de> for Map<'_> {
         self.tracer.give(self.value, |tracer| seed.deserialize(tracer))
     }
 
-    /// Looks at the value even where the key is refused, as most keys of a text's form are.
+    /// Examines the value even if the key is refused, as most keys that must have a certain text form are.
     fn next_entry_seed<K: DeserializeSeed<'de>, V: DeserializeSeed<'de>>(
         &mut self,
         key_seed: K,
@@ -88,10 +88,10 @@ impl<'de> de::SeqAccess<'de> for Tuple<'_> {
 /// The fields of a struct, by name.
 pub(super) struct Struct<'t, 'a> {
     pub(super) tracer: Tracer<'t>,
-    /// What is still to be given, the next one last.
+    /// The fields still to be given, the next one last.
     pub(super) left: Vec<(&'static str, SlotId)>,
     pub(super) value: Option<SlotId>,
-    /// The name that was given last and not yet asked a value for.
+    /// The name that was given last, while its value has not been requested yet.
     pub(super) last: &'a mut Option<&'static str>,
 }
 
@@ -140,7 +140,7 @@ impl<'de, 't> de::EnumAccess<'de> for Enum<'t> {
     }
 }
 
-/// What a variant holds.
+/// The content of a variant.
 pub(super) struct Payload<'t> {
     pub(super) tracer: Tracer<'t>,
     slot: SlotId,
@@ -172,7 +172,7 @@ impl<'de> de::VariantAccess<'de> for Payload<'_> {
     }
 }
 
-/// A sequence or map of nothing.
+/// An empty sequence or map.
 pub(super) struct Nothing;
 
 impl<'de> de::SeqAccess<'de> for Nothing {

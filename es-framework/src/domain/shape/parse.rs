@@ -1,45 +1,45 @@
-//! Reads the text of a shape back.
+//! Parses the text of a shape.
 
 use std::fmt;
 
 use super::stored::{Node, NodeId, Plain, StoredShape};
 
-/// How many levels a shape may have; the tracer goes 64 deep.
+/// The maximum number of levels of a shape; the tracer goes 64 deep.
 const MAX_DEPTH: usize = 128;
 
-/// A text that is no shape.
+/// A text that is not a shape.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidShape {
     /// Something else was expected.
-    #[error("this is no shape: {expected} was expected at byte {at}")]
+    #[error("this is not a shape: {expected} was expected at byte {at}")]
     Syntax {
-        /// The byte.
+        /// The byte offset.
         at: usize,
         /// What was expected there.
         expected: &'static str,
     },
-    /// `^n` leads further out than the outermost type.
-    #[error("this is no shape: the reference at byte {at} leads beyond the outermost type")]
+    /// `^n` points beyond the outermost type.
+    #[error("this is not a shape: the reference at byte {at} leads beyond the outermost type")]
     Beyond {
         /// The byte after the reference.
         at: usize,
     },
     /// The text is nested too deep.
-    #[error("a shape has {MAX_DEPTH} levels at the most, and this one goes on at byte {at}")]
+    #[error("a shape has at most {MAX_DEPTH} levels, but this one goes on at byte {at}")]
     TooDeep {
-        /// The byte.
+        /// The byte offset.
         at: usize,
     },
 }
 
 impl StoredShape {
-    /// Reads the text that [`Shape::as_str`](super::Shape::as_str) wrote and a store keeps.
+    /// Parses a text from [`Shape::as_str`](super::Shape::as_str), as kept by a store.
     ///
     /// # Errors
     ///
-    /// [`InvalidShape`] if the text is no shape, with the byte. Takes time and memory in proportion to the text, whatever
-    /// it is.
+    /// [`InvalidShape`] with the byte offset if the text is not a shape. Takes time and memory proportional to the
+    /// length of the text, whatever it contains.
     pub fn parse(text: &str) -> Result<Self, InvalidShape> {
         let mut parser = Parser { rest: text, length: text.len(), nodes: Vec::new(), levels: Vec::new() };
         let root = parser.node()?;
@@ -51,7 +51,7 @@ struct Parser<'a> {
     rest: &'a str,
     length: usize,
     nodes: Vec<Node>,
-    /// The types around the one that is read, the outermost first.
+    /// The types around the one being read, the outermost first.
     levels: Vec<NodeId>,
 }
 
@@ -74,7 +74,7 @@ impl Parser<'_> {
         if self.eat(token) { Ok(()) } else { self.expected(token) }
     }
 
-    /// Takes the characters that are `wanted`.
+    /// Takes characters while they are `wanted`.
     fn run(&mut self, wanted: impl Fn(char) -> bool) -> &str {
         let end = self.rest.find(|c| !wanted(c)).unwrap_or(self.rest.len());
         let (run, rest) = self.rest.split_at(end);
@@ -92,12 +92,12 @@ impl Parser<'_> {
         self.nodes.len() - 1
     }
 
-    /// Reads what is inside of a level.
+    /// Reads the content of a level.
     fn level(&mut self, read: impl FnOnce(&mut Self) -> Result<Node, InvalidShape>) -> Result<NodeId, InvalidShape> {
         if self.levels.len() >= MAX_DEPTH {
             return Err(InvalidShape::TooDeep { at: self.at() });
         }
-        // References inside lead to this place before it is known what it holds.
+        // References inside point to this node before its content is known.
         let id = self.leaf(Node::Opaque);
         self.levels.push(id);
         let node = read(self)?;
@@ -220,7 +220,7 @@ impl Parser<'_> {
         if name.is_empty() { self.expected("a name") } else { Ok(name) }
     }
 
-    /// What [`str::escape_debug`] wrote, and the quote after it.
+    /// Parses text from [`str::escape_debug`], and the closing quote.
     fn quoted(&mut self) -> Result<String, InvalidShape> {
         let mut name = String::new();
         loop {
@@ -253,7 +253,7 @@ impl Parser<'_> {
     }
 }
 
-/// Writes the text again that it was read from.
+/// Writes the text from which it was parsed.
 impl fmt::Display for StoredShape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.write(self.root, &mut Vec::new(), f)
@@ -318,7 +318,7 @@ impl StoredShape {
                 f.write_str("}")?;
             }
             Node::Back(target) => {
-                // Its own place was pushed as well.
+                // Its own level was pushed as well.
                 let outer = levels.iter().rposition(|level| level == target).unwrap_or_default();
                 write!(f, "^{}", levels.len() - 1 - outer)?;
             }

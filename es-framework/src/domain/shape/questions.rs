@@ -1,4 +1,4 @@
-//! The questions that serde can ask.
+//! The requests that serde can make.
 
 use serde::de::{Deserializer, Visitor};
 

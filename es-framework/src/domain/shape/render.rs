@@ -81,7 +81,7 @@ fn write_tuple(slots: &[Slot], len: usize, parts: &[SlotId], text: &mut String) 
             text
         })
         .collect();
-    // What was never asked for is as good as one part.
+    // Parts that were never requested are shown as a single one.
     if parts.len() < len {
         parts.push("opaque".to_owned());
     }
@@ -106,7 +106,7 @@ fn push_name(name: &str, text: &mut String) {
     write_name(name, text).expect("writing into a string does not fail");
 }
 
-/// Writes the name of a field or variant; one that is no plain identifier stands in quotes.
+/// Writes the name of a field or variant; one that is not a plain identifier is quoted.
 pub(super) fn write_name(name: &str, to: &mut impl fmt::Write) -> fmt::Result {
     if !name.is_empty() && name.chars().all(|c| c.is_alphanumeric() || c == '_') {
         to.write_str(name)

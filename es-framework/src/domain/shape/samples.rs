@@ -1,4 +1,4 @@
-//! The made-up values that types are read from.
+//! The made-up values from which types are deserialized.
 
 pub(super) const INTEGERS: [u8; 8] = [0, 1, 2, 7, 10, 12, 24, 100];
 pub(super) const CHARS: [char; 4] = ['a', 'A', '0', ' '];

@@ -1,22 +1,22 @@
-//! What is known of a type: its places, and what each of them holds.
+//! What is known about a type: its places, and what each of them holds.
 
 use std::cell::Cell;
 
 pub(super) type SlotId = usize;
 
-/// One place of a type.
+/// One place in a type.
 #[derive(Debug)]
 pub(super) struct Slot {
     pub(super) kind: Kind,
     /// How many values were refused.
     pub(super) refusals: usize,
-    /// How often a value failed that could have been left out, without anything being learnt.
+    /// How many times a value that could have been left out failed without anything being learnt.
     pub(super) in_vain: usize,
-    /// It is left out from now on, wherever it can be.
+    /// From here on it is left out wherever possible.
     pub(super) given_up: bool,
-    /// It was asked for different things at different times, so it has no shape of its own.
+    /// Different things were requested from it at different times, so it has no single shape.
     pub(super) changes: bool,
-    /// Nothing more can be learnt here; cached, because it never becomes untrue.
+    /// Nothing more can be learnt here; cached, because this never changes back.
     pub(super) done: Cell<bool>,
 }
 
@@ -45,7 +45,7 @@ pub(super) enum Kind {
         variants: Vec<Variant>,
         numbers: Numbers,
     },
-    /// The type so many levels further out.
+    /// The type `levels` levels further out.
     Back {
         levels: usize,
         target: SlotId,
@@ -56,11 +56,11 @@ pub(super) enum Kind {
 pub(super) struct Field {
     pub(super) name: &'static str,
     pub(super) slot: SlotId,
-    /// Another name of a field that is there already.
+    /// Another name for a field that is already there.
     pub(super) is_alias: bool,
-    /// To be given first, so that the aliases of the field are found out to be such.
+    /// Given first, so that the field's aliases are recognized as such.
     pub(super) goes_first: bool,
-    /// It goes first and the name that was given before it has not been found out to be an alias.
+    /// It goes first, but the name that was given before it has not been recognized as an alias yet.
     pub(super) awaits_alias: bool,
 }
 
@@ -68,19 +68,19 @@ pub(super) struct Field {
 pub(super) struct Variant {
     pub(super) name: &'static str,
     pub(super) slot: SlotId,
-    /// How often it was given.
+    /// How many times it was given.
     pub(super) tries: usize,
 }
 
-/// How the numbers of an enum's variants, which compact codecs store, belong to their names.
+/// How the numbers of an enum's variants, which compact codecs store, map to their names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Numbers {
-    /// Not asked yet.
+    /// Not tested yet.
     Unknown,
     /// The last name's number was refused: there are fewer numbers than names, or none.
     LastRefused,
-    /// In the order of the names, as far as can be known.
+    /// In the order of the names, as far as can be determined.
     InOrder,
-    /// Some of the names are aliases, and it cannot be known which.
+    /// Some of the names are aliases, and it cannot be determined which.
     Aliased,
 }

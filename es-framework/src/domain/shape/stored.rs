@@ -1,8 +1,8 @@
-//! A shape that was read back from its text.
+//! A shape parsed back from its text.
 
-/// The shape of a payload, read back from the text that a store keeps beside the payload's type.
+/// The shape of a payload, parsed from the text that a store keeps with the payload's type.
 ///
-/// With it a payload becomes JSON without its Rust type: see [`Self::to_json`].
+/// It turns a payload into JSON without its Rust type: see [`Self::to_json`].
 #[derive(Debug, Clone)]
 pub struct StoredShape {
     pub(super) nodes: Vec<Node>,
@@ -19,16 +19,16 @@ pub(super) enum Node {
     Seq(NodeId),
     Map(NodeId, NodeId),
     Newtype(NodeId),
-    /// Parts, and how many of a kind stand in a row.
+    /// Parts, each with the number of times it is repeated in a row.
     Tuple(Vec<(NodeId, u64)>),
     Struct(Vec<(String, NodeId)>),
-    /// Variants, with what they hold unless they are unit variants.
+    /// Variants, with their content unless they are unit variants.
     Enum {
         variants: Vec<(String, Option<NodeId>)>,
-        /// Some names are aliases, so a number does not lead to a name.
+        /// Some names are aliases, so a number does not identify a name.
         is_aliased: bool,
     },
-    /// The type around it that it is again.
+    /// A reference to the enclosing type of which this is another occurrence.
     Back(NodeId),
     Any,
     Opaque,

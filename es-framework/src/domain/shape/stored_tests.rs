@@ -29,7 +29,7 @@ fn read<T: Serialize + DeserializeOwned>(value: &T) -> PayloadJson {
 fn same<T: Serialize + DeserializeOwned + Debug>(value: &T) {
     let read = read(value);
     assert!(read.is_whole);
-    // serde_json writes the plus of an exponent, or not, by its version.
+    // Whether serde_json writes the plus of an exponent depends on its version.
     assert_eq!(read.json, serde_json::to_string(value).unwrap().replace("e+", "e"), "{value:?}");
 }
 
@@ -134,7 +134,7 @@ fn what_json_has_no_number_for_is_a_text() {
     assert_eq!(read(&floats).json, r#"["NaN","Infinity","-Infinity","NaN"]"#);
 }
 
-/// A type that refuses made-up values leaves a part of its shape unknown: what comes before it is read all the same.
+/// A type that refuses made-up values leaves part of its shape unknown: what comes before it is read anyway.
 #[test]
 fn what_comes_before_an_unknown_part_is_read() {
     let payload = bytes(&("Ann", (1_u8, 2_u8), 3_u8));
@@ -185,7 +185,7 @@ fn a_payload_that_does_not_fit_is_refused_with_its_byte() {
     assert_eq!(by_shape("u8", &[1, 2]), Err(PayloadError::LeftOver { left: 1 }));
 }
 
-/// A damaged payload, or a shape that nobody wrote, costs no more than a bounded time and amount of memory.
+/// A damaged payload or a forged shape takes only bounded time and memory.
 #[test]
 fn hostile_payloads_and_shapes_are_bounded() {
     let endless = [253, 255, 255, 255, 255, 255, 255, 255, 127];
@@ -277,7 +277,7 @@ fn shapes() -> impl Strategy<Value = String> {
 proptest! {
     #[test]
     fn any_bytes_are_json_or_a_typed_error(shape in shapes(), payload in prop::collection::vec(any::<u8>(), 0..60)) {
-        // A reference may lead beyond the outermost type.
+        // A reference may point beyond the outermost type.
         if let Ok(parsed) = StoredShape::parse(&shape) {
             prop_assert_eq!(parsed.to_string(), shape);
             if let Ok(read) = parsed.to_json("bincode", &payload) {
@@ -294,7 +294,7 @@ proptest! {
         }
     }
 
-    /// What bincode reads by the type is what is read by the shape.
+    /// Reading by the shape agrees with bincode reading by the type.
     #[test]
     fn bytes_are_read_as_the_codec_reads_them(payload in prop::collection::vec(any::<u8>(), 0..24)) {
         type Mixed = (u16, Option<i32>, Vec<(char, bool)>, String, Result<i64, u8>);

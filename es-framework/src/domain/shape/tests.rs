@@ -280,7 +280,7 @@ fn what_a_type_refuses_hides_as_little_as_possible() {
     );
 }
 
-/// A key that refused every made-up text made its value and every field behind the map opaque.
+/// A key that refused every made-up text used to make its value and every field after the map opaque.
 #[test]
 fn a_map_whose_keys_are_picky_hides_nothing() {
     #[derive(Deserialize, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -326,7 +326,7 @@ fn a_map_whose_keys_are_picky_hides_nothing() {
     );
 }
 
-/// A long enum was cut at 60,000 bytes, so that a change behind them did not change the shape.
+/// A long enum used to be cut at 60,000 bytes, so that a change after them did not change the shape.
 #[test]
 fn a_long_shape_is_not_cut() {
     #[derive(Deserialize)]
@@ -344,7 +344,7 @@ fn a_long_shape_is_not_cut() {
     assert_eq!(one.replace("u8", "u16"), other);
 }
 
-/// A tag decides what the content is, and the shape said what it is under the first tag.
+/// A tag decides what the content is, but the shape used to show the content of the first tag.
 #[test]
 fn what_depends_on_another_field_is_any() {
     #[derive(Deserialize)]
@@ -408,7 +408,7 @@ fn aliases_and_skipped_fields_are_left_out() {
         #[serde(default)]
         owner: String,
     }
-    // An alias that sorts before the name, beside a field that takes none of the first values.
+    // An alias that sorts before the name, next to a field that accepts none of the first values.
     #[derive(Deserialize)]
     struct Picked {
         number: NonZeroU32,
@@ -436,7 +436,7 @@ fn a_type_that_panics_or_never_ends_is_opaque() {
             Vec::deserialize(deserializer).map(Self)
         }
     }
-    /// Asks for itself by a visitor of another type each time serde looks.
+    /// Requests itself with a visitor of another type each time.
     struct Wide;
     impl<'de> Deserialize<'de> for Wide {
         fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

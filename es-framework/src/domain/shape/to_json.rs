@@ -6,11 +6,11 @@ use super::parse::InvalidShape;
 use super::stored::{Node, NodeId, Plain, StoredShape};
 use crate::log::EventType;
 
-/// How deep values may be nested: what the codec itself reads, 128 levels, each of which is up to three places of a shape.
+/// How deeply values may be nested: the 128 levels that the codec itself reads, each up to three places of a shape.
 const MAX_DEPTH: usize = 3 * 128;
-/// How many values that take no bytes may stand in lists; what the codec itself reads.
+/// The maximum number of list elements that take no bytes, as in the codec itself.
 const MAX_EMPTY: usize = 65_536;
-/// How long the JSON may become; names of fields make it many times as long as the payload.
+/// The maximum length of the JSON; names of fields make it many times as long as the payload.
 const MAX_JSON: usize = 256 << 20;
 
 /// A payload as JSON.
@@ -19,8 +19,8 @@ const MAX_JSON: usize = 256 << 20;
 pub struct PayloadJson {
     /// One JSON value.
     pub json: String,
-    /// Whether all of the payload is in it. Where the shape does not say how to go on, the rest of the payload stands at
-    /// that place as `{"$unread":"…"}`, in hexadecimal digits, and what would come after it is missing.
+    /// Whether it contains the whole payload. If the shape does not tell how to continue, the rest of the payload is
+    /// inserted at that place as `{"$unread":"…"}`, in hexadecimal digits, and everything after it is missing.
     pub is_whole: bool,
 }
 
@@ -28,13 +28,13 @@ pub struct PayloadJson {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PayloadError {
-    /// The stored text is no shape.
+    /// The stored text is not a shape.
     #[error("the shape of the payload cannot be read")]
     Shape(#[from] InvalidShape),
-    /// The payload ends, or holds something else than the shape says.
+    /// The payload ends early, or contains something other than the shape describes.
     #[error("the payload does not fit its shape at byte {at}: {expected} was expected")]
     Unfit {
-        /// The byte of the payload.
+        /// The byte offset in the payload.
         at: usize,
         /// What was expected there.
         expected: &'static str,
@@ -42,32 +42,32 @@ pub enum PayloadError {
     /// The shape ends before the payload does.
     #[error("the payload does not fit its shape: {left} bytes are left over")]
     LeftOver {
-        /// How many bytes are left over.
+        /// The number of bytes left over.
         left: usize,
     },
     /// Values are nested deeper than the codec reads.
     #[error("the payload is nested too deep at byte {at}")]
     TooDeep {
-        /// The byte of the payload.
+        /// The byte offset in the payload.
         at: usize,
     },
     /// The JSON would become longer than 256 MiB, or lists hold over 65,536 values that take no bytes.
     #[error("the payload is too long as JSON")]
     TooLong,
-    /// The payload says it is JSON and is not.
+    /// The payload's codec is JSON, but the payload is not.
     #[error("the payload is not JSON")]
     NotJson,
 }
 
-/// Turns a stored payload into JSON without its Rust type: by its codec, and by its shape where the codec needs one.
+/// Turns a stored payload into JSON without its Rust type, by its codec, and by its shape if the codec needs one.
 ///
-/// JSON is what the payload is to serde: unit is `null`, an option its value or `null`, a newtype its value, a variant
-/// `"Name"` or `{"Name": …}`, bytes a list of numbers; a map with keys that are no texts, numbers, `bool`s or unit variants is
-/// a list of pairs. Integers are written exactly, also beyond 64 bits. Floats that JSON has no number for are `"NaN"`,
-/// `"Infinity"` and `"-Infinity"`.
+/// The JSON follows serde's view of the payload: unit is `null`, an option its value or `null`, a newtype its value, a
+/// variant `"Name"` or `{"Name": …}`, bytes a list of numbers. A map with keys other than strings, numbers, `bool`s or
+/// unit variants is a list of pairs. Integers are written exactly, even beyond 64 bits. Floats that JSON cannot
+/// represent are `"NaN"`, `"Infinity"` and `"-Infinity"`.
 ///
-/// A payload of the codec `json` is returned as it is. One whose codec is unknown here, or that has no shape and needs one, is
-/// `{"$codec":"…","$bytes":"…"}`, with the payload in hexadecimal digits.
+/// A payload of the codec `json` is returned as it is. If the codec is unknown, or needs a shape and there is none, the
+/// result is `{"$codec":"…","$bytes":"…"}`, with the payload in hexadecimal digits.
 ///
 /// ```
 /// use es_framework::EventType;
@@ -81,8 +81,8 @@ pub enum PayloadError {
 ///
 /// # Errors
 ///
-/// [`PayloadError`] if the payload does not fit its shape, or the shape's text is none. Never panics; memory is bounded by
-/// 256 MiB and the length of payload and shape, whatever they are.
+/// [`PayloadError`] if the payload does not fit its shape, or the shape's text is not one. Never panics; whatever the
+/// input, memory is bounded by 256 MiB plus the length of payload and shape.
 pub fn payload_to_json(event_type: &EventType, payload: &[u8]) -> Result<PayloadJson, PayloadError> {
     match event_type.shape().filter(|_| event_type.codec() == BINCODE) {
         Some(shape) => StoredShape::parse(shape)?.to_json(event_type.codec(), payload),
@@ -91,7 +91,7 @@ pub fn payload_to_json(event_type: &EventType, payload: &[u8]) -> Result<Payload
 }
 
 impl StoredShape {
-    /// Turns a payload of this shape into JSON, as [`payload_to_json`] does; for reading many of one shape.
+    /// Turns a payload of this shape into JSON, as [`payload_to_json`] does; for reading many payloads of one shape.
     ///
     /// # Errors
     ///
@@ -111,7 +111,7 @@ impl StoredShape {
     }
 }
 
-/// The ids of the built-in codecs, whose features need not be on for this.
+/// The ids of the built-in codecs; their features do not have to be enabled for this.
 const BINCODE: &str = "bincode";
 const JSON: &str = "json";
 
@@ -140,16 +140,16 @@ fn push_hex(bytes: &[u8], json: &mut String) {
     }
 }
 
-/// Reads bincode in its standard configuration: little-endian, integers of variable length.
+/// Reads bincode in its standard configuration: little-endian, variable-length integers.
 struct Reader<'a> {
     shape: &'a StoredShape,
     payload: &'a [u8],
     at: usize,
     depth: usize,
-    /// How many values in lists took no bytes.
+    /// The number of list elements so far that took no bytes.
     empty: usize,
     json: String,
-    /// False once the rest of the payload was written as it is.
+    /// False once the rest of the payload was written undecoded.
     is_whole: bool,
 }
 
@@ -192,7 +192,7 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// Writes the rest of the payload as it is.
+    /// Writes the rest of the payload undecoded.
     fn unread(&mut self) {
         self.json.push_str("{\"$unread\":\"");
         push_hex(self.payload.get(self.at..).unwrap_or_default(), &mut self.json);
@@ -262,7 +262,7 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// Whether a value can be a key in JSON.
+    /// Whether a value can be a JSON key.
     fn is_text(&self, id: NodeId) -> bool {
         match self.shape.nodes.get(id) {
             Some(Node::Plain(plain)) => *plain != Plain::Bytes,
@@ -272,7 +272,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Puts a scalar that was just written into quotes, unless it has some.
+    /// Puts quotes around the scalar that was just written, unless it has them.
     fn quote_from(&mut self, start: usize) {
         if self.json.get(start..).is_some_and(|scalar| !scalar.starts_with('"')) {
             self.json.insert(start, '"');
@@ -284,7 +284,7 @@ impl<'a> Reader<'a> {
         let start = self.at;
         let number = self.integer(4, "the number of a variant")?;
         if is_aliased {
-            // Whose name it is cannot be told, nor what it holds unless none holds anything.
+            // The name is unknown, and so is the content, unless no variant has any.
             if variants.iter().all(|(_, content)| content.is_none()) {
                 self.push(format_args!("\"#{number}\""));
             } else {
@@ -386,7 +386,7 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// A signed integer is stored as 0, -1, 1, -2, 2, … are numbered.
+    /// A signed integer is stored zigzag-encoded: 0, -1, 1, -2, 2 as 0, 1, 2, 3, 4.
     fn signed(&mut self, width: usize, expected: &'static str) -> Result<(), PayloadError> {
         let number = self.integer(width, expected)?;
         let half = (number >> 1).cast_signed();
@@ -394,7 +394,7 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// An integer of so many bytes at the most: one byte, or 251 to 254 and then 2, 4, 8 or 16 bytes.
+    /// An integer of at most `width` bytes: one byte, or 251 to 254 followed by 2, 4, 8 or 16 bytes.
     fn integer(&mut self, width: usize, expected: &'static str) -> Result<u128, PayloadError> {
         let start = self.at;
         let stored = match self.byte(expected)? {
@@ -425,7 +425,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// A length, and so many bytes.
+    /// A length, followed by that many bytes.
     fn run(&mut self, expected: &'static str) -> Result<&'a [u8], PayloadError> {
         let length = self.length(expected)?;
         let rest = self.payload.get(self.at..).unwrap_or_default();

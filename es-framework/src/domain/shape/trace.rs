@@ -1,9 +1,13 @@
-//! Finds out what serde asks for: reads a type again and again from made-up values and writes down the questions.
+//! Finds out what serde requests: deserializes a type repeatedly from made-up values and records the requests.
 //!
-//! Each place of the type is a [`Slot`]. In one pass an enum gives one variant, an option something or nothing, a sequence one
-//! element or none; the next pass takes what the last one left out, until nothing new is learnt. A value that the type refuses
-//! is replaced by another at the next pass; where all are refused and the value can be left out, it is, so that what stands
-//! behind it is still reached. A type that is met inside itself becomes a reference to the outer one.
+//! Each place in the type is a [`Slot`]. In one pass an enum gets one variant, an option something or nothing, a
+//! sequence one element or none. The next pass takes what the last one left out, until nothing new is learnt. A value
+//! that the type refuses is replaced by another one in the next pass. If all are refused and the value can be left out,
+//! it is, so that what follows it is still reached. A type that is found inside itself becomes a reference to the outer
+//! one.
+//!
+//! For example, `struct A { kind: Kind, note: Option<u8> }` with `enum Kind { B(u8), C }` needs at least one pass for
+//! each variant of `Kind`, and learns on the way that `note` holds a `u8`.
 
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -14,16 +18,16 @@ use super::samples::TEXTS;
 use super::slots::{Kind, Slot, SlotId};
 use super::tracer::{Refused, Tracer};
 
-/// More places than this are not looked at.
+/// The maximum number of places that are examined.
 const MAX_SLOTS: usize = 16_384;
-/// Nor is anything nested deeper.
+/// The maximum depth to which they are examined.
 pub(super) const MAX_DEPTH: usize = 64;
-/// Enough for an enum with that many variants; each pass is short.
+/// The maximum number of passes, enough for an enum with that many variants; each pass is short.
 const MAX_PASSES: usize = 20_000;
-/// How many values are tried before a type counts as one that refuses all: one more than the longest list of values.
+/// The number of values tried before a type counts as refusing all of them: one more than the longest list of values.
 pub(super) const MAX_REFUSALS: usize = TEXTS.len() + 1;
 
-/// All places of a type, the outermost first.
+/// All places in a type, the outermost first.
 pub(super) fn trace<T: DeserializeOwned>(human_readable: bool) -> Vec<Slot> {
     let trace = Trace {
         slots: RefCell::default(),
@@ -33,16 +37,16 @@ pub(super) fn trace<T: DeserializeOwned>(human_readable: bool) -> Vec<Slot> {
         human_readable,
     };
     let root = trace.new_slot().unwrap_or_default();
-    // So many passes in a row may teach nothing: every variant can once be chosen in vain.
+    // The number of passes in a row that taught nothing. There may be one for each variant, chosen in vain.
     let mut idle = 0;
     for _ in 0..MAX_PASSES {
         let before = trace.learnt.get();
-        // A type's own code may panic at values it never expected.
+        // A type's own code may panic on values it does not expect.
         let pass = catch_unwind(AssertUnwindSafe(|| {
             trace.levels.borrow_mut().clear();
             trace.depth.set(0);
             let tracer = Tracer { trace: &trace, slot: root, salt: 0, finishing: false };
-            // What is learnt is in the slots, whether the pass came to its end or not.
+            // What was learnt is in the slots, whether or not the pass ran to its end.
             drop(tracer.give(root, |tracer| T::deserialize(tracer)));
         }));
         idle = if trace.learnt.get() == before { idle + 1 } else { 0 };
@@ -93,8 +97,8 @@ impl Trace {
         self.slots.borrow().iter().map(count).sum()
     }
 
-    /// Notes that parts failed and taught nothing. As every variant can once be chosen in vain, they are given up only
-    /// after as many times.
+    /// Notes that parts failed and taught nothing. As every variant can be chosen in vain once, they are given up only
+    /// after as many times as there are variants.
     pub(super) fn note_in_vain(&self, parts: &[SlotId]) {
         let bound = self.variants();
         for part in parts {
@@ -109,7 +113,7 @@ impl Trace {
         }
     }
 
-    /// Whether nothing more can be learnt in a place.
+    /// Whether nothing more can be learnt about a place.
     pub(super) fn is_done(&self, slot: SlotId) -> bool {
         let slots = self.slots.borrow();
         let Some(slot) = slots.get(slot) else { return true };

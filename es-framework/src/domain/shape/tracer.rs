@@ -1,4 +1,4 @@
-//! Answers what serde asks about one place, and notes the question.
+//! Answers serde's requests at one place, and records them.
 
 use std::any::type_name;
 use std::fmt;
@@ -9,10 +9,10 @@ use super::access::{Struct, Tuple};
 use super::slots::{Field, Kind, Numbers, Slot, SlotId};
 use super::trace::{MAX_DEPTH, MAX_REFUSALS, Trace};
 
-/// A pass cannot go on.
+/// A pass cannot continue.
 #[derive(Debug)]
 pub(super) struct Refused {
-    /// The place whose value was refused has taken note.
+    /// The place of the refused value has already recorded it.
     is_known: bool,
     /// A field that was given twice, by its first name.
     duplicate: Option<&'static str>,
@@ -40,26 +40,26 @@ impl de::Error for Refused {
     }
 }
 
-/// A variant that is given.
+/// The variant to give.
 pub(super) struct Chosen {
     pub(super) by: VariantBy,
     pub(super) slot: SlotId,
 }
 
-/// How a variant is called when it is given.
+/// How the variant is identified.
 pub(super) enum VariantBy {
     Name(&'static str),
     Number(u32),
 }
 
-/// Answers the questions of one place.
+/// Answers the requests at one place.
 #[derive(Clone, Copy)]
 pub(super) struct Tracer<'t> {
     pub(super) trace: &'t Trace,
     pub(super) slot: SlotId,
     /// Which of the made-up values to give: the number of refusals here and further out.
     pub(super) salt: usize,
-    /// Gives a value by what is known already and learns nothing: below a reference to an outer type.
+    /// Gives a value from what is already known and learns nothing: used below a reference to an outer type.
     pub(super) finishing: bool,
 }
 
@@ -85,7 +85,7 @@ impl Tracer<'_> {
         })
     }
 
-    /// Gives a value to a part that could be left out; one that fails again and again is, from then on.
+    /// Gives a value to a part that could be left out. A part that keeps failing is left out from here on.
     pub(super) fn offer<R>(self, part: SlotId, ask: impl FnOnce(Self) -> Result<R, Refused>) -> Result<R, Refused> {
         self.offering(&[part], || self.give(part, ask))
     }
@@ -103,13 +103,13 @@ impl Tracer<'_> {
         values.get(self.salt % values.len().max(1)).copied().ok_or(Refused::KNOWN)
     }
 
-    /// Notes a value without parts.
+    /// Records a value without parts.
     pub(super) fn plain(self, name: &'static str) -> Result<(), Refused> {
         self.note(|kind| matches!(kind, Kind::Plain(known) if *known == name), || Ok(Kind::Plain(name)))
     }
 
-    /// Notes what is asked for, at the first time. What asks for something else later, as the content of an adjacently
-    /// tagged enum does, has no one shape: it becomes `any`.
+    /// Records the first request. A place that requests something else later, such as the content of an adjacently
+    /// tagged enum, has no single shape: it becomes `any`.
     pub(super) fn note(
         self,
         is_same: impl FnOnce(&Kind) -> bool,
@@ -136,7 +136,7 @@ impl Tracer<'_> {
         }
     }
 
-    /// Reads something with parts: notes it, or finds it to be an outer type again and gives that a value.
+    /// Reads something with parts: records it, or if it turns out to be an outer type again, gives a value for that.
     pub(super) fn level<V, R>(
         self,
         is_same: impl FnOnce(&Kind) -> bool,
@@ -163,7 +163,7 @@ impl Tracer<'_> {
         given
     }
 
-    /// The place that a reference stands for.
+    /// The place that a reference points to.
     fn followed(self) -> Result<Self, Refused> {
         let target = self.trace.with(self.slot, |slot| match slot.kind {
             Kind::Back { target, .. } => target,
@@ -172,7 +172,7 @@ impl Tracer<'_> {
         Ok(Self { slot: target, ..self })
     }
 
-    /// Whether a part is given this time: while there is something to learn about it.
+    /// Whether a part is given in this pass: as long as there is something to learn about it.
     pub(super) fn wants(self, part: SlotId) -> bool {
         !self.finishing && !self.trace.is_done(part)
     }
@@ -205,7 +205,8 @@ impl Tracer<'_> {
         Ok(part)
     }
 
-    /// The fields of a struct in the order they are given: first what is to be learnt, last what will be refused.
+    /// The fields of a struct in the order they are given: first those with something to learn, last those that will be
+    /// refused.
     pub(super) fn fields(self) -> Result<Vec<(&'static str, SlotId)>, Refused> {
         let mut fields = self.trace.with(self.slot, |slot| match &slot.kind {
             Kind::Struct(fields) => fields
@@ -220,13 +221,13 @@ impl Tracer<'_> {
         Ok(fields.into_iter().rev().map(|(_, name, slot)| (name, slot)).collect())
     }
 
-    /// The variant that is given this time.
+    /// The variant to give in this pass.
     pub(super) fn variant(self) -> Result<Chosen, Refused> {
         let mut slots = self.trace.slots.borrow_mut();
         let Some(Slot { kind: Kind::Enum { variants, numbers }, .. }) = slots.get_mut(self.slot) else {
             return Err(Refused::KNOWN);
         };
-        // The numbers are asked for first: the last one, and if that is refused the first one.
+        // The numbers are tested first: the last one, and if that is refused, the first one.
         let asked = match numbers {
             Numbers::Unknown if !self.finishing => variants.len().checked_sub(1),
             Numbers::LastRefused if !self.finishing => Some(0),
@@ -253,7 +254,7 @@ impl Tracer<'_> {
         chosen.map(|(name, slot, _)| Chosen { by: VariantBy::Name(name), slot: *slot }).ok_or(Refused::KNOWN)
     }
 
-    /// Notes whether the number of a variant was taken.
+    /// Records whether the number of a variant was accepted.
     pub(super) fn note_number(self, is_taken: bool) {
         self.trace.learn(self.slot, |slot| {
             if let Kind::Enum { numbers, .. } = &mut slot.kind {
@@ -306,7 +307,8 @@ impl Tracer<'_> {
         })
     }
 
-    /// A field was there already under another name: either this name is the alias, or the field's own name comes too late.
+    /// A field was already given under another name: either this name is the alias, or the field's own name came too
+    /// late.
     fn note_alias(self, given: &'static str, first_name: &'static str) {
         self.trace.learn(self.slot, |slot| {
             if let Kind::Struct(fields) = &mut slot.kind {

@@ -1,19 +1,20 @@
-//! Taking turns, without a lock that rests in somebody's future.
+//! Taking turns, without a lock held inside somebody's future.
 //!
-//! Futures that work on one thing take turns. A lock would do, if every future that holds it, or is next in its queue,
-//! were polled until it is done. But a future may be polled once and kept (a branch of a `select!` in a loop), and then
-//! nobody else would ever get the lock. So a turn has two parts, and neither needs its future to be polled again:
+//! Futures that work on the same state take turns. A lock would do if every future that holds it, or is next in its
+//! queue, were polled to completion. But a future may be polled once and then kept (a branch of a `select!` in a loop),
+//! and then no other one would ever get the lock. So a turn has two parts, and neither needs its own future to be
+//! polled again:
 //!
-//! 1. *Deciding* is a function without any await. Whoever is polled while nothing runs calls its own.
-//! 2. A *job* is what a decision leads to: a future of its own that rests here. Whoever waits for a turn polls the job that
-//!    runs, whosever it is. Its outcome waits here for the one it belongs to.
+//! 1. *Deciding* is a function without any await. A future that is polled while no job is running calls its own.
+//! 2. A *job* is the result of a decision: a future that is stored here. Every future that waits for a turn polls the
+//!    running job, no matter whose it is. The job's outcome is kept here for its owner.
 //!
-//! For example, A decides and starts a job, B and C come and wait. When the job can go on, all three are woken, and the
-//! first one that is polled finishes it. If that is B, it decides next, and A finds its outcome when it is polled. If A
-//! is never polled again, nothing is lost but the outcome.
+//! For example, A decides and starts a job; B and C arrive and wait. When the job can make progress, all three are
+//! woken, and the first one polled finishes it. If that is B, it decides next, and A finds its outcome when it is
+//! polled. If A is never polled again, only its outcome is lost.
 //!
-//! All are woken for each turn, because nobody knows which of them will be polled. Waiting costs one look for each turn
-//! of another.
+//! Every turn wakes all waiting futures, because nobody knows which of them will be polled. So waiting costs one poll
+//! for each turn of another future.
 
 use std::any::Any;
 use std::future::Future;
@@ -23,14 +24,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::task::{Context, Poll, Wake, Waker};
 
-/// What runs in a turn: it takes the state along, and gives it back with its outcome.
+/// Work that runs in a turn: it takes the state, and returns it with its outcome.
 pub(super) type Job<S, R> = Pin<Box<dyn Future<Output = (S, R)> + Send>>;
 
-/// What a decision leads to.
+/// The result of a decision.
 pub(super) enum Next<D, S, R> {
     /// The turn is over.
     Done(D),
-    /// The turn is over when this has run.
+    /// The turn is over when this job has finished.
     Run(Job<S, R>),
 }
 
@@ -43,23 +44,23 @@ pub(super) enum Turn<D, R> {
     Ran(R),
 }
 
-/// State that is worked on in turns.
+/// State that futures work on in turns.
 pub(super) struct Turns<S, R> {
     work: Mutex<Work<S, R>>,
     waiting: Mutex<Waiting>,
-    /// Whether the job that runs wants to be polled.
+    /// Whether the running job has been woken and should be polled.
     is_ready: AtomicBool,
 }
 
 struct Work<S, R> {
     state: S,
     running: Option<Running<S, R>>,
-    /// What the jobs of futures that were not polled since led to.
+    /// The outcomes of finished jobs whose futures have not been polled since.
     finished: Vec<(Ticket, Finished<R>)>,
     next: Ticket,
 }
 
-/// Which job is whose.
+/// Identifies the owner of a job.
 type Ticket = u64;
 
 /// The outcome of a job, or the panic that ended it.
@@ -82,17 +83,16 @@ where
     S: Default + Send + 'static,
     R: Send + 'static,
 {
-    /// Waits for a turn, decides, and waits for the job if there is one. The decision must not block, and it must not wait
-    /// for another turn of the same kind.
+    /// Waits for a turn, decides, and waits for the job if there is one. The decision must not block, and it must not
+    /// wait for another turn of the same kind.
     ///
-    /// A panic in `decide` goes to its caller, and so does one in the job, wherever that was polled. The state is then what
-    /// the decision has left of it.
+    /// A panic in `decide` goes to its caller, and so does one in the job, no matter who polled it. The state is then
+    /// what the decision left of it.
     ///
     /// # Cancel safety
     ///
-    /// A dropped future has not decided yet, or its job is dropped with it, and the state is what the decision has
-    /// left of it. A future that is
-    /// kept and not polled keeps nobody from a turn.
+    /// Either a dropped future has not decided yet, or its job is dropped with it, and the state is what the decision
+    /// left of it. A future that is kept without being polled does not keep others from their turns.
     pub(super) fn take<F, D>(self: &Arc<Self>, decide: F) -> Take<'_, F, S, R>
     where
         F: FnOnce(&mut S) -> Next<D, S, R>,
@@ -103,13 +103,13 @@ where
     fn try_work(&self) -> Option<MutexGuard<'_, Work<S, R>>> {
         match self.work.try_lock() {
             Ok(work) => Some(work),
-            // A decision that panicked has left the state as it was, or as a job would find it.
+            // A decision that panicked left the state as it was, or as it leaves it for a job.
             Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
             Err(TryLockError::WouldBlock) => None,
         }
     }
 
-    /// Polls the job that runs, if it wants to be polled; whether it has come to its end.
+    /// Polls the running job if it was woken; returns whether it has finished.
     fn poll_job(self: &Arc<Self>, work: &mut Work<S, R>) -> bool {
         let Some(running) = &mut work.running else { return false };
         if !self.is_ready.swap(false, Ordering::SeqCst) {
@@ -145,24 +145,24 @@ where
         self.wake_by_ref();
     }
 
-    /// The job that runs can go on.
+    /// Called when the running job can make progress.
     fn wake_by_ref(self: &Arc<Self>) {
         self.is_ready.store(true, Ordering::SeqCst);
         self.wake_all();
     }
 }
 
-/// The wakers of those who wait.
+/// The wakers of the waiting futures.
 #[derive(Default)]
 struct Waiting {
-    /// How often all were woken.
+    /// How many times all were woken.
     round: u64,
     seats: Vec<Option<Waker>>,
-    /// Seats that were left.
+    /// Seats that were vacated.
     free: Vec<usize>,
 }
 
-/// Where a waker is, if nobody was woken since.
+/// Where a waker is stored, unless all were woken since.
 #[derive(Clone, Copy)]
 struct Seat {
     round: u64,
@@ -203,7 +203,7 @@ impl Waiting {
     }
 }
 
-/// A turn that is waited for.
+/// A future that waits for its turn.
 #[must_use = "a turn is taken when it is awaited"]
 pub(super) struct Take<'t, F, S, R>
 where
@@ -211,7 +211,7 @@ where
     R: Send + 'static,
 {
     turns: &'t Arc<Turns<S, R>>,
-    /// [`None`] once it was called.
+    /// [`None`] once it has been called.
     decide: Option<F>,
     /// Of the job, once there is one.
     ticket: Option<Ticket>,
@@ -237,10 +237,11 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Turn<D, R>> {
         let this = self.get_mut();
         let turns = this.turns;
-        // Whatever comes, others are woken if they may go on, also when a decision panics. It outlives the lock below.
+        // Whatever happens, even if a decision panics, others are woken if they may proceed. It outlives the lock
+        // below.
         let mut others = Others { turns, must_wake: false };
         let work = turns.try_work().or_else(|| {
-            // Whoever has it now wakes all who are registered if anything has changed for them.
+            // The current holder wakes all registered futures if anything changes for them.
             lock(&turns.waiting).register(&mut this.seat, cx.waker());
             turns.try_work()
         });
@@ -253,7 +254,7 @@ where
             drop(waiting);
             drop(work);
             woken.into_iter().flatten().for_each(Waker::wake);
-            // It was woken before this future was registered, or before another one that found the work taken.
+            // The job may have been woken before this future was registered, or another one that found the work taken.
             others.must_wake = turns.is_ready.load(Ordering::SeqCst);
         } else {
             others.must_wake = true;
@@ -269,7 +270,7 @@ where
     S: Default + Send + 'static,
     R: Send + 'static,
 {
-    /// Goes as far as it can without waiting.
+    /// Proceeds as far as it can without waiting.
     fn advance(&mut self, work: &mut Work<S, R>, changed: &mut bool) -> Option<Turn<D, R>> {
         loop {
             *changed |= self.turns.poll_job(work);
@@ -290,7 +291,7 @@ where
             match decide(&mut work.state) {
                 Next::Done(decision) => return Some(Turn::Done(decision)),
                 Next::Run(job) => {
-                    // Nobody else can go on.
+                    // No other future can proceed.
                     *changed = before;
                     let owner = work.next;
                     work.next += 1;
@@ -318,14 +319,14 @@ where
         let mine = work.running.take_if(|running| running.owner == ticket);
         drop(work);
         if mine.is_some() {
-            // Outside of the lock: what it holds may do anything when it is dropped.
+            // Outside the lock: dropping the job may run any code.
             drop(mine);
             self.turns.wake_all();
         }
     }
 }
 
-/// Wakes those who wait when it is dropped, after the lock of the work.
+/// Wakes the waiting futures when it is dropped, after the lock of the work was released.
 struct Others<'t, S, R>
 where
     S: Default + Send + 'static,

@@ -26,7 +26,7 @@ fn open_gate() -> oneshot::Receiver<()> {
     gate
 }
 
-/// Looks at the state.
+/// Returns the state.
 fn look(state: &mut u32) -> Next<u32, u32, u32> {
     Next::Done(*state)
 }
@@ -52,7 +52,7 @@ fn poll<F: Future>(future: Pin<&mut F>, count: &Arc<Count>) -> Poll<F::Output> {
     future.poll(&mut Context::from_waker(&Waker::from(Arc::clone(count))))
 }
 
-/// A command was polled once in a `select!` and kept, and every other command on its aggregate waited for ever.
+/// A command was polled once in a `select!` and kept, and every other command on its aggregate waited forever.
 #[tokio::test]
 async fn a_future_that_is_kept_holds_up_nobody() {
     for kept in 1..10 {
@@ -95,7 +95,7 @@ async fn a_future_that_is_dropped_takes_its_job_with_it() {
     assert!(poll(waits.as_mut(), &second).is_pending());
     drop(dropped);
     open.closed().await;
-    assert_eq!(second.0.load(Ordering::SeqCst), 1, "whoever waits is told");
+    assert_eq!(second.0.load(Ordering::SeqCst), 1, "the waiting future is woken");
     assert!(matches!(poll(waits.as_mut(), &second), Poll::Ready(Turn::Done(0))), "the state went with it");
     assert!(lock(&turns.work).finished.is_empty());
 }
@@ -127,7 +127,7 @@ async fn a_panic_goes_to_its_own_caller() {
     assert_eq!(done(&turns.take(look).await), 0);
 }
 
-/// One wake-up for each turn of another, and none of a future that was dropped stays behind.
+/// Each turn of another future causes one wake-up, and a dropped future leaves none behind.
 #[tokio::test]
 async fn waiting_costs_one_look_for_each_turn() {
     let turns = Arc::<Counter>::default();
@@ -150,10 +150,10 @@ async fn waiting_costs_one_look_for_each_turn() {
     let woken = || counts.iter().map(|count| count.0.load(Ordering::SeqCst)).collect::<Vec<_>>();
     assert_eq!(woken(), [1; 10]);
     assert!(poll(runs.as_mut(), &owner).is_ready());
-    assert_eq!(woken(), [1; 10], "they have been told");
+    assert_eq!(woken(), [1; 10], "they have been woken");
 }
 
-/// Many threads at once: every job runs once, and nobody sleeps through a turn.
+/// Many threads at once: every job runs once, and no wake-up is lost.
 #[test]
 fn many_threads_take_turns() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).build().unwrap();
