@@ -13,7 +13,7 @@ use es_framework::engine::Read;
 use es_framework::{
     Append, Appended, CandidateEvent, Clock, CommandKey, EventId, EventType, ExpectedVersion, Fingerprint,
     KeyedCommand, ListStreams, Metadata, Position, Store, StoreError, StoredEvent, Stream, StreamId, Timestamp,
-    Version, Watch, Watcher,
+    Version, Watch, WatchBuilder,
 };
 use futures_core::Stream as _;
 
@@ -237,7 +237,7 @@ impl Recording {
 }
 
 /// Starts a watch; panics if that fails.
-pub async fn begin(watcher: Watcher) -> Watch {
+pub async fn begin(watcher: WatchBuilder) -> Watch {
     within("beginning a watch", watcher).await.expect("a watch can begin")
 }
 

@@ -74,9 +74,9 @@
 //! | open a store, use streams | [`Store`], [`Stream`], [`MemoryStore`] |
 //! | write | [`CandidateEvent`], [`IntoCandidates`], [`ExpectedVersion`], [`Append`], [`Appended`], [`Limits`] |
 //! | write idempotently | [`EventId`], [`CommandKey`], [`Outcome`] |
-//! | read, watch and write typed events | [`TypedReader`], [`TypedReading`], [`TypedWatcher`], [`TypedWatch`], [`WriteEventsError`] |
+//! | read, watch and write typed events | [`TypedReader`], [`TypedReading`], [`TypedWatchBuilder`], [`TypedWatch`], [`WriteEventsError`] |
 //! | read | [`Reader`], [`Reading`], [`StoredEvent`], [`Filter`], [`AsOf`] |
-//! | watch | [`Watcher`], [`Watch`] |
+//! | watch | [`WatchBuilder`], [`Watch`] |
 //! | locate an event | [`Version`], [`Position`], [`Place`], [`Timestamp`] |
 //! | handle errors | [`ErrorKind`], [`AppendError`], [`StoreError`], [`ExecuteError`], [`RunError`] |
 //! | read payloads without their Rust types | [`inspect`] |
@@ -123,7 +123,7 @@ pub use log::{
 // Reading and watching.
 pub use log::{
     AsOf, Clause, EventHeader, Field, Filter, ListStreams, Path, Reader, Reading, Scalar, StoredEvent, StreamInfo,
-    Watch, Watcher,
+    Watch, WatchBuilder,
 };
 // Small values stored next to the log.
 pub use log::{Cell, Mark, Snapshot};
@@ -135,7 +135,7 @@ pub use domain::{
     Aggregate, Apply, Bincode, Codec, CodecError, Command, Context, DecodeError, EncodeError, Envelope, Event, Execute,
     ExecuteError, FoldPanic, Folded, Handle, HandledBy, IntoDecision, Json, KeyError, LoadError, Progress, Provenance,
     Receipt, Recorded, Repository, RepositoryBuilder, RepositoryMetrics, Scenario, Shape, SnapshotPolicy, Snapshots,
-    StateError, TypedReader, TypedReading, TypedWatch, TypedWatcher, WriteEventsError, commands,
+    StateError, TypedReader, TypedReading, TypedWatch, TypedWatchBuilder, WriteEventsError, commands,
 };
 
 // Read models.

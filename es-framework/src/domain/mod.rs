@@ -48,7 +48,7 @@ pub use scenario::Scenario;
 pub use shape::Shape;
 pub use state::{Progress, SnapshotPolicy, Snapshots, StateError};
 pub use typed_read::{TypedReader, TypedReading};
-pub use typed_watch::{TypedWatch, TypedWatcher};
+pub use typed_watch::{TypedWatch, TypedWatchBuilder};
 pub use typed_write::WriteEventsError;
 
 /// For tools: what a store holds, readable without the Rust types that wrote it.

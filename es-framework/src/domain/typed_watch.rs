@@ -10,7 +10,7 @@ use super::aggregate::Apply;
 use super::event::{Event, Recorded};
 use super::repository::{LoadError, Repository};
 use super::typed_read::Decoding;
-use crate::log::{Filter, InvalidName, NotAwaited, Place, Store, Stream, Watch, Watcher};
+use crate::log::{Filter, InvalidName, NotAwaited, Place, Store, Stream, Watch, WatchBuilder};
 
 impl Stream {
     /// Watches the events of one type, decoded: from the present by default, then forever. Others are skipped without
@@ -28,14 +28,14 @@ impl Stream {
     /// assert!(matches!(event.event(), AccountEvent::Deposited { cents: 500 }));
     /// # Ok(()) }
     /// ```
-    pub fn watch_as<E: Event>(&self) -> TypedWatcher<E> {
-        TypedWatcher::new(Ok(self.watch()))
+    pub fn watch_as<E: Event>(&self) -> TypedWatchBuilder<E> {
+        TypedWatchBuilder::new(Ok(self.watch()))
     }
 }
 
 impl Store {
     /// Watches the events of one type in all streams, decoded: from the present by default, then forever.
-    pub fn watch_as<E: Event>(&self) -> TypedWatcher<E> {
+    pub fn watch_as<E: Event>(&self) -> TypedWatchBuilder<E> {
         self.all().watch_as()
     }
 }
@@ -43,26 +43,26 @@ impl Store {
 impl<A: Apply> Repository<A> {
     /// Watches the events of an aggregate. An id that does not make a valid stream id is reported when the watch is
     /// awaited.
-    pub fn watch(&self, id: impl Into<A::Id>) -> TypedWatcher<A::Event> {
-        TypedWatcher::new(self.stream_of(&id.into()).map(|stream| stream.watch()))
+    pub fn watch(&self, id: impl Into<A::Id>) -> TypedWatchBuilder<A::Event> {
+        TypedWatchBuilder::new(self.stream_of(&id.into()).map(|stream| stream.watch()))
     }
 }
 
-/// Builds a watch of typed events, as [`Watcher`] does for stored ones; awaiting it starts the watch.
+/// Builds a watch of typed events, as [`WatchBuilder`] does for stored ones; awaiting it starts the watch.
 #[must_use = "a watch begins when it is awaited: `.watch_as::<E>().await?`"]
-pub struct TypedWatcher<E> {
+pub struct TypedWatchBuilder<E> {
     /// Or the error of the aggregate's id, reported when the watch is awaited.
-    watcher: Result<Watcher, InvalidName>,
+    watcher: Result<WatchBuilder, InvalidName>,
     event: PhantomData<fn() -> E>,
 }
 
-impl<E: Event> TypedWatcher<E> {
-    fn new(watcher: Result<Watcher, InvalidName>) -> Self {
+impl<E: Event> TypedWatchBuilder<E> {
+    fn new(watcher: Result<WatchBuilder, InvalidName>) -> Self {
         let watcher = watcher.map(|watcher| watcher.filter(Filter::new().events::<E>()));
         Self { watcher, event: PhantomData }
     }
 
-    fn with(self, change: impl FnOnce(Watcher) -> Watcher) -> Self {
+    fn with(self, change: impl FnOnce(WatchBuilder) -> WatchBuilder) -> Self {
         Self { watcher: self.watcher.map(change), event: PhantomData }
     }
 
@@ -73,7 +73,7 @@ impl<E: Event> TypedWatcher<E> {
 
     /// Starts with the first event.
     pub fn from_start(self) -> Self {
-        self.with(Watcher::from_start)
+        self.with(WatchBuilder::from_start)
     }
 
     /// Only events that pass this filter and any filter given before.
@@ -86,13 +86,13 @@ impl<E: Event> TypedWatcher<E> {
     #[expect(clippy::should_implement_trait, reason = "never called")]
     pub fn next(&mut self) -> Pending<Option<Result<Recorded<E>, LoadError>>>
     where
-        for<'a> Watcher: NotAwaited<'a>,
+        for<'a> WatchBuilder: NotAwaited<'a>,
     {
         pending()
     }
 }
 
-impl<E: Event> IntoFuture for TypedWatcher<E> {
+impl<E: Event> IntoFuture for TypedWatchBuilder<E> {
     type Output = Result<TypedWatch<E>, LoadError>;
     type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
 
@@ -101,15 +101,15 @@ impl<E: Event> IntoFuture for TypedWatcher<E> {
     }
 }
 
-impl<E> Clone for TypedWatcher<E> {
+impl<E> Clone for TypedWatchBuilder<E> {
     fn clone(&self) -> Self {
         Self { watcher: self.watcher.clone(), event: PhantomData }
     }
 }
 
-impl<E> fmt::Debug for TypedWatcher<E> {
+impl<E> fmt::Debug for TypedWatchBuilder<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TypedWatcher").field("watcher", &self.watcher).finish_non_exhaustive()
+        f.debug_struct("TypedWatchBuilder").field("watcher", &self.watcher).finish_non_exhaustive()
     }
 }
 

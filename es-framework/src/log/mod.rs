@@ -69,4 +69,4 @@ pub use stream::{Stream, StreamMetrics};
 pub use time::{Clock, SystemClock, Timestamp};
 pub(crate) use watch::NotAwaited;
 pub(crate) use watch::Stretch;
-pub use watch::{Watch, Watcher};
+pub use watch::{Watch, WatchBuilder};

@@ -13,7 +13,7 @@ use super::reader::Reader;
 use super::snapshot::Snapshot;
 use super::store::Store;
 use super::time::Timestamp;
-use super::watch::Watcher;
+use super::watch::WatchBuilder;
 
 /// A handle to one stream, or to `@all`; cheap to create and to clone.
 ///
@@ -77,8 +77,8 @@ impl Stream {
     }
 
     /// Watches the stream; by default from the present on, and forever.
-    pub fn watch(&self) -> Watcher {
-        Watcher::new(self.store.clone(), self.id.clone())
+    pub fn watch(&self) -> WatchBuilder {
+        WatchBuilder::new(self.store.clone(), self.id.clone())
     }
 
     /// The version of the stream; [`Version::ZERO`] if it was never written, and for `@all`.

@@ -21,14 +21,14 @@ use super::stream::place_in;
 /// A builder for a watch; awaiting it starts the watch.
 #[derive(Debug, Clone)]
 #[must_use = "a watch begins when it is awaited: `.watch().await?`"]
-pub struct Watcher {
+pub struct WatchBuilder {
     store: Store,
     stream: StreamId,
     filter: Filter,
     after: Option<Place>,
 }
 
-impl Watcher {
+impl WatchBuilder {
     pub(super) fn new(store: Store, stream: StreamId) -> Self {
         Self { store, stream, filter: Filter::new(), after: None }
     }
@@ -85,7 +85,7 @@ impl Watcher {
 )]
 pub trait NotAwaited<'a> {}
 
-impl IntoFuture for Watcher {
+impl IntoFuture for WatchBuilder {
     type Output = Result<Watch, StoreError>;
     type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
 

@@ -2,7 +2,7 @@
 
 use es_framework::{
     Append, CellKey, CommandKey, ExpectedVersion, Filter, ListStreams, Reader, Reading, Store, Stream, Version, Watch,
-    Watcher,
+    WatchBuilder,
 };
 
 fn is_send<T: Send + 'static>(_: impl FnOnce(&'static Store) -> T) {}
@@ -38,7 +38,7 @@ fn the_futures_of_the_store_are_send() {
     is_send_and_sync::<Store>();
     is_send_and_sync::<Stream>();
     is_send_and_sync::<Reader>();
-    is_send_and_sync::<Watcher>();
+    is_send_and_sync::<WatchBuilder>();
     can_be_spawned::<Reading>();
     can_be_spawned::<Watch>();
 }
