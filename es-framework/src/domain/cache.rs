@@ -1,11 +1,11 @@
 //! The states a repository remembers between commands.
 
-use std::collections::HashMap;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::decide::Ran;
 use super::turns::Turns;
+use crate::engine::BoundedMap;
 use crate::log::{Position, StreamId, Timestamp, Version};
 
 /// State folded up to a version.
@@ -58,43 +58,31 @@ impl<A> Default for Memory<A> {
     }
 }
 
-/// A bounded cache with two generations: an entry that is not used while `capacity` others are is forgotten.
+/// A bounded cache: an entry that is not used while `capacity` others are is forgotten.
 pub(super) struct Cache<T> {
     capacity: usize,
-    generations: Mutex<Generations<T>>,
-}
-
-struct Generations<T> {
-    young: HashMap<StreamId, Arc<T>>,
-    old: HashMap<StreamId, Arc<T>>,
+    slots: Mutex<BoundedMap<StreamId, Arc<T>>>,
 }
 
 impl<T: Default> Cache<T> {
     /// Creates a cache that remembers between `capacity` and twice `capacity` aggregates.
     pub(super) fn new(capacity: usize) -> Self {
-        let generations = Generations { young: HashMap::new(), old: HashMap::new() };
-        Self { capacity, generations: Mutex::new(generations) }
+        Self { capacity, slots: Mutex::new(BoundedMap::new(capacity)) }
     }
 
     /// The slot of an aggregate, created if there is none.
     pub(super) fn slot(&self, stream: &StreamId) -> Arc<T> {
-        let mut generations = self.lock();
-        if let Some(slot) = generations.young.get(stream) {
+        if self.capacity == 0 {
+            return Arc::default();
+        }
+        // Forgetting or keeping an entry is always safe, so a poisoned cache is usable.
+        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(slot) = slots.get(stream) {
             return Arc::clone(slot);
         }
-        let slot = generations.old.remove(stream).unwrap_or_default();
-        if self.capacity > 0 {
-            if generations.young.len() >= self.capacity {
-                generations.old = std::mem::take(&mut generations.young);
-            }
-            generations.young.insert(stream.clone(), Arc::clone(&slot));
-        }
+        let slot = Arc::<T>::default();
+        slots.insert(stream.clone(), Arc::clone(&slot));
         slot
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Generations<T>> {
-        // Forgetting or keeping an entry is always safe, so a poisoned cache is usable.
-        self.generations.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -103,14 +91,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_cache_is_bounded_and_keeps_what_is_asked_for() {
+    fn the_cache_keeps_what_is_asked_for_and_nothing_without_capacity() {
         let cache = Cache::<u8>::new(10);
-        let kept = cache.slot(&StreamId::new("kept").unwrap());
+        let slot = |name: &str| cache.slot(&StreamId::new(name).unwrap());
+        let kept = slot("kept");
+        let forgotten = Arc::downgrade(&slot("forgotten"));
         for n in 0..1_000 {
-            drop(cache.slot(&StreamId::new(format!("s-{n}")).unwrap()));
-            assert!(Arc::ptr_eq(&kept, &cache.slot(&StreamId::new("kept").unwrap())));
+            drop(slot(&format!("s-{n}")));
+            assert!(Arc::ptr_eq(&kept, &slot("kept")));
         }
-        let generations = cache.lock();
-        assert!(generations.young.len() + generations.old.len() <= 20);
+        assert!(forgotten.upgrade().is_none());
+        let none = Cache::<u8>::new(0);
+        let stream = StreamId::new("kept").unwrap();
+        assert!(!Arc::ptr_eq(&none.slot(&stream), &none.slot(&stream)));
     }
 }
