@@ -187,8 +187,8 @@ enum Loose {
 #[derive(Debug, Default, Clone, PartialEq, Serialize, Deserialize)]
 struct Tree {
     leaf: u64,
-    branches: Vec<Tree>,
-    next: Option<Box<Tree>>,
+    branches: Vec<Self>,
+    next: Option<Box<Self>>,
 }
 
 #[derive(Debug, Default, Clone, PartialEq, Serialize, Deserialize)]
