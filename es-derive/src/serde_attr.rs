@@ -76,14 +76,14 @@ impl<'a> SerdeKeys<'a> {
             let name = key.name.as_str();
             match name {
                 "borrow" => {
-                    ctxt.error(&key.ident, "an event must own its data: `#[serde(borrow)]` is not allowed here")
+                    ctxt.error(&key.ident, "an event must own its data: `#[serde(borrow)]` is not allowed here");
                 }
                 "bound" => ctxt.error(
                     &key.ident,
                     "write the bound in the type's `where` clause: `#[serde(bound)]` is not allowed here",
                 ),
                 "getter" => {
-                    ctxt.error(&key.ident, "`#[serde(getter)]` is not allowed here: the field is read directly")
+                    ctxt.error(&key.ident, "`#[serde(getter)]` is not allowed here: the field is read directly");
                 }
                 "flatten" | "skip_serializing_if" if codec_is_bincode => ctxt.error(
                     &key.ident,
