@@ -120,6 +120,8 @@ async fn h7_what_was_passed_over_is_looked_through_again_after_a_crash() {
             runtime.block_on(async {
                 let running = Projection::new(&store, Deposits, model).start().await.unwrap();
                 let first = write(&store, "account-a", AccountEvent::Deposited { cents: 1 }.encode().unwrap()).await;
+                // Else both could be of one batch.
+                running.wait_for(first, PATIENCE).await.unwrap();
                 let last = write(&store, "noise-1", CandidateEvent::new("noise", "").unwrap()).await;
                 running.wait_for(last, PATIENCE).await.unwrap();
                 // The task ends with its runtime, before anything can be written.
