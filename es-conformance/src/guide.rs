@@ -1,4 +1,4 @@
 #![doc = include_str!("guide.md")]
-//! ```rust,ignore
+//! ```text
 #![doc = include_str!("../examples/an_engine/engine.rs")]
 //! ```
