@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::log::StoreError;
 
 use super::inbox::Inbox;
-use super::room::{Place, Queued};
+use super::room::{Permit, Queued};
 
 /// How an engine commits a group of writes.
 pub trait Committer<W: Send + 'static, A: Send + 'static> {
@@ -130,18 +130,18 @@ impl<W: Send + 'static, A: Send + 'static> fmt::Debug for Group<'_, W, A> {
     }
 }
 
-/// Answers a group. The places are given back first: an answered caller may send its next write at once.
+/// Answers a group. The permits are given back first: an answered caller may send its next write at once.
 fn answer<W: Send + 'static, A: Send + 'static>(
     mut writes: Vec<Queued<W>>,
     committer: &mut impl Committer<W, A>,
     ended: impl Fn() -> Result<(), StoreError>,
 ) {
-    let mut places = Place::default();
+    let mut permits = Permit::default();
     for write in &mut writes {
-        places.merge(std::mem::take(&mut write.place));
+        permits.merge(std::mem::take(&mut write.permit));
     }
     // All at once, because giving back takes the lock that callers take.
-    drop(places);
+    drop(permits);
     for write in writes {
         committer.answer(write.item, ended());
     }

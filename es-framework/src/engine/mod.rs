@@ -30,6 +30,6 @@ pub use deferred::{Answer, Deferred, WriteError};
 pub use group::{Committer, Group, GroupError};
 pub use inbox::{Inbox, Next};
 pub use queue::{Queue, Ticket};
-pub use room::{Place, Queued, Refused};
+pub use room::{Permit, Queued, Refused};
 // A cache.
 pub use bounded_map::BoundedMap;

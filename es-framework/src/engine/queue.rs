@@ -7,7 +7,7 @@ use std::time::Instant;
 use crate::log::WhenFull;
 
 use super::inbox::Inbox;
-use super::room::{Job, Place, Queued, Refused, Room};
+use super::room::{Job, Permit, Queued, Refused, Room};
 
 /// The sending end of a writer's queue: bounded in number and in bytes.
 ///
@@ -60,7 +60,7 @@ impl<W: Send + 'static, A: Send + 'static> Queue<W, A> {
     ///
     /// [`Refused::Closed`]; [`Refused::Full`] if it would have to wait and must not.
     pub fn write(&self, write: W, bytes: usize, when_full: WhenFull) -> Result<Ticket<'_, W, A>, Refused> {
-        let job = Job::Write(Queued { item: write, bytes, since: Instant::now(), place: Place::default() });
+        let job = Job::Write(Queued { item: write, bytes, since: Instant::now(), permit: Permit::default() });
         let number = self.room.enter(job, bytes, when_full)?;
         Ok(Ticket { room: &self.room, number })
     }
@@ -96,7 +96,7 @@ impl<W: Send + 'static, A: Send + 'static> Queue<W, A> {
     }
 
     fn job(alone: A) -> Job<W, A> {
-        Job::Alone(Queued { item: alone, bytes: 0, since: Instant::now(), place: Place::default() })
+        Job::Alone(Queued { item: alone, bytes: 0, since: Instant::now(), permit: Permit::default() })
     }
 }
 

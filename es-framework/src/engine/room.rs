@@ -20,21 +20,21 @@ pub struct Queued<T> {
     /// When it began to wait.
     pub since: Instant,
     /// Its part of the queue's room.
-    pub place: Place,
+    pub permit: Permit,
 }
 
 /// A part of a queue's room; dropping it gives it back and lets in those that wait for it.
 #[derive(Default)]
-pub struct Place {
+pub struct Permit {
     taken: Option<(Arc<dyn Leave>, usize)>,
 }
 
-/// See [`Place`].
+/// See [`Permit`].
 trait Leave: Send + Sync {
     fn leave(self: Arc<Self>, units: usize);
 }
 
-impl Place {
+impl Permit {
     /// Merges the places of one queue, so that they are given back at once.
     pub(super) fn merge(&mut self, mut other: Self) {
         match (&mut self.taken, other.taken.take()) {
@@ -45,7 +45,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for Permit {
     fn drop(&mut self) {
         if let Some((room, units)) = self.taken.take() {
             room.leave(units);
@@ -53,9 +53,9 @@ impl Drop for Place {
     }
 }
 
-impl fmt::Debug for Place {
+impl fmt::Debug for Permit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Place").field(&self.taken.as_ref().map_or(0, |(_, units)| *units)).finish()
+        f.debug_tuple("Permit").field(&self.taken.as_ref().map_or(0, |(_, units)| *units)).finish()
     }
 }
 
@@ -70,10 +70,10 @@ pub(super) enum Job<W, A> {
 }
 
 impl<W, A> Job<W, A> {
-    fn place(&mut self) -> Option<&mut Place> {
+    fn permit(&mut self) -> Option<&mut Permit> {
         match self {
-            Self::Write(queued) => Some(&mut queued.place),
-            Self::Alone(queued) => Some(&mut queued.place),
+            Self::Write(queued) => Some(&mut queued.permit),
+            Self::Alone(queued) => Some(&mut queued.permit),
             Self::Stop => None,
         }
     }
@@ -190,9 +190,9 @@ impl<W: Send + 'static, A: Send + 'static> Room<W, A> {
     }
 
     fn put(self: &Arc<Self>, units: usize, mut job: Job<W, A>) {
-        if let Some(place) = job.place() {
+        if let Some(permit) = job.permit() {
             let room: Arc<dyn Leave> = Arc::<Self>::clone(self);
-            place.taken = Some((room, units));
+            permit.taken = Some((room, units));
         }
         // If the writer has ended, the caller learns it from the dropped answer.
         drop(self.sender.send(job));

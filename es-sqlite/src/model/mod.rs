@@ -40,11 +40,11 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Cheap to clone. One model may belong to several projections, each with its own name.
 #[derive(Clone)]
 pub struct SqliteModel {
-    place: Place,
+    location: Location,
 }
 
 #[derive(Clone)]
-enum Place {
+enum Location {
     InLog(Arc<SqliteEngine>),
     Own(Arc<Own>),
 }
@@ -96,7 +96,7 @@ impl SqliteModel {
         let path = path.as_ref().to_owned();
         let writer = SqliteFile::open(&path, Durability::Normal, PATIENCE).await?;
         let reader = writer.open_for_queries(PATIENCE).await?;
-        Ok(Self { place: Place::Own(Arc::new(Own { writer, reader: Some(reader) })) })
+        Ok(Self { location: Location::Own(Arc::new(Own { writer, reader: Some(reader) })) })
     }
 
     /// Creates an empty read model in memory, private to its handles and gone with the last of them.
@@ -110,11 +110,11 @@ impl SqliteModel {
     /// A dropped future leaves nothing behind.
     pub async fn in_memory() -> Result<Self, OpenError> {
         let writer = SqliteFile::in_memory().await?;
-        Ok(Self { place: Place::Own(Arc::new(Own { writer, reader: None })) })
+        Ok(Self { location: Location::Own(Arc::new(Own { writer, reader: None })) })
     }
 
     pub(crate) fn in_log(store: Arc<SqliteEngine>) -> Self {
-        Self { place: Place::InLog(store) }
+        Self { location: Location::InLog(store) }
     }
 
     /// Queries the tables, without blocking the projection. The query is one read transaction: all its statements see
@@ -138,9 +138,9 @@ impl SqliteModel {
         F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     {
         let look = move |connection: &Connection| query::only(connection, look);
-        match &self.place {
-            Place::InLog(store) => store.look(look).await.map_err(ModelError::failed)?,
-            Place::Own(own) => {
+        match &self.location {
+            Location::InLog(store) => store.look(look).await.map_err(ModelError::failed)?,
+            Location::Own(own) => {
                 let connection = own.reader.as_ref().unwrap_or(&own.writer);
                 connection.call(|connection| query::in_transaction(connection, look)).await.map_err(failed)
             }
@@ -154,16 +154,16 @@ impl SqliteModel {
     ///
     /// [`StoreError`] if it could not be closed cleanly.
     pub async fn close(&self) -> Result<(), StoreError> {
-        match &self.place {
-            Place::InLog(_) => Ok(()),
-            Place::Own(own) => own.close().await,
+        match &self.location {
+            Location::InLog(_) => Ok(()),
+            Location::Own(own) => own.close().await,
         }
     }
 
     fn home(&self) -> Home {
-        match &self.place {
-            Place::InLog(_) => Home::Log,
-            Place::Own(_) => Home::Own,
+        match &self.location {
+            Location::InLog(_) => Home::Log,
+            Location::Own(_) => Home::Own,
         }
     }
 
@@ -172,9 +172,9 @@ impl SqliteModel {
         T: Send + 'static,
         F: FnOnce(&Connection) -> Result<T, ModelError> + Send + 'static,
     {
-        let done = match &self.place {
-            Place::InLog(store) => store.transact(body).await,
-            Place::Own(own) => own.writer.transact(body).await,
+        let done = match &self.location {
+            Location::InLog(store) => store.transact(body).await,
+            Location::Own(own) => own.writer.transact(body).await,
         };
         done.map_err(failed)
     }
@@ -279,9 +279,9 @@ fn by_the_model<T>(tx: &SqliteTx<'_>, run: impl FnOnce(&Connection) -> rusqlite:
 
 impl fmt::Debug for SqliteModel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.place {
-            Place::InLog(store) => f.debug_tuple("SqliteModel").field(store).finish(),
-            Place::Own(own) => f.debug_tuple("SqliteModel").field(&own.writer).finish(),
+        match &self.location {
+            Location::InLog(store) => f.debug_tuple("SqliteModel").field(store).finish(),
+            Location::Own(own) => f.debug_tuple("SqliteModel").field(&own.writer).finish(),
         }
     }
 }

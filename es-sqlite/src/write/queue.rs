@@ -1,6 +1,6 @@
 //! The writer's queue.
 
-use es_framework::engine::{self, Deferred, Inbox, Place, WriteError};
+use es_framework::engine::{self, Deferred, Inbox, Permit, WriteError};
 use es_framework::{StoreError, WhenFull};
 use tokio::sync::oneshot;
 use tokio_rusqlite::rusqlite::Connection;
@@ -89,10 +89,10 @@ where
     F: FnOnce(&mut Connection, &mut Writer) -> T + Send + 'static,
 {
     let (reply, answer) = oneshot::channel();
-    let job = move |connection: &mut Connection, writer: &mut Writer, place: Place| {
+    let job = move |connection: &mut Connection, writer: &mut Writer, permit: Permit| {
         let answer = run(connection, writer);
         // Before the reply: the caller that receives it may queue again at once, and should not have to wait.
-        drop(place);
+        drop(permit);
         // The caller may be gone and not need the result.
         drop(reply.send(answer));
     };

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use es_framework::engine::{self, Committer, GroupError, Inbox, Next, Notifier, Place, Queued};
+use es_framework::engine::{self, Committer, GroupError, Inbox, Next, Notifier, Permit, Queued};
 use es_framework::{Clock, Position, StoreError, StoreId, Version};
 use tokio_rusqlite::rusqlite::Connection;
 
@@ -36,7 +36,7 @@ pub(crate) trait Write: Send {
 }
 
 /// A job that runs alone, between two groups of writes. It gives its place back before it replies.
-pub(crate) type Alone = dyn FnOnce(&mut Connection, &mut Writer, Place) + Send;
+pub(crate) type Alone = dyn FnOnce(&mut Connection, &mut Writer, Permit) + Send;
 
 /// The writer's own state, apart from its connection.
 #[derive(Debug)]
@@ -83,10 +83,10 @@ impl Writer {
     pub(crate) fn work(&mut self, connection: &mut Connection, inbox: &mut Inbox<Box<dyn Write>, Box<Alone>>) {
         while let Some(next) = inbox.next() {
             match next {
-                Next::Alone(Queued { item: run, since, place, .. }) => {
+                Next::Alone(Queued { item: run, since, permit, .. }) => {
                     self.leave_a_gap();
                     busy::allow_since(since, self.timeout);
-                    if let Err(panic) = unpanicked(connection, |connection| run(connection, self, place)) {
+                    if let Err(panic) = unpanicked(connection, |connection| run(connection, self, permit)) {
                         tracing::error!(panic, "a job of the writer panicked");
                         self.forget();
                     }
