@@ -32,8 +32,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 ///
 /// In a file of its own ([`Self::open`]) it never competes with the log's only writer, and projections run in parallel.
 /// Such a file is written with [`Durability::Normal`]: a power loss may undo its newest batches, never half of one, and
-/// they are projected again. In the log's file ([`SqliteStore::read_model`](crate::SqliteStore::read_model)) there is only one file to manage, and
-/// every batch takes a turn at the log's writer.
+/// they are projected again. In the log's file ([`SqliteStore::read_model`](crate::SqliteStore::read_model)) there is
+/// only one file to manage, and every batch takes a turn at the log's writer.
 ///
 /// What a projector's statements may do is listed at [`SqliteTx`].
 ///
