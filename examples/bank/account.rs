@@ -1,9 +1,9 @@
-//! Accounts: what can happen to them, what can be asked of them, and when they refuse.
+//! Accounts: their events, their commands, and when a command is refused.
 
 use es_framework::{Aggregate, Apply, Command, Envelope, Event, commands};
 use serde::{Deserialize, Serialize};
 
-/// What can happen to an account. The names are what is stored, so they stay when a variant is renamed.
+/// The events of an account. Their names are stored, so they stay the same when a variant is renamed.
 #[derive(Debug, Clone, PartialEq, Event)]
 pub(crate) enum AccountEvent {
     #[es(name = "account.opened")]
@@ -16,7 +16,7 @@ pub(crate) enum AccountEvent {
     Sent { cents: u64, to: String },
     #[es(name = "account.received")]
     Received { cents: u64, from: String },
-    /// The other side refused what was sent.
+    /// The other account refused the money that was sent.
     #[es(name = "account.returned")]
     Returned { cents: u64, reason: String },
     #[es(name = "account.closed")]
@@ -24,7 +24,7 @@ pub(crate) enum AccountEvent {
 }
 
 impl AccountEvent {
-    /// By how much the event changes the balance, in cents.
+    /// The change of the balance, in cents.
     pub(crate) fn change(&self) -> i64 {
         let cents = |cents: u64| i64::try_from(cents).unwrap_or(i64::MAX);
         match self {
@@ -37,7 +37,7 @@ impl AccountEvent {
     }
 }
 
-/// An account, folded from its events. Its id and version are the framework's business and not repeated here.
+/// An account, folded from its events. Its id and version are kept by the framework and not repeated here.
 #[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize, Aggregate)]
 #[es(category = "account", event = AccountEvent, snapshot(every = 100))]
 pub(crate) struct Account {
@@ -65,7 +65,7 @@ pub(crate) enum BankError {
     AlreadyOpen,
     #[error("the account is closed")]
     Closed,
-    #[error("{} asked for, {} there", euros(*.asked), euros(*.there))]
+    #[error("{} requested, only {} available", euros(*.asked), euros(*.there))]
     NotEnough { asked: u64, there: u64 },
     #[error("the account still holds {}", euros(*.there))]
     NotEmpty { there: u64 },
@@ -122,7 +122,7 @@ pub(crate) struct ReceiveFrom {
     pub(crate) from: String,
 }
 
-/// Takes back what was sent, because the other side refused it.
+/// Takes back money that was sent, because the other account refused it.
 #[derive(Debug, Serialize, Command)]
 #[es(name = "account.take-back")]
 pub(crate) struct TakeBack {
@@ -169,7 +169,7 @@ impl Account {
         Ok(AccountEvent::Received { cents: command.cents, from: command.from.clone() })
     }
 
-    /// Never refused, even by a closed account: the money has to be somewhere.
+    /// Never refused, even by a closed account: the money has to go somewhere.
     fn take_back(&self, command: &TakeBack) -> AccountEvent {
         AccountEvent::Returned { cents: command.cents, reason: command.reason.clone() }
     }
@@ -183,12 +183,12 @@ impl Account {
     }
 }
 
-/// Cents as people write them.
+/// Cents, formatted as euros.
 pub(crate) fn euros(cents: u64) -> String {
     format!("€{}.{:02}", examples::grouped(cents / 100), cents % 100)
 }
 
-/// The same, of what may be negative.
+/// The same for an amount that may be negative.
 pub(crate) fn signed_euros(cents: i64) -> String {
     let sign = if cents < 0 { "-" } else { "" };
     format!("{sign}{}", euros(cents.unsigned_abs()))

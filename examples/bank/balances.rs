@@ -6,7 +6,7 @@ use es_sqlite::{SqliteModel, SqliteTx};
 
 use crate::account::AccountEvent;
 
-/// Keeps the table `balances`.
+/// Maintains the table `balances`.
 #[derive(Debug)]
 pub(crate) struct Balances;
 

@@ -1,4 +1,4 @@
-//! The story, a chapter a function.
+//! The story, one function per chapter.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use crate::account::{
 use crate::transfer::transfer;
 use crate::{Bank, BoxError, balances};
 
-/// How long the table of balances may be behind.
+/// How far behind the table of balances may be.
 const SOON: Duration = Duration::from_secs(10);
 
 impl Bank {
@@ -68,7 +68,7 @@ impl Bank {
             Some(BankError::Closed) => println!("   returned: {}", BankError::Closed),
             other => return Err(format!("the transfer should have come back, but: {other:?}").into()),
         }
-        // The correlation id travels in the metadata, without the events knowing.
+        // The correlation id travels in the metadata; the events do not contain it.
         let of_transfer = Filter::new().metadata_equals(Provenance::CORRELATION_ID, "transfer-2");
         let mut table = Table::new(["stream", "version", "cause", "event"]);
         for event in self.store.all().read_as::<AccountEvent>().filter(of_transfer).await? {
@@ -82,7 +82,7 @@ impl Bank {
 
     pub(crate) async fn two_writers_conflict(&self) -> Result<(), BoxError> {
         println!("5. Two repositories, as two processes would have them, work on one account");
-        // Each remembers the account as it was when it last looked.
+        // Each caches the account as of its last access.
         let (ours, hasty) = (&self.accounts, Repository::<Account>::builder(&self.store).tries(1).build());
         hasty.execute("bob", Deposit { cents: 100 }).await?;
         ours.execute("bob", Deposit { cents: 200 }).await?;
@@ -147,7 +147,7 @@ impl Bank {
         }
         self.accounts.snapshots_settled().await;
 
-        // A new repository has nothing in memory.
+        // A new repository has nothing cached.
         let fresh = Repository::<Account>::new(&self.store);
         let began = Instant::now();
         let shop = fresh.load("shop").await?;
@@ -178,7 +178,7 @@ impl Bank {
         self.show_balances(position).await
     }
 
-    /// Waits until the table shows what happened at a position, and shows it.
+    /// Waits until the table has reached a position, and prints it.
     async fn show_balances(&self, position: Position) -> Result<(), BoxError> {
         self.running.wait_for(position, SOON).await?;
         println!("   the table of balances, at position {}:", self.running.position());
@@ -191,7 +191,7 @@ impl Bank {
     }
 }
 
-/// A booking as a statement says it.
+/// A booking as shown on a statement.
 fn describe(event: &AccountEvent) -> String {
     match event {
         AccountEvent::Opened { owner } => format!("opened for {owner}"),

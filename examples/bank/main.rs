@@ -1,13 +1,13 @@
-//! A small bank: the main job from end to end, on the embedded store.
+//! A small bank, from end to end, on the embedded store.
 //!
 //! ```text
 //! cargo run --release --example bank            # a new file in the folder for temporary files
 //! cargo run --release --example bank -- PATH    # a new file at PATH
 //! ```
 //!
-//! Accounts execute commands and refuse some. Money moves between two of them, and comes back when the second refuses it. Two
-//! repositories, as two processes would have them, get into each other's way. A projection keeps a table of balances, an
-//! account shows what it was in the past, and a busy one loads from its snapshot.
+//! Accounts execute commands and refuse some. Money moves between two of them, and comes back when the second refuses
+//! it. Two repositories, as two processes would have them, conflict with each other. A projection maintains a table of
+//! balances, an account is loaded as it was in the past, and a busy one is loaded from its snapshot.
 //!
 //! Each chapter is a function in `chapters.rs`, in the order in which [`story`] calls them.
 
@@ -31,7 +31,7 @@ use crate::balances::Balances;
 
 type BoxError = Box<dyn Error + Send + Sync>;
 
-/// What the chapters work with.
+/// Shared by the chapters.
 struct Bank {
     store: Store,
     accounts: Repository<Account>,

@@ -4,22 +4,23 @@ use es_framework::{ExecuteError, Position, Provenance, Repository};
 
 use crate::account::{Account, BankError, ReceiveFrom, SendTo, TakeBack};
 
-/// What became of a transfer.
+/// The outcome of a transfer.
 #[derive(Debug)]
 pub(crate) struct Transferred {
     /// Why the money went back, if it did.
     pub(crate) returned: Option<BankError>,
     /// The position of the last event.
     pub(crate) position: Position,
-    /// Whether all of it had been done before.
+    /// Whether the whole transfer was already done before.
     pub(crate) was_known: bool,
 }
 
-/// Sends money. Each account decides for itself, so the receiving one may refuse what has been sent; then the sending one
-/// takes it back.
+/// Sends money. Each account decides for itself, so the receiving one may refuse the money; then the sending one takes
+/// it back.
 ///
-/// Each step has a key made of the transfer's id: a transfer that broke off between two steps is finished by calling this
-/// again, and one that was finished does nothing. All events carry the id as their correlation, by which they can be found.
+/// Each step has a key derived from the transfer's id: a transfer that was interrupted between two steps is completed
+/// by calling this again, and repeating a completed one does nothing. All events carry the id as their correlation id,
+/// so that they can be found.
 pub(crate) async fn transfer(
     accounts: &Repository<Account>,
     id: &str,
@@ -52,7 +53,7 @@ pub(crate) async fn transfer(
                 .await?;
             Ok(Transferred { returned: Some(reason), position: back.position, was_known: back.was_known })
         }
-        // A conflict or a failure of the store is no answer: the money is on its way until this is called again.
+        // A conflict or a failure of the store decides nothing: the money is in transit until this is called again.
         Err(error) => Err(error),
     }
 }

@@ -4,9 +4,9 @@
 //! cargo run --release --example counter
 //! ```
 //!
-//! It writes and reads a stream, makes state from events, watches the stream while it is written, and saves a snapshot so
-//! that the next start reads only the events since. The store is in memory; `SqliteStore::open("counter.db").await?` in
-//! its place is the only change for a file.
+//! It writes and reads a stream, folds events into state, watches the stream while it is written, and saves a snapshot
+//! so that the next start reads only the events since. The store is in memory; to use a file, replace it with
+//! `SqliteStore::open("counter.db").await?` and change nothing else.
 
 #![expect(clippy::print_stdout, reason = "a program for the terminal")]
 
@@ -16,7 +16,7 @@ use es_framework::{Event, ExpectedVersion, MemoryStore, Store, Stream, TypedWatc
 
 type BoxError = Box<dyn Error + Send + Sync>;
 
-/// What can happen to a counter.
+/// The events of a counter.
 #[derive(Debug, Clone, PartialEq, Event)]
 enum CounterEvent {
     #[es(name = "counter.increased")]
@@ -27,7 +27,7 @@ enum CounterEvent {
     Reset,
 }
 
-/// State is what the events lead to, and nothing else.
+/// The state, which results from the events and nothing else.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 struct Counter {
     value: i64,
@@ -53,7 +53,7 @@ async fn main() -> Result<(), BoxError> {
     let written = stream.write_events(&first, ExpectedVersion::NoStream).await?;
     println!("   {} is at version {}, the log at position {}", stream.id(), written.version(), written.position);
 
-    println!("\n2. read, and make state of the events");
+    println!("\n2. read, and fold the events into state");
     let mut counter = Counter::default();
     for event in stream.read_as::<CounterEvent>().await? {
         counter.apply(&event);
@@ -110,7 +110,7 @@ async fn replay(stream: &Stream, mut counter: Counter, mut version: Version) -> 
     Ok((counter, version))
 }
 
-/// Shows events as they come, until the counter is reset; answers how many that were.
+/// Prints events as they arrive, until the counter is reset; returns their number.
 async fn until_reset(mut watch: TypedWatch<CounterEvent>) -> Result<u32, BoxError> {
     let mut seen = 0;
     while let Some(event) = watch.next().await {

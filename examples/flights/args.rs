@@ -7,11 +7,11 @@ pub(crate) const USAGE: &str = "\
 usage: flights FILE.csv[.gz] [--db PATH] [--json]
 
   FILE     an airline log with a header line, plain or gzipped
-  --db     where the events are kept; the tables go beside it, into PATH.tables
+  --db     where the events are kept; the tables go next to it, into PATH.tables
            (without it: a temporary file, removed at the end)
   --json   the summary as one JSON object on stdout, instead of tables";
 
-/// What the command line asks for.
+/// The parsed command line.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Args {
     pub(crate) file: PathBuf,
@@ -19,14 +19,14 @@ pub(crate) struct Args {
     pub(crate) json: bool,
 }
 
-/// What a command line can ask for besides.
+/// What a command line can request.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Request {
     Run(Args),
     Help,
 }
 
-/// Reads the command line, without the program's name; the error says what is wrong with it.
+/// Parses the command line, without the program's name; the error says what is wrong with it.
 pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Request, String> {
     let (mut file, mut db, mut json) = (None, None, false);
     let mut args = args.into_iter();

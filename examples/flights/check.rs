@@ -1,4 +1,4 @@
-//! Whether the tables say what they should.
+//! Checks the contents of the tables.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,7 +12,7 @@ use crate::figures::{Figured, Figures};
 pub(crate) enum Against {
     /// A direct computation over the file.
     File,
-    /// A replay of the log, because it also holds so many flights of other files.
+    /// A replay of the log, because it also holds this many flights of other files.
     Log { others: i64 },
 }
 
@@ -36,11 +36,11 @@ pub(crate) async fn replay(store: &Store) -> Result<Replay, Box<dyn std::error::
     Ok(replay)
 }
 
-/// Compares every figure of both tables, and answers one line for each that is wrong.
+/// Compares every figure of both tables, and returns one line for each that is wrong.
 ///
 /// Every row of the file is in the log by now. So if the log has as many flights as the file has rows, it holds nothing
-/// else, and the tables must say what the file says. If it has more, it holds flights of other files too: then the tables
-/// must say what the log says.
+/// /// else, and the tables must match the file. If it has more, it also holds flights of other files: then the tables
+/// /// must match the log.
 pub(crate) fn check(tables: &Figured, file: &Figured, replay: &Replay) -> (Against, Vec<String>) {
     let others = replay.figured.total().flights - file.total().flights;
     let (against, expected) =

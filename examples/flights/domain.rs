@@ -6,7 +6,8 @@ use std::fmt;
 use es_framework::{Aggregate, Apply, Envelope, Event, Fingerprint, commands};
 use serde::{Deserialize, Serialize};
 
-/// Which flight of which day, built from its row: the same row always has the same id, and no other row has it.
+/// Identifies a flight on a day. It is built from the row: the same row always has the same id, and no other row has
+/// it.
 ///
 /// Shown as `2013-01-01/UA1545/EWR-IAH/0515/c0ffee00`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,15 +21,15 @@ pub(crate) struct FlightId {
     pub(crate) dest: String,
     /// The scheduled departure, as the file writes it: 515 is 05:15.
     pub(crate) scheduled: u16,
-    /// Stands for everything the row says.
+    /// A hash of the whole row.
     pub(crate) facts: u32,
-    /// 1, and for the second of two rows that say the same 2, and so on.
+    /// 1; for the second of two identical rows 2, and so on.
     pub(crate) occurrence: u32,
 }
 
 impl FlightId {
-    /// 128 bits that stand for the id where many are kept. Made of the text below, which must stay as it is: snapshots
-    /// hold such bits.
+    /// A 128-bit hash of the id, for places that keep many. It is computed from the text below, which must not change:
+    /// snapshots contain such hashes.
     pub(crate) fn fingerprint(&self) -> u128 {
         u128::from_be_bytes(Fingerprint::of(self.to_string().as_bytes()).to_bytes())
     }
@@ -42,7 +43,7 @@ impl fmt::Display for FlightId {
     }
 }
 
-/// A time of day as the file writes it, and how many minutes after the scheduled one that was.
+/// A time of day as the file writes it, and the delay in minutes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Movement {
     pub(crate) at: u16,
@@ -97,9 +98,10 @@ impl FlightEvent {
 
 /// An aircraft, by its tail number, and the flights in its log book.
 ///
-/// The log book is what makes the program idempotent: a flight that is in it is not entered again, whichever commands the
-/// rows come in. So rows can be batched as they happen to wait, and a run that was killed goes on with other batches. (A
-/// command key for each row would do too, but the store remembers a key for ever, and the book has to be read anyway.)
+/// The log book makes the program idempotent: a flight that is in it is not entered again, whichever commands the rows
+/// arrive in. So rows can be batched as they happen to wait, and a run that was killed can resume with different
+/// batches. (A command key for each row would work too, but the store keeps a key forever, and the book has to be read
+/// anyway.)
 ///
 /// A flight takes 16 bytes here, so that the books of all aircraft of a year stay in memory.
 #[derive(Debug, Default, Clone, Serialize, Deserialize, Aggregate)]
@@ -116,9 +118,10 @@ impl Apply for Aircraft {
     }
 }
 
-/// Enters flights into the log book, in their order, all or none; those that are in it already are left out.
+/// Enters flights into the log book, in order, all or none; those that are already in it are left out.
 ///
-/// One command and not one for each event, because a row is one fact of the past: a flight is in the log whole or not at all.
+/// One command and not one per event, because a row is one fact of the past: a flight is in the log completely or not
+/// at all.
 #[derive(Debug)]
 pub(crate) struct LogFlights {
     pub(crate) flights: Vec<Flight>,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::domain::{FlightEvent, FlightId, Outcome};
 use crate::rows::Row;
 
-/// Counts and sums of some flights. Means are made of them at the very end, so that everything before is exact.
+/// Counts and sums of some flights. Means are computed at the very end, so that everything before is exact.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Figures {
     pub(crate) flights: i64,
@@ -24,7 +24,7 @@ impl Figures {
     pub(crate) const COLUMNS: [&'static str; 7] =
         ["flights", "cancelled", "diverted", "departed", "departure_delay", "arrived", "arrival_delay"];
 
-    /// What one row of the file counts.
+    /// The contribution of one row of the file.
     pub(crate) fn of_row(row: &Row) -> Self {
         let one = Self { flights: 1, ..Self::default() };
         match row.flight.outcome {
@@ -42,7 +42,7 @@ impl Figures {
         }
     }
 
-    /// What one event counts.
+    /// The contribution of one event.
     pub(crate) fn of_event(event: &FlightEvent) -> Self {
         let none = Self::default();
         match event {

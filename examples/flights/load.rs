@@ -15,11 +15,11 @@ use crate::figures::{Figured, Figures};
 use crate::progress::Progress;
 use crate::rows::{Row, RowError, Rows};
 
-/// Commands under way at the same time. The store commits all writers that wait together, so the cost of a flush to the
-/// disk is shared by so many.
+/// Commands in flight at the same time. The store commits all waiting writers together, so this many commands share the
+/// cost of a flush to the disk.
 const WORKERS: usize = 256;
 
-/// Rows that wait for one worker at most; 16,384 rows over all workers.
+/// Maximum number of rows that wait for one worker; 16,384 rows over all workers.
 const WAITING: usize = 64;
 
 /// Aircraft whose log books stay in memory; a year of flights has about 4,000.
@@ -38,7 +38,8 @@ pub(crate) enum LoadError {
     Lost(#[from] JoinError),
 }
 
-/// Reads the whole file, checks every row and computes the figures directly. Nothing is written before this has passed.
+/// Reads the whole file, checks every row and computes the figures directly. Nothing is written before this has
+/// succeeded.
 pub(crate) fn survey(file: &Path) -> Result<Figured, RowError> {
     let mut figured = Figured::default();
     for row in Rows::open(file)? {
@@ -50,9 +51,9 @@ pub(crate) fn survey(file: &Path) -> Result<Figured, RowError> {
 
 /// Turns every row into a command.
 ///
-/// A row goes to the worker that its tail number belongs to, and a worker does one command after the other: so the rows of
-/// one aircraft keep their order. All channels are bounded: a slow store makes the reading of the file wait. What waits for
-/// a worker meanwhile goes into one command for each aircraft, so the slower the store, the larger its batches.
+/// A row goes to the worker that its tail number maps to, and a worker executes one command after the other, so the
+/// rows of one aircraft keep their order. All channels are bounded: a slow store makes reading the file wait. Rows that
+/// wait for a worker meanwhile go into one command per aircraft, so the slower the store, the larger its batches.
 pub(crate) async fn load(file: &Path, store: &Store, progress: &Arc<Progress>) -> Result<(), LoadError> {
     let aircraft = Repository::<Aircraft>::builder(store).cache(BOOKS).build();
     let mut workers = JoinSet::new();
@@ -72,7 +73,7 @@ pub(crate) async fn load(file: &Path, store: &Store, progress: &Arc<Progress>) -
     Ok(())
 }
 
-/// Hands each row to its worker; ends early if the workers do.
+/// Sends each row to its worker; ends early if the workers do.
 fn hand_out(file: &Path, channels: &[mpsc::Sender<Row>]) -> Result<(), RowError> {
     let mut occurrences = HashMap::<u128, u32>::new();
     for row in Rows::open(file)? {

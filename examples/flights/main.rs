@@ -5,13 +5,13 @@
 //! cargo run --release --example flights -- FILE.csv[.gz] [--db PATH] [--json]
 //! ```
 //!
-//! Every row becomes a command on the aircraft that flew it, so `aircraft-N14228` is the log book of one aircraft: a flight
-//! is scheduled, and then cancelled, or departs and is diverted, or departs and arrives. Two projections keep a table per
-//! carrier and one per route meanwhile. At the end every figure of both is checked against a direct computation over the
-//! file.
+//! Every row becomes a command on the aircraft that flew it, so `aircraft-N14228` is the log book of one aircraft: a
+//! flight is scheduled, and then cancelled, or departs and is diverted, or departs and arrives. Meanwhile two
+//! projections maintain a table per carrier and one per route. At the end every figure of both is checked against a
+//! direct computation over the file.
 //!
-//! Kill it when you like: run again with the same `--db` it goes on where it was, and run a third time it adds nothing. A
-//! second file may go into the same database; the tables are then checked against a replay of the log.
+//! Kill it when you like: run again with the same `--db`, it continues where it was; run a third time, it adds nothing.
+//! A second file may go into the same database; the tables are then checked against a replay of the log.
 //!
 //! It ends with 0 if all figures are right, with 1 if not or if the store failed, and with 2 if the command line, the file
 //! or the path cannot be used.
@@ -53,7 +53,7 @@ type BoxError = Box<dyn Error + Send + Sync>;
 
 /// Why there is no summary.
 enum Failure {
-    /// The user can put it right: exit code 2.
+    /// The user can fix it: exit code 2.
     Input(String),
     /// The store or a table failed: exit code 1.
     Broken(BoxError),
@@ -118,9 +118,9 @@ async fn run_on(db: &Path, args: &Args, file: Figured) -> Result<Summary, Failur
     let rows = file.total().flights.unsigned_abs();
     let progress = Arc::new(Progress::new(rows));
 
-    // Two readers, one for each projection: each more would keep up to 16 MiB of pages of its own.
+    // Two readers, one per projection: each additional one would have up to 16 MiB of pages of its own.
     let store = SqliteStore::builder().readers(2).open(db).await.map_err(|error| cannot_open(&error))?;
-    // In a file of its own the tables never compete with the log's one writer.
+    // In a separate file the tables never compete with the log's only writer.
     let model = SqliteModel::open(tables_path(db)).await.map_err(|error| cannot_open(&error))?;
     let start = store.all().metrics().await.map_err(broken)?.position;
     eprintln!("writing {} rows to {}, which is at position {start}", grouped(rows), db.display());
@@ -143,7 +143,7 @@ async fn run_on(db: &Path, args: &Args, file: Figured) -> Result<Summary, Failur
         Ok::<_, BoxError>((read_tables(&model).await?, check::replay(&store).await?, seconds))
     }
     .await;
-    // Closed whatever happened, so that no -wal file stays behind.
+    // Closed in any case, so that no -wal file is left behind.
     let closed = (model.close().await, store.close().await);
     let (tables, replay, seconds) = outcome.map_err(from_load)?;
     closed.0.map_err(broken)?;
@@ -155,17 +155,17 @@ async fn run_on(db: &Path, args: &Args, file: Figured) -> Result<Summary, Failur
     Ok(Summary { rows, events: replay.events, written, seconds, file_bytes, tables, against, wrong })
 }
 
-/// The tables' file stands beside the log's.
+/// The tables' file is next to the log's.
 fn tables_path(db: &Path) -> PathBuf {
     let mut path = OsString::from(db);
     path.push(".tables");
     path.into()
 }
 
-/// Removes a temporary store. Its files are closed, so there is nothing else.
+/// Removes a temporary store. It is closed, so there are no other files.
 fn remove(db: &Path) {
     for path in [db.to_owned(), tables_path(db)] {
-        // What cannot be removed is left to whoever cleans the folder of temporary files.
+        // A file that cannot be removed is left to the cleanup of the folder for temporary files.
         drop(std::fs::remove_file(path));
     }
 }
@@ -174,7 +174,7 @@ fn broken(error: impl Into<BoxError>) -> Failure {
     Failure::Broken(error.into())
 }
 
-/// The file may have changed since it was surveyed; that is still the file's fault.
+/// The file may have changed since it was checked; that is still a problem of the file.
 fn from_load(error: BoxError) -> Failure {
     match error.downcast::<LoadError>() {
         Ok(error) => match *error {

@@ -1,4 +1,4 @@
-//! How far the program has come, on stderr.
+//! Reports progress on stderr.
 
 use std::io::{IsTerminal, Write};
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use examples::grouped;
 use tokio::task::JoinHandle;
 
-/// Counts what is done.
+/// Counts finished work.
 #[derive(Debug)]
 pub(crate) struct Progress {
     total: u64,
@@ -17,7 +17,7 @@ pub(crate) struct Progress {
     events: AtomicU64,
 }
 
-/// Says the counts until it is stopped.
+/// Prints the counts until it is stopped.
 #[derive(Debug)]
 pub(crate) struct Reporter {
     progress: Arc<Progress>,
@@ -43,13 +43,13 @@ impl Progress {
         self.started.elapsed().as_secs_f64()
     }
 
-    /// Begins to say the counts each second; on a terminal always on the same line.
+    /// Starts printing the counts each second; on a terminal always on the same line.
     pub(crate) fn report(self: &Arc<Self>) -> Reporter {
         let progress = Arc::clone(self);
         let task = tokio::spawn(async move {
             let every = if std::io::stderr().is_terminal() { 200 } else { 1_000 };
             let mut ticks = tokio::time::interval(Duration::from_millis(every));
-            // The first tick is at once, when there is nothing to say yet.
+            // The first tick fires immediately, when there is nothing to report yet.
             ticks.tick().await;
             loop {
                 ticks.tick().await;
@@ -67,13 +67,13 @@ impl Progress {
         let line =
             format!("{percent:>3} %  {} of {all} rows, {written} events written, {rate} a second", grouped(rows));
         let mut stderr = std::io::stderr().lock();
-        // Progress is not worth an error.
+        // Failing to print progress is not worth an error.
         drop(if stderr.is_terminal() { write!(stderr, "\r\x1b[K{line}") } else { writeln!(stderr, "{line}") });
     }
 }
 
 impl Reporter {
-    /// Says the last counts.
+    /// Prints the final counts.
     pub(crate) fn finish(self) {
         self.task.abort();
         self.progress.say();

@@ -1,4 +1,4 @@
-//! The two tables, kept by a projection each.
+//! The two tables, each maintained by a projection.
 
 use std::collections::BTreeMap;
 
@@ -9,11 +9,11 @@ use es_sqlite::{SqliteModel, SqliteTx};
 use crate::domain::FlightEvent;
 use crate::figures::{Figured, Figures, route};
 
-/// Keeps the table `carriers`.
+/// Maintains the table `carriers`.
 #[derive(Debug)]
 pub(crate) struct Carriers(Sql);
 
-/// Keeps the table `routes`.
+/// Maintains the table `routes`.
 #[derive(Debug)]
 pub(crate) struct Routes(Sql);
 

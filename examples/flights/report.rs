@@ -1,4 +1,4 @@
-//! The end of the program, for people and for programs.
+//! The summary at the end, for people and for programs.
 
 use std::cmp::Reverse;
 
@@ -9,7 +9,7 @@ use crate::check::Against;
 use crate::figures::{Figured, Figures};
 use crate::progress::per_second;
 
-/// Everything that is said at the end.
+/// Everything in the summary.
 #[derive(Debug)]
 pub(crate) struct Summary {
     /// Rows of the file.
@@ -33,9 +33,9 @@ struct Json<'a> {
     rows: u64,
     cancelled: i64,
     diverted: i64,
-    /// In the log, whichever run wrote them.
+    /// Events in the log, from any run.
     events: u64,
-    /// By this run.
+    /// Events written by this run.
     written: u64,
     seconds: f64,
     /// The rate of this run.
@@ -113,7 +113,7 @@ impl Summary {
         )
     }
 
-    /// How the check went.
+    /// The result of the check.
     pub(crate) fn verdict(&self) -> String {
         let figures = (self.tables.carriers.len() + self.tables.routes.len()) * Figures::COLUMNS.len();
         let against = match self.against {

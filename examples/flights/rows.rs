@@ -10,7 +10,7 @@ use flate2::bufread::MultiGzDecoder;
 
 use crate::domain::{Flight, FlightId, Movement, Outcome};
 
-/// One row: a flight, and the aircraft that flew it or should have.
+/// One row: a flight, and the aircraft that flew it or was scheduled to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Row {
     /// The tail number; [`None`] where the file says `NA`.
@@ -18,7 +18,7 @@ pub(crate) struct Row {
     pub(crate) flight: Flight,
 }
 
-/// Why a file cannot be used. Every variant is the file's fault, or the path's.
+/// Why a file cannot be used. Every variant is a problem of the file or the path.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RowError {
     #[error("{} cannot be read: {source}", path.display())]
@@ -53,21 +53,21 @@ const COLUMNS: [&str; 16] = [
     "distance",
 ];
 
-/// What a time of day looks like.
+/// The format of a time of day.
 const CLOCK: &str = "a time of day such as 517 for 05:17";
 
 /// The rows of a file, one at a time.
 pub(crate) struct Rows {
     path: PathBuf,
     reader: Reader<Box<dyn Read + Send>>,
-    /// Where each of [`COLUMNS`] stands.
+    /// The index of each of [`COLUMNS`].
     places: [usize; COLUMNS.len()],
     record: StringRecord,
     row: u64,
 }
 
 impl Rows {
-    /// Opens a file, plain or gzipped; its first two bytes tell which, whatever its name is.
+    /// Opens a file, plain or gzipped; its first two bytes decide which, whatever its name is.
     pub(crate) fn open(path: &Path) -> Result<Self, RowError> {
         let unreadable = |source| RowError::Unreadable { path: path.to_owned(), source };
         let mut file = BufReader::with_capacity(64 << 10, File::open(path).map_err(unreadable)?);
@@ -131,7 +131,7 @@ struct Line<'r> {
 impl Line<'_> {
     fn to_row(&self) -> Result<Row, RowError> {
         let record = &self.rows.record;
-        // Everything the row says, so that two rows that differ anywhere are two flights.
+        // The whole row, so that two rows that differ anywhere are two flights.
         let facts = Fingerprint::of(record.as_slice().as_bytes()).to_bytes();
         let [f0, f1, f2, f3, ..] = facts;
         let id = FlightId {
@@ -218,7 +218,7 @@ impl Line<'_> {
         T: std::str::FromStr + PartialOrd,
     {
         let Some(text) = self.text(column) else { return Ok(None) };
-        // Tools that know no missing whole numbers write the others of such a column as 2.0.
+        // Tools without missing integers write the other values of such a column as 2.0.
         let digits = text.strip_suffix(".0").unwrap_or(text);
         match digits.parse() {
             Ok(number) if range.contains(&number) => Ok(Some(number)),

@@ -1,4 +1,4 @@
-//! What the example programs share: a table for the terminal, and a name for a file that is not there yet.
+//! Shared by the example programs: a table for the terminal, and a path for a file that does not exist yet.
 //!
 //! The programs are `counter`, `bank`, `axum-bank` and `flights`, each in the folder of its name.
 
@@ -6,14 +6,14 @@ use std::fmt::{self, Display, Write as _};
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// A table for the terminal, indented by three: numbers stand to the right, everything else to the left.
+/// A table for the terminal, indented by three: numbers are right-aligned, everything else is left-aligned.
 #[derive(Debug, Clone)]
 pub struct Table {
     rows: Vec<Vec<String>>,
 }
 
 impl Table {
-    /// A table with these headings.
+    /// Creates a table with these headings.
     pub fn new<const COLUMNS: usize>(headings: [&str; COLUMNS]) -> Self {
         Self { rows: vec![headings.map(str::to_owned).to_vec()] }
     }
@@ -31,7 +31,7 @@ impl Display for Table {
             columns.resize_with(columns.len().max(row.len()), || Column { width: 0, right: true });
             for (column, cell) in columns.iter_mut().zip(row) {
                 column.width = column.width.max(cell.chars().count());
-                // The headings say nothing about what is below them.
+                // A heading does not determine the alignment of its column.
                 column.right &=
                     line == 0 || cell.starts_with(|first: char| first.is_ascii_digit() || "-€".contains(first));
             }
@@ -55,7 +55,7 @@ struct Column {
     right: bool,
 }
 
-/// A whole number with a comma between each three digits.
+/// A whole number with thousands separators.
 pub fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut grouped = String::with_capacity(digits.len() * 4 / 3);
@@ -68,19 +68,19 @@ pub fn grouped(number: u64) -> String {
     grouped
 }
 
-/// A path in the folder for temporary files where nothing is yet.
+/// A path in the folder for temporary files that does not exist yet.
 pub fn fresh_path(name: &str) -> PathBuf {
     let nanos = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
     std::env::temp_dir().join(format!("{name}-{}-{nanos}.db", std::process::id()))
 }
 
-/// An error with everything that caused it, on one line.
+/// An error with its chain of causes, on one line.
 pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {
         let cause_text = cause.to_string();
-        // A transparent error says the same as its cause.
+        // A transparent error has the same message as its cause.
         if !text.ends_with(&cause_text) {
             text.push_str(": ");
             text.push_str(&cause_text);

@@ -16,7 +16,7 @@ use crate::{january, program, stderr, stdout};
 /// Every row of both tables.
 type Tables = Vec<Vec<Value>>;
 
-/// What a run that nobody disturbed leaves behind.
+/// The result of an undisturbed run.
 static UNDISTURBED: LazyLock<(Json, Json, Tables)> = LazyLock::new(|| {
     let folder = tempfile::tempdir().unwrap();
     let db = folder.path().join("flights.db");
@@ -60,7 +60,7 @@ fn a_run_that_was_killed_is_resumed_without_a_difference() {
     let wal = folder.path().join("flights.db-wal");
     let mut child = flights(&january(), &db).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let deadline = Instant::now() + Duration::from_secs(60);
-    // Killed twice: early, and when a part of the tables is there too.
+    // Killed twice: early, and once part of the tables exists too.
     for bytes in [300_000, 1_500_000] {
         while wal.metadata().map_or(0, |file| file.len()) < bytes {
             assert!(child.try_wait().unwrap().is_none(), "it ended before it could be killed");
@@ -215,7 +215,7 @@ fn run_text(file: &Path, db: &Path) -> Output {
     program("flights").arg(file).arg("--db").arg(db).output().unwrap()
 }
 
-/// The one object on stdout of a run that went well.
+/// The JSON object on stdout of a successful run.
 fn summary(output: &Output) -> Json {
     assert!(output.status.success(), "{}", stderr(output));
     serde_json::from_str(&stdout(output)).unwrap()
@@ -236,7 +236,7 @@ fn tables(db: &Path) -> Tables {
     rows
 }
 
-/// The header and the first so many rows of the real file.
+/// The header and the first `rows` rows of the real file.
 fn lines(rows: usize) -> Vec<String> {
     let file = GzDecoder::new(File::open(january()).unwrap());
     BufReader::new(file).lines().take(1 + rows).map(Result::unwrap).collect()

@@ -1,4 +1,4 @@
-//! Runs the example programs as people do, and checks what they see.
+//! Runs the example programs as a user would, and checks their output.
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may stop anywhere, in its helpers too")]
 
@@ -9,7 +9,7 @@ mod stories;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
-/// A program of this package, built by `cargo test` beside this test.
+/// A program of this package, built by `cargo test` along with this test.
 fn program(name: &str) -> Command {
     let test = std::env::current_exe().expect("a test has a path");
     let target = test.parent().and_then(|deps| deps.parent()).expect("a test lies in target/…/deps");

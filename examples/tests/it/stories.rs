@@ -27,7 +27,7 @@ fn bank_tells_its_story_and_leaves_one_file() {
     assert!(output.status.success(), "{}", stderr(&output));
     let story = stdout(&output);
     for said in [
-        "rejected, €9,000.00 asked for, €150.00 there",
+        "rejected, €9,000.00 requested, only €150.00 available",
         "again: known already, nothing written",
         "returned: the account is closed",
         "noticed at the write, loaded what was new and decided again: 1 conflict",
