@@ -1,4 +1,5 @@
-//! Following the log by parts: a watch's wake-up and a batch of a projection. `cargo bench -p benches --bench follow`.
+//! Micro-benchmarks of following the log: a watch's wake-up and a batch of a projection. `cargo bench -p benches
+//! --bench follow`.
 
 use std::convert::Infallible;
 
@@ -54,7 +55,7 @@ impl Projector for InRows {
     }
 }
 
-/// The memory engine: what is measured is what is written once for all engines.
+/// The memory engine: only the code shared by all engines is measured.
 fn wake_up(criterion: &mut Criterion) {
     let runtime = Runtime::new().expect("a runtime can be started");
     let store = Store::from(MemoryStore::new());
@@ -83,7 +84,7 @@ fn batches(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("projection of 1000 events");
     group.throughput(Throughput::Elements(EVENTS));
     group.bench_function("state in memory", |bencher| {
-        // A store of its own each time: the state is saved in it, and the next run would begin at the end.
+        // A new store each time: the state is saved in it, and the next run would start at the end.
         bencher.iter_batched(
             filled,
             |store| {

@@ -1,4 +1,5 @@
-//! Reading by parts: a page from SQLite, decoding, folding, a load with a snapshot. `cargo bench -p benches --bench read`.
+//! Micro-benchmarks of reading: a page from SQLite, decoding, folding, a load with a snapshot. `cargo bench -p benches
+//! --bench read`.
 
 use std::hint::black_box;
 

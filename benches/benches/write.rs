@@ -1,4 +1,5 @@
-//! Writing by parts: appends of one, of many, with ids, and commands. `cargo bench -p benches --bench write`.
+//! Micro-benchmarks of writing: appends of one, of many, with ids, and commands. `cargo bench -p benches --bench
+//! write`.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use es_sqlite::{Durability, SqliteStore};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
-/// A store on the disk, without waiting for it: what is measured is our own work.
+/// A store on the disk, without waiting for flushes: only our own work is measured.
 fn store(runtime: &Runtime) -> (TempDir, SqliteStore) {
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     let path = folder.path().join("store.db");

@@ -1,4 +1,4 @@
-//! The workloads as they are measured: who takes part, how much work it is, and what the goal says.
+//! The workloads as measured: the participants, the amount of work, and the goal.
 
 use crate::measure::figure;
 use crate::options::{Options, Size};
@@ -9,32 +9,32 @@ use crate::spec::{Mode, Spec, Work};
 pub struct Case {
     /// The workload's id, `W1`.
     pub workload: &'static str,
-    /// What tells it apart within its workload.
+    /// What distinguishes it within its workload.
     pub name: String,
-    /// The mode, where it matters.
+    /// The durability mode, if it matters.
     pub mode: Option<Mode>,
-    /// Who takes part: first the engine, then what it is compared with, then others to look at.
+    /// The participants: first the engine, then what it is compared with, then others for information.
     pub sides: Vec<(String, Spec)>,
-    /// What the engine has to reach.
+    /// The goals of the engine.
     pub goals: Vec<Goal>,
-    /// What it is called by peers, if they do it.
+    /// Its name on the peers' command line, if they support it.
     pub peer: Option<&'static str>,
 }
 
-/// What the engine has to reach.
+/// A goal of the engine.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Goal {
-    /// So many times the events a second of the second side, at least.
+    /// Minimum ratio of events per second to the second side.
     Ratio(f64),
-    /// So many times the time an event of the second side, at most.
+    /// Maximum ratio of time per event to the second side.
     Cost(f64),
-    /// So many times a percentile of the second side, at most.
+    /// Maximum ratio of a percentile to the second side.
     Latency(f64, f64),
-    /// A percentile below so many microseconds.
+    /// Upper bound of a percentile, in microseconds.
     Below(f64, f64),
-    /// A figure at most so large.
+    /// Upper bound of a figure.
     Fact(&'static str, f64),
-    /// So many bytes an event over the payload, at most.
+    /// Maximum number of bytes per event in addition to the payload.
     Bytes(f64),
 }
 
@@ -76,7 +76,7 @@ impl Case {
     }
 }
 
-/// All cases that the options want.
+/// All cases selected by the options.
 pub fn all(options: &Options) -> Vec<Case> {
     let mut cases = Vec::new();
     for mode in &options.modes {

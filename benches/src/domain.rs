@@ -1,14 +1,14 @@
-//! The little domain that typed work is done with: accounts whose events encode to about 100 bytes.
+//! The small domain of the typed work: accounts whose events encode to about 100 bytes.
 
 use std::convert::Infallible;
 
 use es_framework::{Aggregate, Apply, CandidateEvent, Context, EncodeError, Envelope, Event, Handle};
 use serde::{Deserialize, Serialize};
 
-/// What happens to an account.
+/// The events of an account.
 #[derive(Debug, Clone, PartialEq, Eq, Event)]
 pub enum AccountEvent {
-    /// It was opened; in stores to scan, one event in a hundred.
+    /// It was opened; in stores for scans, one event in a hundred.
     #[es(name = "account.opened")]
     Opened {
         /// By whom.
@@ -24,7 +24,7 @@ pub enum AccountEvent {
     },
 }
 
-/// The one event that a filtered read wants.
+/// The only event that a filtered read wants.
 #[derive(Debug, Clone, PartialEq, Eq, Event)]
 pub enum OpenedEvent {
     /// See [`AccountEvent::Opened`].
@@ -99,11 +99,11 @@ pub fn deposited(cents: u64) -> AccountEvent {
     AccountEvent::Deposited { cents, reference: format!("{cents:0>90}") }
 }
 
-/// The nth event of a store to scan, ready to be written.
+/// The nth event of a store for scans, ready to be written.
 ///
 /// # Errors
 ///
-/// Whatever the codec says.
+/// The codec's error.
 pub fn encoded(n: u64) -> Result<CandidateEvent, EncodeError> {
     match n % 100 {
         0 => AccountEvent::Opened { owner: format!("{n:0>90}") }.encode(),

@@ -1,7 +1,7 @@
-//! The physical limit: plain rusqlite on the same schema, without async, locks, checks or questions.
+//! The physical limit: plain rusqlite on the same schema, without async, locks, checks or lookups.
 //!
-//! It writes the same rows as the engine, checksums included, with the pragmas that the engine's own connection has, and
-//! knows versions and positions by itself.
+//! It writes the same rows as the engine, checksums included, with the pragmas of the engine's own connection, and
+//! counts versions and positions itself.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -21,7 +21,7 @@ pub const TYPE: &str = "account.deposited";
 /// The columns of an event, the payload last.
 pub const COLUMNS: &str = "position, stream, version, type, time, checksum, id, metadata, payload";
 
-/// The pragmas that are taken over from the engine's connection.
+/// The pragmas that are copied from the engine's connection.
 const PRAGMAS: [&str; 6] =
     ["synchronous", "cache_size", "wal_autocheckpoint", "journal_size_limit", "temp_store", "mmap_size"];
 
@@ -38,7 +38,7 @@ pub struct Floor {
     insert_rows: String,
 }
 
-/// A stream as its writer knows it.
+/// A stream as its writer tracks it.
 #[derive(Debug, Clone)]
 pub struct FloorStream {
     id: StreamId,
@@ -62,7 +62,7 @@ struct NewRow<'a> {
 }
 
 impl Floor {
-    /// Makes a store with the engine and opens it plainly. Inserts so many rows by one statement.
+    /// Creates a store with the engine and opens it with plain rusqlite. `rows` is the number of rows per INSERT.
     pub async fn make(path: &Path, mode: Mode, rows: usize) -> Result<Self> {
         let connection = connect(path, mode).await?;
         let event_type = EventType::new(TYPE, 1, "raw")?;
@@ -112,7 +112,7 @@ impl Floor {
         Ok(FloorStream { id, number: self.streams, version: Version::ZERO })
     }
 
-    /// A stream that is there already.
+    /// A stream that already exists.
     pub fn stream(&self, name: &str) -> Result<FloorStream> {
         let sql =
             "SELECT id, (SELECT max(version) FROM es_event WHERE stream = es_stream.id) FROM es_stream WHERE name = ?1";
@@ -121,7 +121,7 @@ impl Floor {
         Ok(FloorStream { id: StreamId::new(name)?, number, version: Version::new(version.unsigned_abs()) })
     }
 
-    /// All streams that are there already.
+    /// All streams that already exist.
     pub fn streams(&self) -> Result<Vec<FloorStream>> {
         let mut streams = Vec::new();
         let mut statement = self.connection.prepare("SELECT id, name FROM es_stream ORDER BY id")?;
@@ -151,7 +151,7 @@ impl Floor {
         Ok(())
     }
 
-    /// Inserts one event each of these payloads into one stream.
+    /// Inserts one event per payload into one stream.
     pub fn insert_into(&mut self, stream: &mut FloorStream, payloads: &[Vec<u8>], ids: Option<u64>) -> Result<()> {
         let mut version = stream.version;
         let mut rows = Vec::with_capacity(payloads.len());
@@ -211,7 +211,7 @@ pub fn event_id(n: u64) -> String {
     format!("event-{n:06}")
 }
 
-/// Opens a connection with the pragmas that the engine's own has; makes the store if there is none.
+/// Opens a connection with the pragmas of the engine's own; creates the store if there is none.
 pub async fn connect(path: &Path, mode: Mode) -> Result<Connection> {
     let store = SqliteStore::builder().durability(mode.durability()).open(path).await?;
     let pragmas = store.transact(|connection| {
@@ -229,7 +229,7 @@ pub async fn connect(path: &Path, mode: Mode) -> Result<Connection> {
     Ok(connection)
 }
 
-/// Reads rows and looks at every column; answers how many, and what the columns come to.
+/// Reads rows and every column of them; returns the number of rows, and a sum over the columns.
 pub fn scan(connection: &Connection, sql: &str, parameters: impl rusqlite::Params) -> Result<(u64, u64)> {
     let mut statement = connection.prepare_cached(sql)?;
     let columns = statement.column_count();
@@ -261,7 +261,7 @@ fn insert_statement(rows: usize) -> String {
     sql
 }
 
-/// The checksum of rows that are not events; see `docs/file-format.md`.
+/// The checksum of rows other than events; see `docs/file-format.md`.
 pub(crate) struct Sum(u32);
 
 impl Sum {

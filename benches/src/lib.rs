@@ -1,7 +1,8 @@
-//! The comparison of our engine with the physical limit and with other event stores: what the program `compare` is made of.
+//! The comparison of our engine with the physical limit and with other event stores: the library behind the program
+//! `compare`.
 //!
-//! Every measurement is one [`Spec`](spec::Spec), carried out by [`work::run`] in a process of its own, so that its peak
-//! of memory is its own. [`rounds`] runs them in turns, [`report`] writes down what came out. See
+//! Every measurement is one [`Spec`](spec::Spec), carried out by [`work::run`] in a process of its own, so that its
+//! peak memory is its own. [`rounds`] alternates them, [`report`] writes down the results. See
 //! `docs/benchmarks/README.md`.
 #![expect(
     clippy::missing_errors_doc,
@@ -20,7 +21,7 @@ pub mod rounds;
 pub mod spec;
 pub mod work;
 
-/// What a measurement fails with: for a person to read.
+/// The error of a measurement, for people to read.
 pub type Error = Box<dyn std::error::Error + Send + Sync>;
 /// The result of everything in here that can fail.
 pub type Result<T> = std::result::Result<T, Error>;

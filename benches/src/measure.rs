@@ -1,4 +1,4 @@
-//! Clocks, percentiles, and what the operating system knows about this process.
+//! Clocks, percentiles, and the operating system's figures about this process.
 
 use std::fs;
 use std::io::Write as _;
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Result;
 
-/// A count as a figure for people.
+/// A count, formatted for people.
 #[expect(clippy::cast_precision_loss, reason = "figures for people; counts here stay far below 2^52")]
 pub fn figure(count: u64) -> f64 {
     count as f64
@@ -25,7 +25,7 @@ pub fn micros(duration: Duration) -> f64 {
 pub struct Latency {
     /// How many durations.
     pub count: u64,
-    /// Pairs of a percentile and the duration that so many do not exceed.
+    /// Pairs of a percentile and its duration.
     pub points: Vec<(f64, f64)>,
 }
 
@@ -42,7 +42,7 @@ impl Latency {
         Self { count: durations.len() as u64, points }
     }
 
-    /// The duration that so many per cent do not exceed; one of [`Self::PERCENTILES`].
+    /// The duration of a percentile; one of [`Self::PERCENTILES`].
     pub fn at(&self, percentile: f64) -> f64 {
         let near = |point: &&(f64, f64)| (point.0 - percentile).abs() < 1e-6;
         self.points.iter().find(near).map_or(f64::NAN, |(_, us)| *us)
@@ -59,7 +59,7 @@ fn part_of(last: usize, part: f64) -> usize {
     (last as f64 * part).round() as usize
 }
 
-/// The middle one; of an even number the mean of the two in the middle.
+/// The median; for an even number of values the mean of the two in the middle.
 pub fn median(figures: impl IntoIterator<Item = f64>) -> f64 {
     let mut figures: Vec<f64> = figures.into_iter().filter(|figure| figure.is_finite()).collect();
     figures.sort_unstable_by(f64::total_cmp);
@@ -76,12 +76,12 @@ pub fn spread(figures: impl IntoIterator<Item = f64>) -> (f64, f64) {
     figures.into_iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), f| (low.min(f), high.max(f)))
 }
 
-/// The largest memory this process has had, in bytes; 0 where the system does not say.
+/// The peak memory of this process, in bytes; 0 if the system does not provide it.
 pub fn peak_rss_bytes() -> u64 {
     status_bytes("VmHWM:")
 }
 
-/// The memory this process has, in bytes; 0 where the system does not say.
+/// The current memory of this process, in bytes; 0 if the system does not provide it.
 pub fn rss_bytes() -> u64 {
     status_bytes("VmRSS:")
 }
@@ -93,7 +93,7 @@ fn status_bytes(name: &str) -> u64 {
     kibibytes.unwrap_or(0) << 10
 }
 
-/// The processor time of all living threads of this process; zero where the system does not say.
+/// The processor time of all live threads of this process; zero if the system does not provide it.
 pub fn cpu_time() -> Duration {
     let Ok(threads) = fs::read_dir("/proc/self/task") else { return Duration::ZERO };
     let nanos = threads.flatten().filter_map(|thread| {
@@ -103,7 +103,7 @@ pub fn cpu_time() -> Duration {
     Duration::from_nanos(nanos.sum())
 }
 
-/// The processor time that this process has taken, ended threads included, in steps of 10 ms.
+/// The processor time that this process has used, including ended threads, in steps of 10 ms.
 pub fn cpu_seconds() -> f64 {
     let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
     // Fields 14 and 15, counted behind the program's name, which may hold blanks.
@@ -111,7 +111,7 @@ pub fn cpu_seconds() -> f64 {
     fields.filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() / 100.0
 }
 
-/// How long this disk takes to keep 4 KiB at this moment: the median of some writes with fdatasync.
+/// How long this disk currently takes to persist 4 KiB: the median of some writes with fdatasync.
 pub fn fsync_micros(dir: &Path) -> Result<f64> {
     let path = dir.join("fsync");
     let mut file = fs::File::create(&path)?;
@@ -131,12 +131,12 @@ pub fn file_bytes(path: &Path) -> u64 {
     fs::metadata(path).map_or(0, |metadata| metadata.len())
 }
 
-/// Random enough to spread work, and the same in every run.
+/// Pseudo-random numbers: random enough to spread work, and the same in every run.
 #[derive(Debug, Clone)]
 pub struct Dice(u64);
 
 impl Dice {
-    /// Dice that fall in the order of their seed.
+    /// Creates dice with a seed.
     pub fn new(seed: u64) -> Self {
         Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
     }

@@ -16,12 +16,12 @@ pub enum Size {
     Full,
 }
 
-/// What is to be measured, and how.
+/// What to measure, and how.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// The workloads by their ids, `W1`; all if there are none.
+    /// The ids of the workloads, such as `W1`; all if empty.
     pub workloads: Vec<String>,
-    /// How often everything is measured.
+    /// The number of rounds.
     pub rounds: usize,
     /// How large the work is.
     pub size: Size,
@@ -29,13 +29,13 @@ pub struct Options {
     pub peers: bool,
     /// The modes to measure in.
     pub modes: Vec<Mode>,
-    /// Where the page goes; nowhere if there is no such folder given.
+    /// The folder for the page; none is written without it.
     pub out: Option<PathBuf>,
-    /// Where the stores go while they are measured.
+    /// The folder for the stores while they are measured.
     pub dir: PathBuf,
 }
 
-/// What `--help` says.
+/// The text of `--help`.
 pub const HELP: &str = "Compares the engine with plain rusqlite, and with other event stores.
 
   cargo run --release -p benches --bin compare -- [options]
@@ -49,7 +49,7 @@ pub const HELP: &str = "Compares the engine with plain rusqlite, and with other 
   --dir FOLDER        where the stores are made while they are measured; on the disk to be measured";
 
 impl Options {
-    /// Reads the command line; [`None`] if it asks for help.
+    /// Parses the command line; [`None`] if it requests help.
     pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Option<Self>> {
         let mut options = Self {
             workloads: Vec::new(),
@@ -89,12 +89,12 @@ impl Options {
         Ok(Some(options))
     }
 
-    /// Whether a workload is wanted.
+    /// Whether a workload is selected.
     pub fn wants(&self, workload: &str) -> bool {
         self.workloads.is_empty() || self.workloads.iter().any(|wanted| wanted == workload)
     }
 
-    /// One of three sizes.
+    /// The value for the selected size.
     pub fn pick(&self, quick: u64, usual: u64, full: u64) -> u64 {
         match self.size {
             Size::Quick => quick,

@@ -1,4 +1,4 @@
-//! Other event stores: programs of their own, built and run only when asked for.
+//! Other event stores: separate programs, built and run only on request.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -10,9 +10,9 @@ use crate::Result;
 use crate::rounds::progress;
 use crate::spec::{Outcome, Spec};
 
-/// A peer does not get longer than this for one measurement.
+/// The time limit of a peer for one measurement.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// Peers get at most so many events: the slow ones would take hours.
+/// Maximum number of events for peers: the slow ones would take hours.
 const MOST_EVENTS: u64 = 100_000;
 /// The exit code of a peer that cannot do a workload.
 const UNSUPPORTED: i32 = 3;
@@ -26,7 +26,7 @@ pub struct Peer {
     arguments: Vec<String>,
 }
 
-/// What a peer says last.
+/// The last line of a peer's output.
 #[derive(Debug, Deserialize)]
 struct Line {
     events: u64,
@@ -38,7 +38,7 @@ struct Line {
     note: Option<String>,
 }
 
-/// Builds every peer that builds, and finds the Python ones that can be imported.
+/// Builds every peer that can be built, and finds the Python ones that can be imported.
 pub fn find() -> Vec<Peer> {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut peers = Vec::new();
@@ -79,11 +79,11 @@ fn build(manifest: &Path, name: &str) -> Result<PathBuf> {
 }
 
 impl Peer {
-    /// Carries out one measurement.
+    /// Runs one measurement.
     ///
     /// # Errors
     ///
-    /// If the peer cannot do the workload, fails, or takes too long.
+    /// If the peer does not support the workload, fails, or takes too long.
     pub fn run(&self, workload: &str, spec: &Spec, dir: &Path) -> Result<Outcome> {
         let said = dir.join("said");
         let mut peer = Command::new(&self.program)

@@ -1,4 +1,4 @@
-//! Measurements in turns, each in a process of its own.
+//! Alternating measurements, each in a process of its own.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -14,28 +14,28 @@ use crate::options::{Options, Size};
 use crate::peers::Peer;
 use crate::spec::{Mode, Outcome, Spec, Work};
 
-/// The argument that makes this program carry out one measurement.
+/// The argument that makes this program run a single measurement.
 pub const MEASURE: &str = "--measure";
-/// The rows an INSERT that the floor is tried with.
+/// The numbers of rows per INSERT that are tried for the floor.
 const ROWS: [usize; 5] = [1, 8, 16, 32, 64];
-/// Peers are slow next to us; more rounds of them say nothing new.
+/// Peers are slow compared to us; more rounds of them add no information.
 const PEER_ROUNDS: usize = 3;
 
-/// What came out of a case.
+/// The outcome of a case.
 #[derive(Debug)]
 pub struct Measured {
     /// The case.
     pub case: Case,
-    /// Its sides in their order, then its peers.
+    /// Its sides in order, then its peers.
     pub sides: Vec<MeasuredSide>,
 }
 
-/// What came out of one side, round by round; a round that failed is missing.
+/// The outcome of one side, round by round; failed rounds are missing.
 #[derive(Debug, Clone, Serialize)]
 pub struct MeasuredSide {
-    /// Who.
+    /// The side.
     pub label: String,
-    /// With what, unless it is a peer.
+    /// Its spec, unless it is a peer.
     pub spec: Option<Spec>,
     /// Round by round.
     pub rounds: Vec<Option<Outcome>>,
@@ -59,7 +59,7 @@ impl MeasuredSide {
         }
     }
 
-    /// The median of some figure over the rounds.
+    /// The median of a figure over the rounds.
     pub fn median(&self, figure: impl Fn(&Outcome) -> f64) -> f64 {
         median(self.rounds.iter().flatten().map(figure))
     }
@@ -82,7 +82,7 @@ fn rate(outcome: &Outcome) -> f64 {
 }
 
 impl Measured {
-    /// The ratio of some figure of the engine to that of another side: the median of the rounds, and their spread.
+    /// The ratio of a figure of the engine to that of another side: the median of the rounds, and their spread.
     pub fn ratio(&self, other: usize, figure: impl Fn(&Outcome) -> f64) -> Option<(f64, (f64, f64))> {
         let (engine, other) = (self.sides.first()?, self.sides.get(other)?);
         let pairs = engine.rounds.iter().zip(&other.rounds).filter_map(|(a, b)| Some((a.as_ref()?, b.as_ref()?)));
@@ -101,20 +101,20 @@ impl Measured {
 pub struct Run {
     /// Case by case.
     pub cases: Vec<Measured>,
-    /// What fdatasync of 4 KiB took, each time it was tried.
+    /// The duration of fdatasync of 4 KiB, each time it was measured.
     pub fsync_us: Vec<f64>,
-    /// The rows an INSERT that were best for the floor.
+    /// The number of rows per INSERT that was best for the floor.
     pub floor_rows: usize,
     /// The processors.
     pub processors: usize,
     /// The load of the machine before each case.
     pub load: Vec<f64>,
-    /// The stores that were made to be read or to grow, and what that took.
+    /// The stores that were created to be read or to grow, and how long that took.
     pub filled: Vec<(String, Outcome)>,
 }
 
-/// Runs everything that is wanted. Shows what there is `after` each case, so that a run that is broken off has not been for
-/// nothing.
+/// Runs all selected cases. Calls `after` with the results so far after each case, so that an interrupted run is not
+/// lost.
 pub fn run(
     options: &Options,
     cases: Vec<Case>,
@@ -147,7 +147,7 @@ fn measure(options: &Options, case: Case, peers: &[Peer], stores: &mut Stores<'_
     let peers = if case.peer.is_some() { peers } else { &[] };
     sides.extend(peers.iter().map(|peer| MeasuredSide::new(&peer.name, None)));
     for round in 0..options.rounds {
-        // Forth and back, so that nobody is always the first after somebody.
+        // In alternating order, so that no side always runs right after the same other one.
         let mut order: Vec<_> = (0..sides.len()).collect();
         if round % 2 == 1 {
             order.reverse();
@@ -183,7 +183,8 @@ struct Stores<'f> {
 }
 
 impl Stores<'_> {
-    /// The spec with its folder: a fresh one that goes with the answer's second part, or one that is shared.
+    /// The spec with its folder: a fresh one that is removed when the second part of the result is dropped, or a shared
+    /// one.
     fn place(&mut self, spec: &Spec) -> Result<(Spec, Option<TempDir>)> {
         let Some(prepared) = spec.prepared() else {
             let own = tempfile::tempdir_in(self.folder)?;
@@ -207,7 +208,7 @@ impl Stores<'_> {
     }
 }
 
-/// Carries out a measurement in a process of its own.
+/// Runs a measurement in a process of its own.
 fn child(spec: &Spec) -> Result<Outcome> {
     let program = std::env::current_exe()?;
     let output = Command::new(program)
@@ -223,7 +224,7 @@ fn child(spec: &Spec) -> Result<Outcome> {
     Ok(serde_json::from_str(line.lines().last().unwrap_or_default())?)
 }
 
-/// How many rows a statement are best for the floor here and now.
+/// The number of rows per statement that is best for the floor on this machine.
 fn best_rows(folder: &TempDir, options: &Options) -> Result<usize> {
     let events = if options.size == Size::Quick { 20_000 } else { 100_000 };
     let spec = Spec { per_append: 1_000, mode: Mode::Full, ..Spec::new(Work::Bulk { ids: false }, events) };
@@ -246,7 +247,7 @@ fn machine_load() -> f64 {
     load.split(' ').next().and_then(|first| first.parse().ok()).unwrap_or(f64::NAN)
 }
 
-/// Says how far things are.
+/// Reports progress.
 #[expect(clippy::print_stderr, reason = "a program that takes minutes says what it does")]
 pub fn progress(line: &str) {
     eprintln!("{line}");

@@ -1,4 +1,4 @@
-//! What is measured: one measurement, and what came out.
+//! A measurement, and its outcome.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -18,7 +18,7 @@ pub enum Side {
     Floor,
 }
 
-/// What a commit survives, for whoever does the work.
+/// What a commit survives, on either side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Mode {
     /// `synchronous=FULL`.
@@ -28,7 +28,7 @@ pub enum Mode {
 }
 
 impl Mode {
-    /// The engine's word for it.
+    /// The engine's setting for it.
     pub fn durability(self) -> Durability {
         match self {
             Self::Full => Durability::Full,
@@ -36,7 +36,7 @@ impl Mode {
         }
     }
 
-    /// The word on command lines.
+    /// The name on command lines.
     pub fn word(self) -> &'static str {
         match self {
             Self::Full => "full",
@@ -54,12 +54,12 @@ impl fmt::Display for Mode {
     }
 }
 
-/// What says at which position a version of a stream is.
+/// The index from (stream, version) to the position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Index {
     /// File format 1's unique index.
     InPlace,
-    /// Nothing: the bound.
+    /// No index: the upper bound.
     Nothing,
     /// The merged index; see [`crate::merged`].
     Merged,
@@ -68,33 +68,33 @@ pub enum Index {
 /// The work of one measurement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Work {
-    /// Many events an append, one caller, one stream.
+    /// Many events per append, one caller, one stream.
     Bulk {
-        /// Whether every event brings an id of 12 bytes.
+        /// Whether every event has an id of 12 bytes.
         ids: bool,
     },
-    /// One event an append, one caller.
+    /// One event per append, one caller.
     Single {
-        /// Whether every event begins a stream of its own.
+        /// Whether every event starts a new stream.
         new_streams: bool,
     },
-    /// One event an append, many callers at once, each with its own streams.
+    /// One event per append, many callers at once, each with its own streams.
     Many,
     /// Commands by many callers through the repository.
     Commands,
     /// Loads of one aggregate.
     Load {
-        /// Whether a snapshot stands at its end.
+        /// Whether there is a snapshot at its end.
         snapshot: bool,
     },
     /// A read of `@all`.
     Scan {
-        /// Whether one event in a hundred is wanted only.
+        /// Whether only one event in a hundred is wanted.
         filtered: bool,
     },
     /// A projection that catches up.
     Project {
-        /// Whether it writes a row an event, instead of changing a value in memory.
+        /// Whether it writes one row per event, instead of changing a value in memory.
         upsert: bool,
     },
     /// From a write's return to the event's arrival at a watcher.
@@ -104,29 +104,29 @@ pub enum Work {
         /// Whether the watcher is another process.
         elsewhere: bool,
     },
-    /// Watchers that wait, each on its own stream.
+    /// Waiting watchers, each on its own stream.
     Watchers,
-    /// One event an append, to streams all over a store that is already large.
+    /// One event per append, to streams all over a store that is already large.
     Grown {
-        /// Whether there is one caller; else as many as the spec says.
+        /// Whether there is only one caller; otherwise as many as the spec says.
         alone: bool,
     },
     /// Small streams of a store that is already large, loaded one after the other.
     GrownLoad,
-    /// Bulk appends while readers hold on to the past: how long the write-ahead log becomes.
+    /// Bulk appends while readers overlap: how large the write-ahead log grows.
     Overlapped,
     /// Commits of one event each to random streams, by plain rusqlite.
     Indexed {
         /// With this index.
         index: Index,
-        /// How many events are there before.
+        /// The number of events that are there before.
         before: u64,
     },
-    /// Makes the store that loads, scans and projections read.
+    /// Creates the store that loads, scans and projections read.
     FillTyped,
-    /// Makes the store that grows.
+    /// Creates the store that grows.
     FillGrown,
-    /// Makes the store with such an index.
+    /// Creates the store with such an index.
     FillIndexed {
         /// With this index.
         index: Index,
@@ -144,17 +144,17 @@ pub struct Spec {
     pub mode: Mode,
     /// A folder: empty for works that write a store of their own, with `store.db` for those that read one.
     pub dir: PathBuf,
-    /// How many events, in all.
+    /// The total number of events.
     pub events: u64,
     /// The bytes of a payload.
     pub payload: usize,
-    /// How many events an append.
+    /// The number of events per append.
     pub per_append: u64,
-    /// How many callers at once.
+    /// The number of concurrent callers.
     pub callers: u64,
-    /// How many streams, of each caller or in all.
+    /// The number of streams, per caller or in total.
     pub streams: u64,
-    /// How many rows the floor puts into one statement.
+    /// The number of rows per statement of the floor.
     pub rows: usize,
 }
 
@@ -166,7 +166,8 @@ impl Spec {
         Self { work, side, mode, dir, events, payload: 100, per_append: 1, callers: 1, streams: 1, rows: 16 }
     }
 
-    /// What makes the store that this work reads, unless it writes one of its own. Works with an equal answer share it.
+    /// The work that creates the store that this work reads, unless it writes one of its own. Works with an equal
+    /// result share the store.
     #[must_use]
     pub fn prepared(&self) -> Option<Self> {
         let mode = Mode::Normal;
@@ -191,35 +192,35 @@ impl Spec {
     }
 }
 
-/// What came out of one measurement.
+/// The outcome of one measurement.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Outcome {
-    /// How many events were dealt with.
+    /// The number of processed events.
     pub events: u64,
-    /// In how long.
+    /// How long that took.
     pub seconds: f64,
-    /// The size of the database afterwards, checkpointed; 0 where it says nothing.
+    /// The size of the database afterwards, checkpointed; 0 if it is meaningless.
     #[serde(default)]
     pub file_bytes: u64,
-    /// The largest memory of the process that did it.
+    /// The peak memory of the process.
     #[serde(default)]
     pub peak_rss_bytes: u64,
     /// The processor time of that process, from its start.
     #[serde(default)]
     pub cpu_seconds: f64,
-    /// How long one append, load or wake-up took.
+    /// The latencies of single appends, loads or wake-ups.
     #[serde(default)]
     pub latency: Option<Latency>,
     /// Other figures by their names.
     #[serde(default)]
     pub facts: BTreeMap<String, f64>,
-    /// What should be said about it.
+    /// Remarks.
     #[serde(default)]
     pub note: String,
 }
 
 impl Outcome {
-    /// So many events in so long.
+    /// An outcome of this many events in this time.
     pub fn of(events: u64, seconds: f64) -> Self {
         Self { events, seconds, ..Self::default() }
     }

@@ -1,4 +1,5 @@
-//! A little work that is the same to the instruction, for `benches/instructions.sh`: one step, named by the first argument.
+//! A small amount of work that is identical to the instruction, for `benches/instructions.sh`: one step, named by the
+//! first argument.
 //!
 //! On a current-thread runtime, with an in-memory store and a clock that stands still.
 #![expect(clippy::print_stdout, reason = "a program that prints its result")]
@@ -30,7 +31,7 @@ fn main() -> Result<()> {
     runtime.block_on(run(&step))
 }
 
-/// Every step does all before it, so that what it costs is the difference to the one before.
+/// Every step includes all previous ones, so its cost is the difference to the previous step.
 async fn run(step: &str) -> Result<()> {
     let steps = ["nothing", "append", "read", "decode", "fold"];
     let depth = steps.iter().position(|known| *known == step).ok_or("nothing, append, read, decode or fold")?;

@@ -28,7 +28,7 @@ const HELP: &str = "Measures a prototype of the merged index; it is no part of t
   --out FILE         where the page is written; nowhere by default
   --dir FOLDER       where the stores are made while they are measured; on the disk to be measured";
 
-/// What the command line asks for.
+/// The parsed command line.
 struct Asked {
     streams: Vec<u64>,
     rows: Vec<u64>,
@@ -104,14 +104,14 @@ async fn measure(asked: &Asked) -> Result<()> {
     Ok(())
 }
 
-/// How many processes are killed.
+/// The number of killed processes.
 const KILLS: u64 = 8;
-/// The streams and events of the store that is migrated.
+/// The numbers of streams and events of the migrated store.
 const MIGRATED: (u64, u64) = (10_000, 500_000);
-/// The entries that one transaction of a migration puts into the table.
+/// The number of entries per transaction of a migration.
 const SLICE: usize = 10_000;
 
-/// Migrates copies of a store that has its index in place; answers what that took.
+/// Migrates copies of a store that has its index in place; returns how long that took.
 async fn migrate(path: &Path, rounds: usize) -> Result<String> {
     let (streams, events) = MIGRATED;
     let mut writer = Writer::make(path, Mode::Normal, 16, Index::InPlace, Bounds::USUAL).await?;
@@ -172,7 +172,7 @@ fn cases(asked: &Asked) -> Vec<Case> {
 }
 
 impl Asked {
-    /// Reads the command line; [`None`] if it asks for help.
+    /// Parses the command line; [`None`] if it requests help.
     fn parse(arguments: Vec<String>) -> Result<Option<Self>> {
         let mut asked = Self {
             streams: vec![1_000, 10_000, 100_000],

@@ -1,4 +1,4 @@
-//! Killing a process that writes and merges, and looking at what it leaves.
+//! Kills a process that writes and merges, and checks what it leaves behind.
 
 use std::convert::Infallible;
 use std::io::{BufRead as _, BufReader};
@@ -19,7 +19,7 @@ const BOUNDS: Bounds = Bounds { run: 4_096, slice: 256 };
 const ROWS: usize = 16;
 const STREAMS: u64 = 10_000;
 
-/// Lets processes write to one store, one after the other, and kills each; answers how many events were there at last.
+/// Lets processes write to one store, one after the other, and kills each; returns the final number of events.
 pub async fn kill(folder: &Path, times: u64) -> Result<usize> {
     let path = folder.join("killed.db");
     let mut writer = Writer::make(&path, Mode::Normal, ROWS, Index::Merged, BOUNDS).await?;
@@ -31,7 +31,7 @@ pub async fn kill(folder: &Path, times: u64) -> Result<usize> {
         let mut child = Command::new(program).arg(WRITE).arg(&path).stdout(Stdio::piped()).spawn()?;
         let said = child.stdout.take().ok_or("the process has no output")?;
         let mut said = BufReader::new(said).lines();
-        // Each time at another place of a run, which takes 82 commits to come together.
+        // Each time at a different point of a run, which takes 82 commits to accumulate.
         let last = said.nth(usize::try_from(100 + 101 * time)?);
         child.kill()?;
         child.wait()?;
@@ -45,7 +45,7 @@ pub async fn kill(folder: &Path, times: u64) -> Result<usize> {
     Ok(events)
 }
 
-/// Writes until it is killed, and says after each commit where the log ends.
+/// Writes until it is killed, and prints the head of the log after each commit.
 pub async fn write(path: &Path, mut say: impl FnMut(Position)) -> Result<Infallible> {
     let mut writer = Writer::open(path, Mode::Normal, ROWS, Index::Merged, BOUNDS).await?;
     loop {

@@ -1,4 +1,4 @@
-//! Making the merged index of a store that has the index in place.
+//! Migrates a store with the index in place to the merged index.
 
 use std::time::{Duration, Instant};
 
@@ -13,8 +13,8 @@ use crate::floor::Sum;
 pub(super) const FEATURE: &str = "merged-index";
 
 /// Fills the table from the index in place, slice by slice: it is the first run, and its entries come from the index
-/// instead of from memory. Others may write meanwhile, for the index stays; what they write is above the run. Needs the
-/// tables. Answers how long each transaction took.
+/// instead of from memory. Others may write meanwhile, because the index stays; what they write is above the run. The
+/// tables must exist. Returns how long each transaction took.
 pub fn migrate(connection: &Connection, slice: usize) -> Result<Vec<Duration>> {
     let head = "SELECT coalesce(max(position), 0) FROM es_event";
     let mut state = State::read(connection)?;
@@ -51,15 +51,15 @@ fn next(connection: &Connection, state: &State, slice: usize) -> Result<Vec<(Key
     Ok(rows.collect::<std::result::Result<_, _>>()?)
 }
 
-/// Takes the index in place away, and says that who does not know the merged index must not write. All in one
-/// transaction, which holds writers up for as long as it takes to read the index.
+/// Drops the index in place, and sets the marker that keeps builds without the merged index from writing. All in one
+/// transaction, which blocks writers for as long as it takes to read the index.
 pub fn switch(connection: &Connection) -> Result<()> {
     connection.execute_batch("BEGIN IMMEDIATE; DROP INDEX es_event_version")?;
     let generation = "SELECT value + 1 FROM es_meta WHERE key = 'generation'";
     let generation: i64 = connection.query_row(generation, [], |row| row.get(0))?;
     let mut set = connection.prepare("INSERT OR REPLACE INTO es_meta (key, value, checksum) VALUES (?1, ?2, ?3)")?;
     set.execute(("write_requires", FEATURE, Sum::of("meta").text("write_requires").text(FEATURE).stored()))?;
-    // Who has the store open reads the other facts again when this one moves.
+    // Processes that have the store open read the other facts again when this one changes.
     set.execute(("generation", generation, Sum::of("meta").text("generation").integer(generation).stored()))?;
     connection.execute_batch("COMMIT")?;
     Ok(())

@@ -1,13 +1,13 @@
-//! The merged index, as a prototype: (stream, version) → position without an index that every commit dirties all over.
+//! A prototype of the merged index: (stream, version) → position without an index that every commit dirties all over.
 //!
-//! It is no part of the engine: `docs/decisions/0013-merged-index.md` says how it would become one, and what has to be
-//! shown before.
+//! It is not part of the engine: `docs/decisions/0013-merged-index.md` says how it would become one, and what has to be
+//! shown first.
 //!
 //! The entries of the newest events are the **tail**, in memory only: the log has them. When the tail has grown to a
 //! bound it becomes a **run**, which is merged into the table `es_stream_version` in the order of streams and versions,
-//! one **slice** now and then, inside the transactions that write events anyway. A row of the table `es_merge` says up to
-//! which position the table is complete, and how far the run has come; it is committed with each slice. So the table
-//! holds at any moment
+//! one **slice** at a time, inside the transactions that write events anyway. The row of the table `es_merge` records
+//! up to which position the table is complete, and how far the run is merged; it is committed with each slice. So the
+//! table holds at any moment
 //!
 //! * every entry up to [`State::complete`], and
 //! * of the entries above it up to [`State::upto`] those up to the [`State::cursor`],
@@ -38,39 +38,39 @@ pub use writer::{Writer, recover};
 
 use crate::Result;
 
-/// The rows of one INSERT of a slice.
+/// Rows per INSERT of a slice.
 const ROWS: usize = 16;
 
 /// How much stays in memory, and how much is merged at once.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {
-    /// The tail becomes a run when it holds so many entries.
+    /// The tail becomes a run when it holds this many entries.
     pub run: usize,
-    /// A slice is due when so many entries are; see [`Merged::most`].
+    /// A slice is due when this many entries are due; see [`Merged::most`].
     pub slice: usize,
 }
 
 impl Bounds {
-    /// What is measured: 131,072 entries are some 5 MiB, and 1,024 of them dirty 4 MiB of pages at the very worst.
+    /// The measured bounds: 131,072 entries are some 5 MiB, and 1,024 of them dirty at most 4 MiB of pages.
     pub const USUAL: Self = Self { run: 131_072, slice: 1_024 };
 }
 
-/// What a process knows of the index: the entries that are not in the table.
+/// A process's part of the index: the entries that are not in the table.
 #[derive(Debug)]
 pub struct Merged {
     bounds: Bounds,
     state: State,
-    /// The last committed position that was looked at.
+    /// The last committed position that was read.
     head: Position,
-    /// Entries above [`State::upto`], those of the running transaction among them.
+    /// Entries above [`State::upto`], including those of the running transaction.
     tail: BTreeMap<Key, Position>,
     /// Entries up to [`State::upto`] that come after the cursor.
     run: BTreeMap<Key, Position>,
-    /// What the running transaction has added and merged: all that a rollback takes back.
+    /// What the running transaction has added and merged: everything that a rollback undoes.
     fresh: Vec<Key>,
     last: Position,
     slice: Option<Slice>,
-    /// Two for each entry that was added while there is a run: entries leave twice as fast as they come.
+    /// Two for each entry that was added during a run: entries leave twice as fast as they arrive.
     due: usize,
 }
 
@@ -82,7 +82,7 @@ struct Slice {
 }
 
 impl Merged {
-    /// Reads the end of the log. Within a transaction, as everything here that takes a connection.
+    /// Reads the end of the log. Runs within a transaction, like everything here that takes a connection.
     pub fn recover(connection: &Connection, bounds: Bounds) -> Result<Self> {
         let mut merged = Self {
             bounds,
@@ -118,7 +118,7 @@ impl Merged {
         Ok(())
     }
 
-    /// Adds the entry of an event that the transaction writes. One whose version is in memory already is refused.
+    /// Adds the entry of an event that the transaction writes. An entry whose version is already in memory is rejected.
     pub fn push(&mut self, key: Key, position: Position) -> Result<()> {
         match self.tail.entry(key) {
             Entry::Vacant(entry) if !self.run.contains_key(&key) => {
@@ -131,7 +131,7 @@ impl Merged {
         }
     }
 
-    /// The version of a stream: from memory, else from the table.
+    /// The version of a stream: from memory, otherwise from the table.
     pub fn version(&self, connection: &Connection, stream: i64) -> Result<Version> {
         let all = (stream, Version::ZERO)..=(stream, Version::MAX);
         let newest = [&self.tail, &self.run].into_iter().find_map(|entries| entries.range(all.clone()).next_back());
@@ -141,20 +141,20 @@ impl Merged {
         }
     }
 
-    /// Merges a slice if one is due, when all events of the transaction are added; answers how many entries. One whose
-    /// version is in the table already is an error: the primary key refuses it.
+    /// Merges a slice if one is due, once all events of the transaction are added; returns the number of entries. An
+    /// entry whose version is already in the table is an error: the primary key rejects it.
     pub fn merge(&mut self, connection: &Connection) -> Result<usize> {
         let due = self.due + self.owed();
         if due < self.bounds.slice { Ok(0) } else { self.merge_slice(connection, due) }
     }
 
-    /// The most that [`Self::merge`] merges in a transaction of so many rows. A large append pays for itself, so that it
-    /// cannot outrun the merge.
+    /// The maximum number of entries that [`Self::merge`] merges in a transaction of `rows` rows. A large append pays
+    /// for itself, so that it cannot outrun the merge.
     pub fn most(bounds: Bounds, rows: usize) -> usize {
         bounds.slice + 2 * rows
     }
 
-    /// Merges a slice of what is left, in a transaction of its own, as a process does that closes; answers how many entries.
+    /// Merges a slice of what is left, in a transaction of its own, as on close; returns the number of entries.
     pub fn merge_rest(&mut self, connection: &Connection) -> Result<usize> {
         if self.run.is_empty() {
             self.begin_run();
@@ -182,7 +182,7 @@ impl Merged {
         self.begin_run_if_full();
     }
 
-    /// Takes back what the transaction has added and merged. All else stays, so that a group that runs again costs no
+    /// Undoes what the transaction has added and merged. Everything else stays, so that running a group again costs no
     /// recovery.
     pub fn rolled_back(&mut self) {
         for key in self.fresh.drain(..) {
@@ -196,12 +196,12 @@ impl Merged {
         self.tail.len() + self.run.len()
     }
 
-    /// A copy of the entries in memory, to weigh them by.
+    /// A copy of the entries in memory, to measure their size.
     pub fn copy(&self) -> impl Sized + use<> {
         (self.tail.clone(), self.run.clone())
     }
 
-    /// Puts an entry of the log where the state says that it belongs.
+    /// Puts an entry of the log where it belongs according to the state.
     fn admit(&mut self, key: Key, position: Position) {
         if position > self.state.upto {
             self.tail.insert(key, position);
@@ -220,7 +220,7 @@ impl Merged {
         }
     }
 
-    /// Not in the file before its first slice is: until then a crash leaves it a part of the tail.
+    /// Not in the file before its first slice is: until then, after a crash it is part of the tail.
     fn begin_run(&mut self) {
         self.run = std::mem::take(&mut self.tail);
         self.state = State { upto: self.head, cursor: State::START, ..self.state };

@@ -7,10 +7,9 @@ use super::{Key, Merged};
 use crate::Result;
 use crate::floor::{COLUMNS, scan};
 
-/// Reads a whole stream and looks at every column; answers how many events, and what the columns come to.
+/// Reads a whole stream and every column; returns the number of events, and a sum over the columns.
 ///
-/// Positions grow with versions within a stream, so what is in the table is the beginning of the stream and what is in
-/// memory its end.
+/// Positions grow with versions within a stream, so the table holds the beginning of the stream and memory its end.
 pub fn load(connection: &Connection, merged: &Merged, stream: i64) -> Result<(u64, u64)> {
     let sql = format!(
         "SELECT e.{} FROM es_stream_version v CROSS JOIN es_event e ON e.position = v.position
@@ -28,7 +27,7 @@ pub fn load(connection: &Connection, merged: &Merged, stream: i64) -> Result<(u6
     Ok((count, sum))
 }
 
-/// Compares memory and table with a scan of the whole log; answers how many entries there are.
+/// Compares memory and table with a scan of the whole log; returns the number of entries.
 pub fn verify(connection: &Connection, merged: &Merged) -> Result<usize> {
     let mut log = Vec::new();
     after(connection, Position::ZERO, |key, position| log.push((key, position)))?;
@@ -48,7 +47,7 @@ pub fn verify(connection: &Connection, merged: &Merged) -> Result<usize> {
     }
 }
 
-/// The entries of the log after a position, in its order. No payload is read.
+/// The entries of the log after a position, in log order. No payload is read.
 pub(super) fn after(connection: &Connection, after: Position, mut each: impl FnMut(Key, Position)) -> Result<()> {
     let mut statement = connection
         .prepare_cached("SELECT stream, version, position FROM es_event WHERE position > ?1 ORDER BY position")?;

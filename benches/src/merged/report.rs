@@ -7,7 +7,7 @@ use crate::report::short;
 use crate::rounds::{Measured, MeasuredSide, Run};
 use crate::spec::{Mode, Outcome};
 
-/// What the measurements say, as tables.
+/// The measurements, as tables.
 pub fn page(run: &Run, mode: Mode, rounds: usize, others: &str) -> String {
     let (low, high) = spread(run.fsync_us.iter().copied());
     let (idle, busy) = spread(run.load.iter().copied());

@@ -1,4 +1,4 @@
-//! The tables, and the row that says how far the table of entries has come.
+//! The tables, and the row that records how far the table of entries is complete.
 
 use std::fmt::Write as _;
 
@@ -9,10 +9,10 @@ use crate::Result;
 use crate::floor::Sum;
 use crate::spec::Index;
 
-/// A stream's number and a version: what entries are sorted by.
+/// A stream's number and a version: the sort key of entries.
 pub type Key = (i64, Version);
 
-/// How far the table of entries has come. There is no run where `complete` is `upto`.
+/// How far the table of entries is complete. There is no run if `complete` is `upto`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct State {
     /// Every entry up to this position is in the table.
@@ -64,8 +64,8 @@ impl State {
     }
 }
 
-/// Puts another index in the place of the one that a store has, before anything is written. Without a marker, for the
-/// floor takes its pragmas from an engine, which would refuse.
+/// Replaces the index of a store with another one, before anything is written. It sets no marker, because the floor
+/// takes its pragmas from an engine, which would refuse.
 pub fn replace_index(connection: &Connection, to: Index) -> Result<()> {
     if to != Index::InPlace {
         connection.execute_batch("DROP INDEX es_event_version")?;
@@ -76,14 +76,14 @@ pub fn replace_index(connection: &Connection, to: Index) -> Result<()> {
     Ok(())
 }
 
-/// Makes the tables, with nothing in them.
+/// Creates the empty tables.
 pub fn make_tables(connection: &Connection) -> Result<()> {
     connection.execute_batch(TABLES)?;
     State::default().write(connection)
 }
 
 /// `stream_log` has the columns of `log`. It looks a stream up in the table, and the newest events in the log itself;
-/// `log` stays what it is, for whoever goes along positions.
+/// `log` is unchanged, for queries by position.
 const TABLES: &str = "
 CREATE TABLE es_stream_version (
     stream INTEGER NOT NULL, version INTEGER NOT NULL, position INTEGER NOT NULL, PRIMARY KEY (stream, version)
@@ -100,7 +100,7 @@ UNION ALL
 SELECT l.* FROM log l WHERE l.position > (SELECT complete FROM es_merge);
 ";
 
-/// Inserts entries, so many by one statement.
+/// Inserts entries, several per statement.
 pub(super) fn insert(connection: &Connection, entries: &[(Key, Position)], rows: usize) -> Result<()> {
     let (whole, rest) = entries.split_at(entries.len() - entries.len() % rows);
     for (entries, at_once) in [(whole, rows), (rest, 1)] {
@@ -117,7 +117,7 @@ pub(super) fn insert(connection: &Connection, entries: &[(Key, Position)], rows:
     Ok(())
 }
 
-/// `OR FAIL` as in the engine: the whole transaction is rolled back if a row is refused.
+/// `OR FAIL` as in the engine: the whole transaction is rolled back if a row is rejected.
 fn insert_statement(rows: usize) -> String {
     let mut sql = "INSERT OR FAIL INTO es_stream_version (stream, version, position) VALUES ".to_owned();
     for first in (1..).step_by(3).take(rows) {

@@ -11,7 +11,7 @@ use super::*;
 use crate::measure::Dice;
 use crate::spec::{Index, Mode};
 
-/// Small enough that some hundred events go through several runs.
+/// Small enough that a few hundred events go through several runs.
 const SMALL: Bounds = Bounds { run: 64, slice: 8 };
 const STREAMS: u64 = 20;
 
@@ -23,7 +23,7 @@ async fn store(index: Index) -> (TempDir, Writer) {
     (folder, writer)
 }
 
-/// Recovers from a copy of the files, as they are at this moment, and compares with a scan of the log.
+/// Recovers from a copy of the files in their current state, and compares with a scan of the log.
 fn recovered(folder: &Path) -> usize {
     let copies = tempfile::tempdir().unwrap();
     for name in ["store.db", "store.db-wal"] {

@@ -1,4 +1,4 @@
-//! The floor, with an index of choice.
+//! The floor, with a selectable index.
 
 use std::path::Path;
 
@@ -13,12 +13,12 @@ use crate::spec::{Index, Mode};
 /// The rows of a commit of [`Writer::begin_streams`].
 const BATCH: usize = 10_000;
 
-/// Writes events to random streams, each stream at most once a commit.
+/// Writes events to random streams, each stream at most once per commit.
 #[derive(Debug)]
 pub struct Writer {
     /// What writes the events.
     pub floor: Floor,
-    /// All streams, in whatever order the dice have left them.
+    /// All streams, in the current random order.
     pub streams: Vec<FloorStream>,
     /// The index, if it is the merged one.
     pub merged: Option<Merged>,
@@ -26,14 +26,14 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Makes a store with an index.
+    /// Creates a store with an index.
     pub async fn make(path: &Path, mode: Mode, rows: usize, index: Index, bounds: Bounds) -> Result<Self> {
         let floor = Floor::make(path, mode, rows).await?;
         replace_index(&floor.connection, index)?;
         Self::on(floor, index, bounds)
     }
 
-    /// Opens a store that was made.
+    /// Opens an existing store.
     pub async fn open(path: &Path, mode: Mode, rows: usize, index: Index, bounds: Bounds) -> Result<Self> {
         Self::on(Floor::make(path, mode, rows).await?, index, bounds)
     }
@@ -45,14 +45,14 @@ impl Writer {
         Ok(Self { floor, streams, merged, dice })
     }
 
-    /// Adds so many streams, with an event each.
+    /// Adds `count` streams, with one event each.
     pub fn begin_streams(&mut self, count: u64, payload: &[u8]) -> Result<()> {
         let all: Vec<u64> = (0..count).collect();
         for names in all.chunks(BATCH) {
             self.floor.begin()?;
             let added = names.iter().map(|n| self.floor.add_stream(&format!("account-{n}")));
             let added = added.collect::<Result<Vec<_>>>()?;
-            // What is first is written by the next commit.
+            // The first streams are written by the next commit.
             self.streams.splice(0..0, added);
             self.write(names.len(), payload)?;
             self.commit()?;
@@ -60,7 +60,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Writes one event each to so many streams; answers how many entries were merged.
+    /// Writes one event to each of `rows` streams; returns the number of merged entries.
     pub fn append(&mut self, rows: usize, payload: &[u8]) -> Result<usize> {
         let rows = rows.min(self.streams.len());
         for n in 0..rows {
@@ -95,7 +95,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Merges all that is left, slice by slice.
+    /// Merges everything that is left, slice by slice.
     pub fn merge_rest(&mut self) -> Result<()> {
         let Some(merged) = &mut self.merged else { return Ok(()) };
         loop {

@@ -5,21 +5,21 @@ use crate::measure::{figure, median};
 use crate::rounds::Measured;
 use crate::spec::{Outcome, Work};
 
-/// A goal and what was found.
+/// A goal and the measured figure.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Verdict {
     /// The goal in words.
     pub goal: String,
-    /// What was found, in its unit.
+    /// The measured figure, in its unit.
     pub found: f64,
     /// Whether that is good enough.
     pub met: bool,
 }
 
-/// The memory that any work may take at most, over what its caller holds.
+/// The maximum memory of any work, in addition to what its caller holds.
 const MEMORY_MIB: f64 = 100.0;
 
-/// The goals of a case, and that of memory which all have.
+/// The goals of a case, including the memory goal that all cases have.
 pub fn verdicts(measured: &Measured) -> Vec<Verdict> {
     let mut verdicts: Vec<_> = measured.case.goals.iter().map(|goal| verdict(measured, *goal)).collect();
     if let Some(engine) = measured.sides.first() {
@@ -73,7 +73,7 @@ pub(super) fn bytes_per_event(outcome: &Outcome) -> f64 {
     figure(outcome.file_bytes) / figure(outcome.events)
 }
 
-/// Whether a database's size says something about this work's events: they were all written by it.
+/// Whether the database's size is meaningful for this work's events: all of them were written by it.
 pub(super) fn sized(work: Work) -> bool {
     matches!(work, Work::Bulk { .. } | Work::Single { .. } | Work::Many | Work::Commands)
 }

@@ -9,7 +9,7 @@ use crate::options::Options;
 use crate::rounds::{Measured, MeasuredSide, Run};
 use crate::spec::Outcome;
 
-/// One line a case, for the terminal.
+/// One line per case, for the terminal.
 pub fn table(run: &Run) -> String {
     let mut text = format!("{}\n\n", conditions(run));
     for measured in &run.cases {

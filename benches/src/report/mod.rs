@@ -1,4 +1,4 @@
-//! What came out, written down.
+//! Writes down the results.
 
 mod goals;
 mod markdown;
@@ -70,7 +70,7 @@ fn side_json(side: &MeasuredSide) -> Value {
     })
 }
 
-/// A figure with as many digits as it deserves.
+/// A figure with a suitable number of digits.
 pub fn short(figure: f64) -> String {
     match figure {
         f if !f.is_finite() => "–".to_owned(),

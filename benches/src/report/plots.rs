@@ -5,7 +5,7 @@ use crate::measure::{Latency, figure};
 use crate::rounds::{Measured, Run};
 use crate::spec::{Spec, Work};
 
-/// A file's name and content for each plot that this run has figures for.
+/// The file name and content of each plot that this run has figures for.
 pub(super) fn all(run: &Run) -> Vec<(String, String)> {
     let mut plots = Vec::new();
     let writes =

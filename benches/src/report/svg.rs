@@ -48,7 +48,7 @@ pub(super) fn bars(title: &str, unit: &str, groups: &[(String, Vec<(String, f64)
     frame(title, &format!("{unit}, logarithmic"), y + 6.0, &body)
 }
 
-/// Lines over a common axis, both axes logarithmic if told so; `ticks` names places on the horizontal axis.
+/// Lines over a common axis, with logarithmic axes on request; `ticks` labels places on the horizontal axis.
 pub(super) fn lines(title: &str, unit: &str, ticks: &[(f64, String)], lines: &[(String, Vec<(f64, f64)>)]) -> String {
     const HEIGHT: f64 = 330.0;
     let (left, top) = (70.0, 50.0);

@@ -1,4 +1,4 @@
-//! W1 and W2: many events an append, one caller, one stream.
+//! W1 and W2: many events per append, one caller, one stream.
 
 use std::sync::Arc;
 use std::time::Instant;

@@ -1,4 +1,4 @@
-//! W11: a store that is already large, ten events a stream.
+//! W11: a store that is already large, ten events per stream.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -11,9 +11,9 @@ use crate::floor::Floor;
 use crate::measure::{Dice, Latency, figure, file_bytes, micros, peak_rss_bytes};
 use crate::spec::{Outcome, Side, Spec};
 
-/// The events of a stream.
+/// Events per stream.
 const EACH: u64 = 10;
-/// The streams of an append.
+/// Streams per append.
 const STREAMS: u64 = 100;
 
 fn name(stream: u64) -> String {
@@ -57,10 +57,10 @@ pub(super) async fn fill(spec: &Spec) -> Result<Outcome> {
         .with_fact("open_ms", opened))
 }
 
-/// Appends one event each to streams all over the store.
+/// Appends single events to streams all over the store.
 pub(super) async fn append(spec: &Spec, alone: bool) -> Result<Outcome> {
     let callers = if alone { 1 } else { spec.callers };
-    // Another seed for each measurement, so that no round finds what the last one left in memory.
+    // A different seed for each measurement, so that no round benefits from what the last one left in the cache.
     let seed = file_bytes(&path(spec)) + u64::from(std::process::id());
     match spec.side {
         Side::Engine => engine(spec, callers, seed).await,
@@ -140,6 +140,6 @@ pub(super) async fn load(spec: &Spec) -> Result<Outcome> {
     }
     let seconds = begun.elapsed().as_secs_f64();
     store.close().await?;
-    // Counted by load, since streams differ by what was appended since.
+    // Counted per load, because the streams have grown differently.
     Ok(Outcome::of(spec.events, seconds).with_latency(Latency::of(taken)).with_fact("events_read", figure(events)))
 }

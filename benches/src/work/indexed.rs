@@ -1,4 +1,4 @@
-//! The index over (stream, version), as file format 1 has it, left out, or merged: what the program `merged_index` measures.
+//! The index over (stream, version), as in file format 1, left out, or merged; measured by the program `merged_index`.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -13,13 +13,13 @@ use crate::measure::{Dice, Latency, cpu_time, figure, file_bytes, fsync_micros, 
 use crate::merged::{Bounds, Merged, Writer, load, recover, verify};
 use crate::spec::{Index, Outcome, Spec};
 
-/// The rows of a commit while a store is filled.
+/// Rows per commit while a store is filled.
 const BATCH: usize = 10_000;
 /// How many streams are loaded.
 const LOADS: u64 = 500;
 
-/// Makes a store in which all is as it is after long work: `spec.events` events whose entries are merged, and as many more
-/// as begin a run. Every index has grown by the same commits.
+/// Creates a store in the state of long use: `spec.events` events whose entries are merged, and enough more to begin a
+/// run. Every index has grown by the same commits.
 pub(super) async fn fill(spec: &Spec, index: Index) -> Result<Outcome> {
     let bounds = Bounds::USUAL;
     let mut writer = Writer::make(&path(spec), spec.mode, spec.rows, index, bounds).await?;
@@ -93,7 +93,7 @@ pub(super) async fn run(spec: &Spec, index: Index) -> Result<Outcome> {
     Ok(outcome.with_fact("bytes_per_event", figure(file_bytes(&file)) / figure(events)))
 }
 
-/// How many entries are in memory, and the bytes of one.
+/// The number of entries in memory, and the bytes per entry.
 fn weigh(merged: &Merged) -> (u64, f64) {
     let before = rss_bytes();
     let copy = merged.copy();
@@ -103,10 +103,10 @@ fn weigh(merged: &Merged) -> (u64, f64) {
     (entries, figure(bytes) / figure(entries))
 }
 
-/// Opens what a process that is killed at this moment would leave, and reads the head; with the merged index the end of
-/// the log too. Answers the milliseconds. What was recovered is compared with the whole log.
+/// Opens what a process that is killed at this moment would leave, and reads the head; with the merged index also the
+/// end of the log. Returns the milliseconds. The recovered entries are compared with the whole log.
 ///
-/// To copy a file that is open drops this process's locks on it, which does not matter where nobody else has it open.
+/// Copying an open file drops this process's locks on it, which does not matter if no other process has it open.
 fn reopen(file: &Path, folder: &Path, index: Index) -> Result<f64> {
     let left = folder.join("left.db");
     fs::copy(file, &left)?;
@@ -124,7 +124,7 @@ fn reopen(file: &Path, folder: &Path, index: Index) -> Result<f64> {
     Ok(taken)
 }
 
-/// Loads random streams on a connection of its own; answers the median in microseconds.
+/// Loads random streams on a separate connection; returns the median in microseconds.
 fn loads(file: &Path, writer: &Writer) -> Result<f64> {
     let connection = Connection::open(file)?;
     connection.pragma_update(None, "cache_size", -16_384)?;

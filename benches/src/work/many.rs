@@ -1,4 +1,4 @@
-//! W4: one event an append, many callers at once, each with its own streams.
+//! W4: one event per append, many callers at once, each with its own streams.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -30,7 +30,7 @@ async fn engine(spec: &Spec) -> Result<Outcome> {
     for caller in 0..spec.callers {
         let ids = (0..spec.streams).map(|stream| StreamId::new(name(caller, stream)));
         let ids = ids.collect::<std::result::Result<Vec<_>, _>>()?;
-        // Every stream has begun: a service that runs, not one that starts.
+        // Every stream exists: a running service, not one that is starting.
         let begin = |append: Append, id: &StreamId| {
             let event = CandidateEvent::of_type(Arc::clone(&event_type), payload(0, spec.payload));
             append.and(id.clone(), ExpectedVersion::NoStream, event)

@@ -25,7 +25,7 @@ use crate::floor::TYPE;
 use crate::measure::{cpu_seconds, file_bytes, peak_rss_bytes};
 use crate::spec::{Outcome, Spec, Work};
 
-/// Carries out one measurement.
+/// Runs one measurement.
 pub async fn run(spec: &Spec) -> Result<Outcome> {
     let mut outcome = match spec.work {
         Work::Bulk { ids } => bulk::run(spec, ids).await,
@@ -51,7 +51,7 @@ pub async fn run(spec: &Spec) -> Result<Outcome> {
     Ok(outcome)
 }
 
-/// Where the store of a measurement is.
+/// The path of a measurement's store.
 fn path(spec: &Spec) -> PathBuf {
     spec.dir.join("store.db")
 }
@@ -61,7 +61,7 @@ async fn open(spec: &Spec) -> Result<SqliteStore> {
     Ok(SqliteStore::builder().durability(spec.mode.durability()).open(path(spec)).await?)
 }
 
-/// What untyped events are.
+/// The event type of untyped events.
 fn event_type() -> Result<Arc<EventType>> {
     Ok(Arc::new(EventType::new(TYPE, 1, CandidateEvent::RAW)?))
 }

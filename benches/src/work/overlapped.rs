@@ -1,4 +1,4 @@
-//! How long the write-ahead log becomes under bulk appends while readers overlap all the time.
+//! How large the write-ahead log grows under bulk appends while readers overlap all the time.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -73,11 +73,11 @@ pub(super) async fn run(spec: &Spec, upsert: bool) -> Result<Outcome> {
     if spec.side == Side::Floor {
         return floor(spec, &rows);
     }
-    // The rounds before this one may have left their state.
+    // Earlier rounds may have left their state.
     Connection::open(path(spec))?.execute("DELETE FROM es_snapshot WHERE stream = '@all'", [])?;
     let store = open(spec).await?;
     let (reached, seconds) = if upsert {
-        // As on the floor, the file is open before and closed afterwards: that takes a dozen flushes.
+        // As for the floor, the file is opened before and closed after the measurement: that takes a dozen flushes.
         let model = SqliteModel::open(&rows).await?;
         let begun = Instant::now();
         let reached = Projection::new(&store, InRows, model.clone()).catch_up().await?;
@@ -97,7 +97,7 @@ pub(super) async fn run(spec: &Spec, upsert: bool) -> Result<Outcome> {
     Ok(Outcome::of(reached.get(), seconds))
 }
 
-/// The same upserts in transactions of a page each, with nothing to read.
+/// The same upserts in transactions of one page each, with nothing to read.
 fn floor(spec: &Spec, rows: &std::path::Path) -> Result<Outcome> {
     let connection = Connection::open(rows)?;
     connection.execute_batch(&format!("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; {TABLE}"))?;

@@ -13,7 +13,7 @@ use crate::floor::{self, COLUMNS, connect};
 use crate::measure::{Latency, figure};
 use crate::spec::{Outcome, Side, Spec};
 
-/// How long loads are repeated.
+/// For how long loads are repeated.
 const LONG_ENOUGH: Duration = Duration::from_millis(500);
 
 /// Writes typed events in appends of 1,000: to one aggregate, and to its twin with snapshots, or spread over streams.
@@ -56,7 +56,7 @@ pub(super) async fn load(spec: &Spec, snapshot: bool) -> Result<Outcome> {
 async fn load_engine<A: Apply<Id = String>>(spec: &Spec, deposits: fn(&A) -> u64) -> Result<Outcome> {
     let store = open(spec).await?;
     let accounts = Repository::<A>::new(&store);
-    // Once before: the file is in the system's cache and the connection open.
+    // A warm-up: afterwards the file is in the system's cache and the connection is open.
     accounts.load("one").await?;
     let (mut events, mut taken) = (0, Vec::new());
     let begun = Instant::now();
@@ -71,7 +71,7 @@ async fn load_engine<A: Apply<Id = String>>(spec: &Spec, deposits: fn(&A) -> u64
     }
     let seconds = begun.elapsed().as_secs_f64();
     store.close().await?;
-    // With a snapshot nothing is replayed, so loads are counted.
+    // With a snapshot nothing is replayed, so loads are counted instead of events.
     let count = if A::SNAPSHOTS.is_some() { taken.len() as u64 } else { events };
     Ok(Outcome::of(count, seconds).with_latency(Latency::of(taken)))
 }
@@ -96,7 +96,7 @@ pub(super) async fn scan(spec: &Spec, filtered: bool) -> Result<Outcome> {
     match spec.side {
         Side::Engine => {
             let store = open(spec).await?;
-            // Once before, so that the connections are open; the file is read once by every side.
+            // A warm-up, so that the connections are open; the file is read once by every side.
             store.all().read().limit(1).collect().await?;
             let begun = Instant::now();
             let seen = if filtered {

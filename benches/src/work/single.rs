@@ -1,4 +1,4 @@
-//! W3: one event an append, one caller.
+//! W3: one event per append, one caller.
 
 use std::sync::Arc;
 use std::time::Instant;

@@ -16,13 +16,13 @@ use crate::measure::{Dice, Latency};
 use crate::spec::{Outcome, Spec};
 
 const STREAM: &str = "account-watched";
-/// Nothing takes so long that is worth waiting for.
+/// Anything that takes longer is not worth waiting for.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(super) async fn run(spec: &Spec, pause_us: u64, elsewhere: bool) -> Result<Outcome> {
     let store = open(spec).await?;
     let stream = store.open_stream(STREAM)?;
-    // So that the other process finds a stream, and every round writes into a file of some pages.
+    // So that the other process finds a stream, and every round writes into a file with some pages.
     write(&stream, spec, 1).await?;
     let begun = Instant::now();
     let taken = if elsewhere {
@@ -86,7 +86,7 @@ async fn by_another_process(stream: &Stream, spec: &Spec, pause_us: u64) -> Resu
     Ok(taken)
 }
 
-/// The other process: says that it watches, and in the end when it saw each event, by the system's clock.
+/// The other process: reports that it watches, and at the end when it saw each event, by the system's clock.
 pub async fn watch_elsewhere(path: &Path, events: u64, mut say: impl FnMut(String)) -> Result<()> {
     let store = SqliteStore::open(path).await?;
     let mut watch = store.open_stream(STREAM)?.watch().await?;
@@ -111,7 +111,7 @@ async fn write(stream: &Stream, spec: &Spec, n: u64) -> Result<()> {
     Ok(())
 }
 
-/// Waits between half and one and a half times as long, so that nothing falls into step with a timer.
+/// Waits for 0.5 to 1.5 times the pause, so that nothing falls into step with a timer.
 async fn pause(dice: &mut Dice, pause_us: u64) {
     if pause_us > 0 {
         tokio::time::sleep(Duration::from_micros(pause_us / 2 + dice.below(pause_us))).await;

@@ -1,4 +1,4 @@
-//! W10: watchers that wait, each on its own stream; what they cost, and how long it takes to wake the one concerned.
+//! W10: waiting watchers, each on its own stream; their cost, and how long it takes to wake the one concerned.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -29,7 +29,7 @@ pub(super) async fn run(spec: &Spec) -> Result<Outcome> {
         });
     }
     let registered = begun.elapsed();
-    // Every watcher has looked and waits.
+    // Every watcher has checked the log and waits.
     tokio::time::sleep(Duration::from_millis(500)).await;
 
     let (before, begun) = (cpu_time(), Instant::now());
@@ -43,8 +43,8 @@ pub(super) async fn run(spec: &Spec) -> Result<Outcome> {
         tokio::time::sleep(Duration::from_micros(500)).await;
         let stream = store.open_stream(format!("account-{}", dice.below(spec.streams)))?;
         let event = CandidateEvent::of_type(Arc::clone(&event_type), payload(n, spec.payload));
-        // From before the write: the watcher is often faster than the writer's own answer, and nothing divided by
-        // nothing says nothing.
+        // From before the write: the watcher often has the event before the writer has its result, and a ratio of two
+        // zeros is meaningless.
         let asked = Instant::now();
         stream.write(event, ExpectedVersion::Any).await?;
         let arrived = arrivals.recv().await.ok_or("no watcher is left")?;
