@@ -13,8 +13,8 @@
 //! Kill it when you like: run again with the same `--db`, it continues where it was; run a third time, it adds nothing.
 //! A second file may go into the same database; the tables are then checked against a replay of the log.
 //!
-//! It ends with 0 if all figures are right, with 1 if not or if the store failed, and with 2 if the command line, the file
-//! or the path cannot be used.
+//! It ends with 0 if all figures are right, with 1 if not or if the store failed, and with 2 if the command line, the
+//! file or the path cannot be used.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for the terminal")]
 
