@@ -239,6 +239,11 @@ macro_rules! states {
 
 type Bincode = es_framework::Bincode;
 
+/// With its feature `arbitrary_precision`, serde_json hands numbers over as maps, which no untagged variant takes.
+fn keeps_untagged_numbers() -> bool {
+    serde_json::from_str::<serde_json::Value>("1e400").is_err()
+}
+
 states! {
     KeyedByEnum: BTreeMap<Key, u8>, Bincode = [(Key::One, 1), (Key::Two(2), 3)].into(), true;
     KeyedByEnumInJson: BTreeMap<Key, u8>, Json = [(Key::Two(2), 3)].into(), false;
@@ -248,8 +253,8 @@ states! {
     KeyedByArray: BTreeMap<[u8; 2], Vec<Option<(u8, bool)>>>, Bincode = [([1, 2], vec![None, Some((1, true))])].into(), true;
     KeyedByBool: BTreeMap<bool, char>, Json = [(true, 'é'), (false, '\0')].into(), true;
     KeyedByWide: BTreeMap<i128, u128>, Json = [(i128::MIN, u128::MAX)].into(), true;
-    LooseFloat: Vec<Loose>, Json = vec![Loose::Float(1.0), Loose::Float(-0.0), Loose::Number(-1)], true;
-    LooseHuge: Vec<Loose>, Json = vec![Loose::Float(1e300), Loose::Text("x".into()), Loose::Pair { a: 1, b: 2 }], true;
+    LooseFloat: Vec<Loose>, Json = vec![Loose::Float(1.0), Loose::Float(-0.0), Loose::Number(-1)], keeps_untagged_numbers();
+    LooseHuge: Vec<Loose>, Json = vec![Loose::Float(1e300), Loose::Text("x".into()), Loose::Pair { a: 1, b: 2 }], keeps_untagged_numbers();
     LooseInfinite: Vec<Loose>, Json = vec![Loose::Float(f64::INFINITY)], false;
     Nested: Tree, Bincode = Tree { leaf: 1, branches: vec![Tree::default(); 3], next: Some(Box::default()) }, true;
     NestedInJson: Tree, Json = Tree { leaf: 1, branches: vec![Tree::default(); 3], next: Some(Box::default()) }, true;
