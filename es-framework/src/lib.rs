@@ -80,6 +80,7 @@
 //! | locate an event | [`Version`], [`Position`], [`Place`], [`Timestamp`] |
 //! | handle errors | [`ErrorKind`], [`AppendError`], [`StoreError`], [`ExecuteError`], [`RunError`] |
 //! | read payloads without their Rust types | [`inspect`] |
+//! | test what you build on it | `testing`, with the feature of that name |
 //! | write an engine | [`Engine`], the module [`engine`] |
 //!
 //! Start with [`Repository`] for the typed layer, with [`Store`] for the log alone, and with [`Projection`] for read
@@ -99,6 +100,7 @@
 //! |---|---|
 //! | `bincode` (default) | the codec `Bincode`, the default for events and snapshots |
 //! | `json` | the codec `Json`, for human-readable payloads |
+//! | `testing` | the module `testing`: a clock that is turned by hand, faults on purpose, the laws of projectors |
 //!
 //! A feature adds API and never changes behaviour: without `bincode`, a type that names no codec does not compile.
 
@@ -107,13 +109,15 @@ pub mod engine;
 mod log;
 mod panics;
 mod projection;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 
 // The store: handles, and the engine in memory.
 pub use log::{Engine, MemoryStore, Store, Stream, StreamMetrics};
 // Names and places.
 pub use log::{
     CellKey, Clock, CommandKey, EventId, EventIdKind, InvalidName, MAX_NAME_BYTES, Place, Position, ProjectionName,
-    StoreId, StreamHead, StreamId, StreamState, SystemClock, Timestamp, Version,
+    StoreId, StreamHead, StreamId, StreamState, SystemClock, Timestamp, Turned, Version,
 };
 // Writing.
 pub use log::{

@@ -66,7 +66,7 @@ pub use scalar::{Path, Scalar};
 pub use snapshot::Snapshot;
 pub use store::Store;
 pub use stream::{Stream, StreamMetrics};
-pub use time::{Clock, SystemClock, Timestamp};
+pub use time::{Clock, SystemClock, Timestamp, Turned};
 pub(crate) use watch::NotAwaited;
 pub(crate) use watch::Stretch;
 pub use watch::{Watch, WatchBuilder};
