@@ -79,6 +79,7 @@
 //! | watch | [`WatchBuilder`], [`Watch`] |
 //! | locate an event | [`Version`], [`Position`], [`Place`], [`Timestamp`] |
 //! | handle errors | [`ErrorKind`], [`AppendError`], [`StoreError`], [`ExecuteError`], [`RunError`] |
+//! | measure and trace | [`Store::observe`], the module [`observe`] |
 //! | read payloads without their Rust types | [`inspect`] |
 //! | test what you build on it | `testing`, with the feature of that name |
 //! | write an engine | [`Engine`], the module [`engine`] |
@@ -147,6 +148,14 @@ pub use projection::{
     Batch, Checkpoint, ModelError, Projection, Projector, ReadModel, RunError, Running, RunningState, StateModel,
     StateTx, Status, Step, WaitError,
 };
+
+/// For those who measure a store: what it tells an observer.
+pub mod observe {
+    pub use crate::log::observer::{
+        AlreadyObserved, AppendOutcome, AppendReport, BatchBegins, BatchReport, CommitReport, ExecuteOutcome,
+        ExecuteReport, FailureReport, LoadReport, Observer, ParkReport, PublishReport, SnapshotResult, TraceContext,
+    };
+}
 
 /// For tools: what a store contains, whether it is intact, and payloads decoded without their Rust types.
 pub mod inspect {

@@ -22,6 +22,7 @@ mod memory;
 mod metadata;
 mod name;
 mod notifier;
+pub(crate) mod observer;
 mod one_or_many;
 mod page_check;
 mod pages;

@@ -3,7 +3,12 @@
 //! | to … | use |
 //! |---|---|
 //! | let time pass without waiting | [`ManualClock`] |
+//! | see what happens when the store fails | [`FaultyEngine`], [`FaultPlan`] |
 
 mod clock;
+mod engine;
+mod faults;
 
 pub use clock::ManualClock;
+pub use engine::FaultyEngine;
+pub use faults::{Call, Fault, FaultPlan, Faults, InjectedFault, InvalidPlan};

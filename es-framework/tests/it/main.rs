@@ -5,6 +5,8 @@ mod engines;
 #[cfg(all(feature = "bincode", feature = "json"))]
 mod hostile;
 mod judged;
+#[cfg(feature = "bincode")]
+mod observed;
 mod processes;
 mod projections;
 mod sends;
