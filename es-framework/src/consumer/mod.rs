@@ -9,6 +9,7 @@ mod error;
 mod failure;
 mod feed;
 mod handle;
+mod observed;
 mod policy;
 mod report;
 mod run;
@@ -27,4 +28,8 @@ pub use handle::Running;
 pub use policy::{Backoff, Policy, Then};
 pub(crate) use start::{Consumer, catch_up, start};
 pub use status::{ConsumerState, IllegalTransition, Status};
+#[cfg(any(test, feature = "testing"))]
+pub(crate) use failure::text_of;
+#[cfg(any(test, feature = "testing"))]
+pub(crate) use timer::Timer;
 pub(crate) use work::{Begun, Portion, Trouble, Work, position_of};

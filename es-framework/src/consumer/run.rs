@@ -251,6 +251,7 @@ impl<W: Work> Run<W> {
 
     pub(super) fn note_failure(&self, error: &RunError, position: Option<Position>, attempts: u32) {
         let (category, error, time) = (error.category(), text_of(error).into(), self.store.now());
+        self.tell_failed(category);
         self.report.failed(Failure { category, error, position, attempts, time });
     }
 }

@@ -94,13 +94,9 @@ impl<W: Work> Run<W> {
         mark: Mark,
     ) -> Result<Result<(), (Position, RunError)>, Leave> {
         let to = Checkpoint::new(self.store.id(), mark);
-        let (events, count) = (Arc::clone(events), range.len());
-        let begun = Instant::now();
-        match self.step(Portion { events, range, from: self.checkpoint, to }).await {
-            Ok(()) => {
-                self.report.batch(count, begun.elapsed());
-                Ok(Ok(()))
-            }
+        let events = Arc::clone(events);
+        match self.step_observed(Portion { events, range, from: self.checkpoint, to }).await {
+            Ok(()) => Ok(Ok(())),
             Err(Trouble::Event { position, checkpoint, error }) => {
                 self.reached(checkpoint);
                 Ok(Err((position, error)))
@@ -160,7 +156,7 @@ impl<W: Work> Run<W> {
         }
     }
 
-    async fn step(&mut self, portion: Portion<W::Event>) -> Result<(), Trouble> {
+    pub(super) async fn step(&mut self, portion: Portion<W::Event>) -> Result<(), Trouble> {
         let to = portion.to;
         let done = self.work.apply(portion).await;
         if matches!(done, Ok(()) | Err(Trouble::Afterwards(_))) {
