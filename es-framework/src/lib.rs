@@ -147,10 +147,10 @@ pub use domain::{
 // Consumers of the log.
 pub use consumer::{
     Backoff, Category, Checkpoint, CheckpointRecord, ConsumerState, ControlError, Failure, IllegalTransition,
-    ModelError, Policy, RunError, Running, Status, Then, WaitError,
+    ModelError, ParkedEvent, ParkedFailure, Policy, Retried, RunError, Running, StartFrom, Status, Then, WaitError,
 };
 // Read models.
-pub use projection::{Batch, Projection, Projector, ReadModel, StateModel, StateTx};
+pub use projection::{Batch, Cleared, Projection, Projector, ReadModel, StateModel, StateTx};
 
 /// For those who measure a store: what it tells an observer.
 pub mod observe {

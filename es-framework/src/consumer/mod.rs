@@ -10,9 +10,12 @@ mod failure;
 mod feed;
 mod handle;
 mod observed;
+mod parked;
 mod policy;
 mod report;
+mod requests;
 mod run;
+mod sealed;
 mod session;
 mod start;
 mod status;
@@ -20,12 +23,14 @@ mod timer;
 mod work;
 
 pub use checkpoint::{Checkpoint, CheckpointRecord};
-pub use control::ControlError;
+pub use control::{ControlError, Retried};
 pub use error::{ModelError, RunError, WaitError};
 pub use failure::{Category, Failure};
-pub(crate) use feed::Events;
 pub use handle::Running;
+pub(crate) use parked::PARKED;
+pub use parked::{ParkedEvent, ParkedFailure};
 pub use policy::{Backoff, Policy, Then};
+pub use start::StartFrom;
 pub(crate) use start::{Consumer, catch_up, start};
 pub use status::{ConsumerState, IllegalTransition, Status};
 #[cfg(any(test, feature = "testing"))]
@@ -33,3 +38,6 @@ pub(crate) use failure::text_of;
 #[cfg(any(test, feature = "testing"))]
 pub(crate) use timer::Timer;
 pub(crate) use work::{Begun, Portion, Trouble, Work, position_of};
+
+/// The key of the record with the token of the last wish that was carried out.
+pub(crate) const ACKNOWLEDGED: &str = "acknowledged";

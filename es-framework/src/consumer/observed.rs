@@ -8,15 +8,14 @@ use tracing::Instrument;
 use super::failure::Category;
 use super::feed::Events;
 use super::run::Run;
-use super::work::{Portion, Trouble, Work};
+use super::work::{Portion, Trouble, Work, position_of};
 use crate::domain::{Event, Provenance};
-use crate::log::observer::{BatchBegins, BatchReport, FailureReport, TraceContext};
+use crate::log::observer::{BatchBegins, BatchReport, FailureReport, ParkReport, TraceContext};
 
 impl<W: Work> Run<W> {
-    /// Processes a portion in a span of its own, which an observer can link to the traces of its events, and reports
-    /// it.
-    pub(super) async fn step_observed(&mut self, portion: Portion<W::Event>) -> Result<(), Trouble> {
-        let count = portion.range.len();
+    /// Processes a portion, of which `count` events are not parked, in a span of its own that an observer can link to
+    /// the traces of its events, and reports it.
+    pub(super) async fn step_observed(&mut self, portion: Portion<W::Event>, count: usize) -> Result<(), Trouble> {
         let span = tracing::debug_span!(
             "process",
             otel.name = %format_args!("process {}", self.name),
@@ -24,7 +23,6 @@ impl<W: Work> Run<W> {
             consumer = self.name.as_str(),
             events = count
         );
-        let position = portion.to.position;
         let last = portion.events.get(portion.range.clone()).and_then(<[_]>::last).map(|event| event.time());
         let Some(observed) = self.store.observed() else { return self.step(portion).instrument(span).await };
         let traces = || traces(&portion.events, portion.range.clone());
@@ -35,6 +33,7 @@ impl<W: Work> Run<W> {
         let done = self.step(portion).instrument(span).await;
         if done.is_ok() {
             let duration = begun.elapsed();
+            let position = position_of(self.checkpoint.as_ref());
             let behind = self.store.head().get().saturating_sub(position.get());
             let age = last.filter(|_| behind > 0).map_or(Duration::ZERO, |time| self.store.now().since(time));
             if let Some(observed) = self.store.observed() {
@@ -48,6 +47,15 @@ impl<W: Work> Run<W> {
     pub(super) fn tell_failed(&self, category: Category) {
         if let Some(observed) = self.store.observed() {
             observed.tell(|observer| observer.failed(&FailureReport::new(self.name.as_str(), category.as_str())));
+        }
+    }
+
+    /// `before` is how many events were parked before this change.
+    pub(super) fn tell_parked(&self, before: usize) {
+        if let Some(observed) = self.store.observed() {
+            let parked = self.parking.len();
+            let report = ParkReport::new(self.name.as_str(), parked.saturating_sub(before), parked as u64);
+            observed.tell(|observer| observer.parked(&report));
         }
     }
 }
