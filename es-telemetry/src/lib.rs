@@ -12,6 +12,8 @@ mod consumer;
 mod dashboard;
 #[cfg(feature = "metrics")]
 mod facade;
+#[cfg(doctest)]
+mod guides;
 mod health;
 #[cfg(feature = "otel")]
 mod otel;
