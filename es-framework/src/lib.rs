@@ -141,8 +141,9 @@ pub use domain::{
 
 // Consumers of the log.
 pub use consumer::{
-    Backoff, Category, Checkpoint, CheckpointRecord, ConsumerState, ControlError, Failure, IllegalTransition,
-    ModelError, ParkedEvent, ParkedFailure, Policy, Retried, RunError, Running, StartFrom, Status, Then, WaitError,
+    Backoff, Category, Checkpoint, CheckpointRecord, ConsumerState, ControlError, Failure, IllegalTransition, Lease,
+    ModelError, ParkedEvent, ParkedFailure, Policy, Retried, RunError, Running, StartFrom, Status, StoredStatus, Then,
+    WaitError,
 };
 // Read models.
 pub use projection::{Batch, Cleared, Projection, Projector, ReadModel, StateModel, StateTx};

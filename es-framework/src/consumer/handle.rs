@@ -186,7 +186,7 @@ impl Running {
     /// The request is made at once, whether or not the future is polled again.
     async fn request(&self, request: Request) -> Result<Answer, ControlError> {
         let (reply, answer) = oneshot::channel();
-        self.remote.commands.send(Command { request, reply }).map_err(|_| ControlError::Ended)?;
+        self.remote.commands.send(Command { request, token: None, reply }).map_err(|_| ControlError::Ended)?;
         answer.await.map_err(|_| ControlError::Ended)?
     }
 

@@ -9,6 +9,8 @@ mod error;
 mod failure;
 mod feed;
 mod handle;
+mod heartbeat;
+mod lease;
 mod parked;
 mod policy;
 mod report;
@@ -18,7 +20,9 @@ mod sealed;
 mod session;
 mod start;
 mod status;
+mod stored_status;
 mod timer;
+mod wish;
 mod work;
 
 pub use checkpoint::{Checkpoint, CheckpointRecord};
@@ -26,12 +30,14 @@ pub use control::{ControlError, Retried};
 pub use error::{ModelError, RunError, WaitError};
 pub use failure::{Category, Failure};
 pub use handle::Running;
+pub use lease::Lease;
 pub(crate) use parked::PARKED;
 pub use parked::{ParkedEvent, ParkedFailure};
 pub use policy::{Backoff, Policy, Then};
 pub use start::StartFrom;
 pub(crate) use start::{Consumer, catch_up, start};
 pub use status::{ConsumerState, IllegalTransition, Status};
+pub use stored_status::StoredStatus;
 pub(crate) use work::{Begun, Portion, Trouble, Work, position_of};
 
 /// The key of the record with the token of the last wish that was carried out.

@@ -45,14 +45,17 @@ struct Held<S> {
     name: Option<ProjectionName>,
     state: S,
     records: RecordMap,
-    /// The position of the saved snapshot.
+    /// Where the newest known snapshot was saved. It may be beyond the checkpoint, which can be moved back.
     saved: Position,
+    /// Whether records were written since.
+    unsaved: bool,
     /// Events folded since the last snapshot was taken.
     events: u64,
     /// Whether a snapshot is being saved.
     saving: bool,
-    /// Whether the running transaction has accessed the state mutably.
+    /// Whether the running transaction has accessed the state mutably, or emptied it.
     touched: bool,
+    cleared: bool,
     /// For rolling back a batch that fails; [`None`] if the state cannot be saved.
     undo: Option<Undo<S>>,
 }
@@ -64,9 +67,11 @@ impl<S: Default> Default for Held<S> {
             state: S::default(),
             records: RecordMap::default(),
             saved: Position::ZERO,
+            unsaved: false,
             events: 0,
             saving: false,
             touched: false,
+            cleared: false,
             undo: Some(Undo::to(None)),
         }
     }
@@ -151,7 +156,7 @@ impl<S: Default + Send + 'static> StateModel<S> {
     {
         let (done, snapshot, released) = {
             let mut held = self.inner.lock();
-            held.touched = false;
+            (held.touched, held.cleared) = (false, false);
             let done = panics::catch(|| body(&mut StateTx { held: &mut held }))
                 .unwrap_or_else(|message| Err(ModelError::Panicked { position: None, message }));
             if done.is_err() {
@@ -161,14 +166,15 @@ impl<S: Default + Send + 'static> StateModel<S> {
                 }
                 (done, None, None)
             } else {
-                held.records.commit();
+                held.unsaved |= held.records.commit();
                 let events = batch.as_ref().map_or(0, Batch::events);
                 held.events += events;
                 if held.touched {
+                    let cleared = held.cleared;
                     match (batch, &mut held.undo) {
                         (Some(batch), Some(undo)) => undo.keep(batch),
                         // This transaction cannot be run again.
-                        (None, undo) => *undo = None,
+                        (None, undo) => *undo = cleared.then(|| Undo::to(None)),
                         (Some(_), None) => {}
                     }
                 }
@@ -253,7 +259,9 @@ impl<S> Inner<S> {
         held: &mut Held<S>,
         name: &ProjectionName,
     ) -> Result<(Option<Snapshot>, Option<Undo<S>>), ModelError> {
-        let Some(checkpoint) = held.checkpoint().filter(|at| at.position > held.saved) else { return Ok((None, None)) };
+        if !held.unsaved {
+            return Ok((None, None));
+        }
         let state = match panics::catch(|| self.snapshots.to_saved(&held.state)).map_err(panicked)? {
             Ok(state) => state,
             // It would decode to another state. Nothing is lost: the projection folds from the last snapshot next time.
@@ -269,16 +277,21 @@ impl<S> Inner<S> {
         bytes.extend(state);
         let bytes = Bytes::from(bytes);
         let released = held.undo.replace(Undo::to(Some(bytes.slice(records..))));
-        let at = checkpoint.position.get();
+        held.unsaved = false;
+        // An older snapshot would not replace a newer one, even if the checkpoint was moved back.
+        let at = held.position().max(held.saved).get();
         Ok((Some(Snapshot::new(StreamId::all(), name.clone(), at, self.fingerprint, bytes)), released))
     }
 
     async fn save(&self, snapshot: Snapshot) -> Result<(), ModelError> {
         let position = Position::new(snapshot.at);
-        self.store.engine().save_snapshot(snapshot).await.map_err(ModelError::failed)?;
+        let saved = self.store.engine().save_snapshot(snapshot).await.map_err(ModelError::failed);
         let mut held = self.lock();
-        held.saved = held.saved.max(position);
-        Ok(())
+        match saved {
+            Ok(()) => held.saved = held.saved.max(position),
+            Err(_) => held.unsaved = true,
+        }
+        saved
     }
 
     /// The state and the records of a snapshot, and the bytes of the state.
@@ -334,7 +347,7 @@ impl<S: Default> Inner<S> {
         if let Ok(fresh) = panics::catch(S::default) {
             held.put(fresh);
         }
-        (held.records, held.saved, held.events) = (RecordMap::default(), Position::ZERO, 0);
+        (held.records, held.saved, held.events, held.unsaved) = (RecordMap::default(), Position::ZERO, 0, false);
     }
 
     fn fold_again(&self, held: &mut Held<S>, undo: &Undo<S>) -> bool {
@@ -368,22 +381,22 @@ impl<S: Default + Send + 'static> ReadModel for StateModel<S> {
         let at = loaded.snapshot.as_ref().map_or(Position::ZERO, |snapshot| Position::new(snapshot.at));
         let restored = loaded.snapshot.and_then(|snapshot| inner.restore(&snapshot));
         let mut held = inner.lock();
-        let here = (held.name.as_ref() == Some(name)).then(|| held.position());
-        let (state, records, undo) = match (restored, here) {
-            (Some((_, _, bytes)), Some(here)) if at == here => {
-                (held.saved, held.undo) = (at, Some(Undo::to(Some(bytes))));
+        let is_here = held.name.as_ref() == Some(name) && !held.records.is_empty();
+        let (state, records, undo) = match restored {
+            Some((_, _, bytes)) if is_here && at == held.saved && !held.unsaved => {
+                held.undo = Some(Undo::to(Some(bytes)));
                 return Ok(());
             }
-            (Some((state, records, bytes)), here) if here.is_none_or(|here| here < at) => {
+            Some((state, records, bytes)) if !is_here || at > held.position().max(held.saved) => {
                 (state, records, Undo::to(Some(bytes)))
             }
-            (_, Some(here)) if here > Position::ZERO => return Ok(()),
+            _ if is_here => return Ok(()),
             _ => (panics::catch(S::default).map_err(panicked)?, RecordMap::default(), Undo::to(None)),
         };
         held.put(state);
         held.name = Some(name.clone());
         (held.records, held.undo, held.events) = (records, Some(undo), 0);
-        held.saved = held.position();
+        (held.saved, held.unsaved) = (at, false);
         Ok(())
     }
 
@@ -420,7 +433,7 @@ impl<S: Default + Send + 'static> ReadModel for StateModel<S> {
 
     fn clear(tx: &mut StateTx<'_, S>) -> Result<Cleared, ModelError> {
         let empty = panics::catch(S::default).map_err(panicked)?;
-        tx.held.touched = true;
+        (tx.held.touched, tx.held.cleared) = (true, true);
         tx.held.put(empty);
         Ok(Cleared::All)
     }
