@@ -147,7 +147,7 @@ impl Heartbeat {
                         let last = (&mut self.finish).await;
                         return self.take_leave(last.ok()).await;
                     }
-                    self.held = self.holding.borrow_and_update().clone();
+                    self.held.clone_from(&self.holding.borrow_and_update());
                     self.renews = self.held.as_ref().map(Held::due);
                 }
                 answer = answered(&mut self.asked) => self.take_answer(answer),

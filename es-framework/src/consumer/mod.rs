@@ -5,6 +5,7 @@
 
 mod checkpoint;
 mod control;
+mod elsewhere;
 mod error;
 mod failure;
 mod feed;
@@ -18,6 +19,7 @@ mod requests;
 mod run;
 mod sealed;
 mod session;
+mod set;
 mod start;
 mod status;
 mod stored_status;
@@ -27,6 +29,7 @@ mod work;
 
 pub use checkpoint::{Checkpoint, CheckpointRecord};
 pub use control::{ControlError, Retried};
+pub use elsewhere::{ConsumerRef, WishError, Wished};
 pub use error::{ModelError, RunError, WaitError};
 pub use failure::{Category, Failure};
 pub use handle::Running;
@@ -34,6 +37,7 @@ pub use lease::Lease;
 pub(crate) use parked::PARKED;
 pub use parked::{ParkedEvent, ParkedFailure};
 pub use policy::{Backoff, Policy, Then};
+pub use set::{ConsumerSet, Consumers, Startable, StopError};
 pub use start::StartFrom;
 pub(crate) use start::{Consumer, catch_up, start};
 pub use status::{ConsumerState, IllegalTransition, Status};

@@ -72,7 +72,11 @@ impl Report {
 
     /// It holds its lease in this term, or no longer.
     pub(super) fn lease(&self, lease: Option<(Arc<str>, u64)>) {
-        self.status.send_if_modified(|status| std::mem::replace(&mut status.lease, lease.clone()) != lease);
+        self.status.send_if_modified(move |status| {
+            let changed = status.lease != lease;
+            status.lease = lease;
+            changed
+        });
     }
 
     /// This wish was acknowledged, as far as the checkpoint's transaction knows.

@@ -1,8 +1,11 @@
 //! Configuring a projection: a projector, the log it reads and the model it writes.
 
+use std::future::Future;
+use std::pin::Pin;
+
 use super::projector::Projector;
 use super::work::Projecting;
-use crate::consumer::{self, Consumer, Lease, Policy, RunError, Running, StartFrom};
+use crate::consumer::{self, Consumer, Lease, Policy, RunError, Running, StartFrom, Startable};
 use crate::domain::Event as _;
 use crate::log::{Filter, Position, ProjectionName, Store};
 
@@ -149,5 +152,15 @@ impl<P: Projector> Projection<P> {
         let wanted = filter.types(P::Event::names());
         let work = Projecting::new(store.id(), name.clone(), projector, model);
         Ok(Consumer { store, name, work, wanted, policy, start_from, lease })
+    }
+}
+
+impl<P: Projector> Startable for Projection<P> {
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+
+    fn start(self: Box<Self>) -> Pin<Box<dyn Future<Output = Result<Running, RunError>> + Send>> {
+        Box::pin((*self).start())
     }
 }

@@ -53,11 +53,20 @@ struct Held<S> {
     events: u64,
     /// Whether a snapshot is being saved.
     saving: bool,
-    /// Whether the running transaction has accessed the state mutably, or emptied it.
-    touched: bool,
-    cleared: bool,
+    /// What the running transaction has done to the state.
+    touched: Touched,
     /// For rolling back a batch that fails; [`None`] if the state cannot be saved.
     undo: Option<Undo<S>>,
+}
+
+/// What a transaction has done to a state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Touched {
+    Not,
+    /// It has accessed it mutably.
+    Mutably,
+    /// It has replaced it by the default.
+    Emptied,
 }
 
 impl<S: Default> Default for Held<S> {
@@ -70,8 +79,7 @@ impl<S: Default> Default for Held<S> {
             unsaved: false,
             events: 0,
             saving: false,
-            touched: false,
-            cleared: false,
+            touched: Touched::Not,
             undo: Some(Undo::to(None)),
         }
     }
@@ -109,7 +117,9 @@ impl<S> Deref for StateTx<'_, S> {
 
 impl<S> DerefMut for StateTx<'_, S> {
     fn deref_mut(&mut self) -> &mut S {
-        self.held.touched = true;
+        if self.held.touched == Touched::Not {
+            self.held.touched = Touched::Mutably;
+        }
         &mut self.held.state
     }
 }
@@ -156,12 +166,12 @@ impl<S: Default + Send + 'static> StateModel<S> {
     {
         let (done, snapshot, released) = {
             let mut held = self.inner.lock();
-            (held.touched, held.cleared) = (false, false);
+            held.touched = Touched::Not;
             let done = panics::catch(|| body(&mut StateTx { held: &mut held }))
                 .unwrap_or_else(|message| Err(ModelError::Panicked { position: None, message }));
             if done.is_err() {
                 held.records.roll_back();
-                if held.touched {
+                if held.touched != Touched::Not {
                     self.inner.take_back(&mut held);
                 }
                 (done, None, None)
@@ -169,8 +179,8 @@ impl<S: Default + Send + 'static> StateModel<S> {
                 held.unsaved |= held.records.commit();
                 let events = batch.as_ref().map_or(0, Batch::events);
                 held.events += events;
-                if held.touched {
-                    let cleared = held.cleared;
+                if held.touched != Touched::Not {
+                    let cleared = held.touched == Touched::Emptied;
                     match (batch, &mut held.undo) {
                         (Some(batch), Some(undo)) => undo.keep(batch),
                         // This transaction cannot be run again.
@@ -433,7 +443,7 @@ impl<S: Default + Send + 'static> ReadModel for StateModel<S> {
 
     fn clear(tx: &mut StateTx<'_, S>) -> Result<Cleared, ModelError> {
         let empty = panics::catch(S::default).map_err(panicked)?;
-        (tx.held.touched, tx.held.cleared) = (true, true);
+        tx.held.touched = Touched::Emptied;
         tx.held.put(empty);
         Ok(Cleared::All)
     }
