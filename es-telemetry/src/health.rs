@@ -185,19 +185,19 @@ pub async fn health(store: &Store, consumers: &[ConsumerView], bounds: &Bounds) 
         reasons.push(Reason::Store { kind });
     }
     for consumer in consumers {
-        judge(store, consumer, bounds, &mut reasons);
+        judge(store, consumer, bounds, &mut reasons).await;
     }
     Health { live, ready: reasons.is_empty(), reasons }
 }
 
-fn judge(store: &Store, consumer: &ConsumerView, bounds: &Bounds, reasons: &mut Vec<Reason>) {
+async fn judge(store: &Store, consumer: &ConsumerView, bounds: &Bounds, reasons: &mut Vec<Reason>) {
     let (name, state) = (consumer.name.clone(), consumer.state);
     if state.is_over() || matches!(state, ConsumerState::Waiting | ConsumerState::Paused) {
         reasons.push(Reason::Consumer { name, state });
         return;
     }
     if state != ConsumerState::StandingBy {
-        let (lag, positions) = (consumer.lag(store), consumer.missing(store));
+        let (lag, positions) = (consumer.lag(store).await, consumer.missing(store));
         if lag > bounds.lag {
             reasons.push(Reason::Late { name: name.clone(), lag, bound: bounds.lag });
         }
@@ -212,7 +212,10 @@ fn judge(store: &Store, consumer: &ConsumerView, bounds: &Bounds, reasons: &mut 
 
 #[cfg(test)]
 mod tests {
-    use es_framework::{ConsumerState, MemoryStore, Position, Timestamp};
+    use std::sync::Arc;
+
+    use es_framework::testing::ManualClock;
+    use es_framework::{CandidateEvent, ConsumerState, ExpectedVersion, Limits, MemoryStore, Position};
 
     use super::*;
 
@@ -224,40 +227,34 @@ mod tests {
 
     #[tokio::test]
     async fn each_bound_is_judged_and_recovers() {
-        let store: Store = MemoryStore::new().into();
-        let event = es_framework::CandidateEvent::new("x", "").unwrap();
-        store.open_stream("a-1").unwrap().write(event, es_framework::ExpectedVersion::Any).await.unwrap();
-        let good = ConsumerView::new("c", ConsumerState::Live, Position::new(1));
+        let clock = ManualClock::new();
+        let store: Store = MemoryStore::with(Limits::default(), Arc::new(clock.clone())).into();
+        for _ in 0..2 {
+            let event = CandidateEvent::new("x", "").unwrap();
+            store.open_stream("a-1").unwrap().write(event, ExpectedVersion::Any).await.unwrap();
+        }
+        let good = ConsumerView::new("c", ConsumerState::Live, Position::new(2));
         assert!(reasons(&store, &good).await.is_empty());
-        let long_ago = Some(Timestamp::from_micros(store.now().as_micros() - 90_000_000));
         let bad = [
             (ConsumerView { state: ConsumerState::Failed, ..good.clone() }, "c is failed"),
             (ConsumerView { state: ConsumerState::Stopped, ..good.clone() }, "c is stopped"),
             (ConsumerView { state: ConsumerState::Waiting, ..good.clone() }, "c is waiting"),
             (ConsumerView { state: ConsumerState::Paused, ..good.clone() }, "c is paused"),
             (ConsumerView { parked: 2, ..good.clone() }, "c has parked 2 events, and may have 0"),
-            (
-                ConsumerView { position: Position::ZERO, behind: Duration::from_secs(61), ..good.clone() },
-                "c is 61 s behind, and may be 60 s",
-            ),
-            // A process that died while it ran.
-            (
-                ConsumerView { position: Position::ZERO, written: long_ago, ..good.clone() },
-                "c is 90 s behind, and may be 60 s",
-            ),
         ];
         for (consumer, why) in bad {
             assert_eq!(reasons(&store, &consumer).await, [why]);
         }
-        let far = Bounds::default().missing(0);
-        let behind = ConsumerView { position: Position::ZERO, ..good.clone() };
-        let health = health(&store, &[behind], &far).await;
+        let behind = ConsumerView { position: Position::new(1), ..good.clone() };
+        assert!(reasons(&store, &behind).await.is_empty(), "the event that is missing is new");
+        clock.advance(Duration::from_secs(61));
+        assert_eq!(reasons(&store, &behind).await, ["c is 61 s behind, and may be 60 s"]);
+        assert!(reasons(&store, &good).await.is_empty(), "one that has nothing to do is not behind");
+        let far = Bounds::default().missing(0).lag(Duration::from_secs(90));
+        let health = health(&store, std::slice::from_ref(&behind), &far).await;
         assert_eq!(health.to_json()["reasons"][0], "c is 1 positions behind, and may be 0");
-        // Fine: one that is idle, and one that leaves the work to another process.
-        let idle = ConsumerView { written: long_ago, ..good.clone() };
-        assert!(reasons(&store, &idle).await.is_empty());
-        let stands_by = ConsumerView { state: ConsumerState::StandingBy, position: Position::ZERO, ..good };
-        assert!(reasons(&store, &stands_by).await.is_empty());
+        let stands_by = ConsumerView { state: ConsumerState::StandingBy, ..behind };
+        assert!(reasons(&store, &stands_by).await.is_empty(), "it leaves the work to another process");
     }
 
     #[tokio::test]

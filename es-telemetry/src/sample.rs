@@ -16,16 +16,20 @@ impl Telemetry {
     /// # use es_framework::{MemoryStore, Running, Store};
     /// # use es_telemetry::{ConsumerView, Telemetry};
     /// async fn every_few_seconds(telemetry: &Telemetry, store: &Store, balances: &Running) {
-    ///     telemetry.sample(store, &[ConsumerView::of(balances).await]);
+    ///     telemetry.sample(store, &[ConsumerView::of(balances).await]).await;
     /// }
     /// ```
-    pub fn sample(&self, store: &Store, consumers: &[ConsumerView]) {
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, some of the gauges have their new values.
+    pub async fn sample(&self, store: &Store, consumers: &[ConsumerView]) {
         self.set(table::STORE_POSITION, &[], number(store.head().get()));
         for consumer in consumers {
             let name = [consumer.name.as_str()];
             self.set(table::CONSUMER_POSITION, &name, number(consumer.position.get()));
             self.set(table::CONSUMER_LAG_EVENTS, &name, number(consumer.missing(store)));
-            self.set(table::CONSUMER_LAG_SECONDS, &name, consumer.lag(store).as_secs_f64());
+            self.set(table::CONSUMER_LAG_SECONDS, &name, consumer.lag(store).await.as_secs_f64());
             self.set(table::CONSUMER_PARKED, &name, number(consumer.parked));
             let oldest = consumer.oldest_parked.map_or(0.0, |time| store.now().since(time).as_secs_f64());
             self.set(table::CONSUMER_PARKED_OLDEST, &name, oldest);

@@ -51,7 +51,7 @@ async fn everything_happens(telemetry: &Telemetry) {
     eventually("parking", SOON, async || totals.status().parked == 1).await.unwrap();
     let parked = ConsumerView::of(&totals).await;
     assert!(parked.oldest_parked.is_some());
-    telemetry.sample(&store, &[parked.clone()]);
+    telemetry.sample(&store, &[parked.clone()]).await;
     telemetry.sample_files(&file);
 
     // Readiness fails on it, and recovers when it is allowed.
