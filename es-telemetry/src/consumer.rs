@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use es_framework::engine::Read;
-use es_framework::{ConsumerState, Position, Running, Store, StoredStatus, StreamId, Timestamp};
+use es_framework::{ConsumerSet, ConsumerState, Position, Running, Store, StoredStatus, StreamId, Timestamp};
 
 /// A consumer at one moment, for [`health`](crate::health()) and [`Telemetry::sample`](crate::Telemetry::sample).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +42,24 @@ impl ConsumerView {
         };
         let parked = status.parked as u64;
         Self { parked, oldest_parked, ..Self::new(consumer.name().as_str(), status.state, status.position) }
+    }
+
+    /// Looks at every consumer of a set. One that could not start is failed, at position 0.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future has no effect.
+    pub async fn of_set(consumers: &ConsumerSet) -> Vec<Self> {
+        let mut views = Vec::new();
+        for consumer in consumers.iter() {
+            views.push(Self::of(consumer).await);
+        }
+        for (name, _) in consumers.failures() {
+            if views.iter().all(|view| view.name != name) {
+                views.push(Self::new(name, ConsumerState::Failed, Position::ZERO));
+            }
+        }
+        views
     }
 
     /// Looks at the status in the store of a consumer that runs in another process, or that has died. One that died
