@@ -10,7 +10,7 @@ use tokio_rusqlite::rusqlite::{Connection, Rows};
 use crate::connection::errors;
 use crate::inspect::lists::{self, Keys};
 use crate::tables::interned::{self, Names};
-use crate::tables::rows::{COLUMNS, Header, REMOVED};
+use crate::tables::rows::{Header, REMOVED};
 use crate::tables::{log, meta, stream_index, streams};
 
 /// Maximum number of rows that one step checks.
@@ -248,7 +248,7 @@ fn events(
     mut time: Timestamp,
     verified: &mut Verified,
 ) -> Result<Option<Step>, StoreError> {
-    let sql = format!("SELECT {COLUMNS} FROM es_event WHERE position > ?1 ORDER BY position LIMIT ?2");
+    let sql = format!("SELECT {} FROM es_event WHERE position > ?1 ORDER BY position LIMIT ?2", names.columns());
     let mut statement = connection.prepare_cached(&sql).map_err(errors::store)?;
     let mut rows = statement.query((after.as_i64(), ROWS)).map_err(errors::store)?;
     let mut position = after;
