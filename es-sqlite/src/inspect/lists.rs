@@ -86,6 +86,12 @@ pub(super) fn type_numbers(connection: &Connection, list: &List) -> Result<Keys<
     Ok(Keys::of(list, numbers, ToString::to_string))
 }
 
+pub(super) fn tag_numbers(connection: &Connection, list: &List) -> Result<Keys<i64>, StoreError> {
+    let sql = "SELECT id FROM es_tag WHERE id > ?1 ORDER BY id LIMIT ?2";
+    let numbers = column(connection, sql, (number(list, 0)?, one_more(list)))?;
+    Ok(Keys::of(list, numbers, ToString::to_string))
+}
+
 pub(super) fn cells(connection: &Connection, list: &List) -> Result<Listed<Cell>, StoreError> {
     cell_keys(connection, list)?.read(|key| cell(connection, key))
 }

@@ -115,30 +115,25 @@ pub(crate) fn count(connection: &Connection, tag: i64, after: u64, upto: u64) ->
     Ok(upto_there(upto)?.saturating_sub(upto_there(after)?).max(0).unsigned_abs())
 }
 
-/// Adds up what the steps of a verification find: returns a page of entries after a place, each with what is wrong with
-/// it, and the last of them.
+/// Verifies up to `limit` entries after one (tag, position, number), and calls `verified` with the result for each.
+/// Returns the last of them, unless it was the last of the index.
 pub(crate) fn verify(
     connection: &Connection,
     names: &mut Names,
     after: (i64, i64, i64),
-    limit: usize,
-    mut found: impl FnMut(StoreError) -> Result<(), StoreError>,
+    limit: u32,
+    mut verified: impl FnMut(Result<(), StoreError>) -> Result<(), StoreError>,
 ) -> Result<Option<(i64, i64, i64)>, StoreError> {
     let mut statement = connection.prepare_cached(AFTER).map_err(errors::store)?;
     let mut rows = statement.query((after.0, after.1)).map_err(errors::store)?;
     let mut before = Entry { tag: after.0, position: after.1, nth: after.2 };
-    let mut count = 0;
-    while count < limit {
+    for _ in 0..limit {
         let Some(row) = rows.next().map_err(errors::store)? else { return Ok(None) };
         let entry = Entry::of(row)?;
         let expected = if entry.tag == before.tag { before.nth.saturating_add(1) } else { 1 };
-        let looked_at = if entry.nth == expected { Ok(()) } else { entry.unless_deleted(connection, OUT_OF_ORDER) };
-        match looked_at.and_then(|()| entry.confirm(connection, names)) {
-            Ok(()) => {}
-            Err(error) => found(error)?,
-        }
+        let follows = if entry.nth == expected { Ok(()) } else { entry.unless_deleted(connection, OUT_OF_ORDER) };
+        verified(follows.and_then(|()| entry.confirm(connection, names)))?;
         before = entry;
-        count += 1;
     }
     Ok(Some((before.tag, before.position, before.nth)))
 }

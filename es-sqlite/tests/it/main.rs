@@ -27,6 +27,7 @@ mod remembered;
 mod rooms;
 mod structure;
 mod support;
+mod tags;
 mod upkeep;
 mod verify;
 mod writer;
