@@ -73,6 +73,8 @@
 //! | keep read models elsewhere | [`ReadModel`], [`Batch`], [`Checkpoint`], [`Step`] |
 //! | open a store, use streams | [`Store`], [`Stream`], [`MemoryStore`] |
 //! | write | [`CandidateEvent`], [`IntoCandidates`], [`ExpectedVersion`], [`Append`], [`Appended`], [`Limits`] |
+//! | tag events, and find them by tags | [`Tag`], [`Query`], [`Criterion`], [`Filter::query`] |
+//! | write only if nothing that matters was written since | [`Append::unless`], [`AppendCondition`], [`Conflict`] |
 //! | write idempotently | [`EventId`], [`CommandKey`], [`Outcome`] |
 //! | read, watch and write typed events | [`TypedReader`], [`TypedReading`], [`TypedWatchBuilder`], [`TypedWatch`], [`WriteEventsError`] |
 //! | read | [`Reader`], [`Reading`], [`StoredEvent`], [`Filter`], [`AsOf`] |
