@@ -20,6 +20,7 @@ mod scenario;
 mod shape;
 mod snapshots;
 mod state;
+mod tagging;
 mod turns;
 mod typed_read;
 mod typed_watch;
@@ -35,10 +36,10 @@ pub use es_derive::Event;
 #[doc = include_str!("commands.md")]
 pub use es_derive::commands;
 
-pub use aggregate::{Aggregate, Apply, Context, Handle, HandledBy};
+pub use aggregate::{Aggregate, Apply, Context, Handle, HandledBy, State};
 pub use codec::{Bincode, Codec, CodecError, Json};
 pub use command::Command;
-pub use event::{DecodeError, EncodeError, Envelope, Event, Recorded};
+pub use event::{DecodeError, EncodeError, Envelope, Event, NamesStream, Recorded};
 pub use execute::{Execute, ExecuteError, KeyError, Receipt};
 pub use fold::FoldPanic;
 pub use into_decision::IntoDecision;

@@ -236,7 +236,7 @@ impl<A: Aggregate> RepositoryBuilder<A> {
     }
 }
 
-impl<A: Apply> Repository<A> {
+impl<A: Aggregate + Apply> Repository<A> {
     /// The store it works on.
     pub fn store(&self) -> &Store {
         &self.inner.store
@@ -407,7 +407,7 @@ impl<A: Apply> Repository<A> {
     }
 }
 
-impl<A: Apply> Inner<A> {
+impl<A: Aggregate + Apply> Inner<A> {
     pub(super) fn slot(&self, stream: &StreamId) -> Arc<Slot<A>> {
         self.cache.slot(stream)
     }
