@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use es_framework::engine::{Facts, KnownEvent, PlannedEvent, Questions, StreamFacts, Verdict, judge, judge_as_unknown};
 use es_framework::{
-    Append, AppendError, Appended, CandidateEvent, CommandKey, CommandRecord, EventId, ExpectedVersion, Fingerprint,
-    InvalidAppend, KeyedCommand, Outcome, Position, StreamHead, StreamId, StreamState, Timestamp, Version,
+    Append, AppendError, Appended, CandidateEvent, CommandKey, CommandRecord, Conflict, EventId, ExpectedVersion,
+    Fingerprint, InvalidAppend, KeyedCommand, Outcome, Position, StreamHead, StreamId, StreamState, Timestamp, Version,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -265,7 +265,8 @@ fn said(answer: &Result<Appended, AppendError>) -> Says {
             Says::Written(streams.collect(), position.get(), time.as_micros(), behind)
         }
         Err(AppendError::Conflict { conflicts }) => {
-            Says::Conflict(conflicts.iter().map(|one| (one.stream.to_string(), one.actual.get())).collect())
+            let told = conflicts.iter().filter_map(Conflict::actual_version);
+            Says::Conflict(told.map(|(stream, actual)| (stream.to_string(), actual.get())).collect())
         }
         Err(AppendError::PartlyKnown { known, new }) => Says::Partly(*known, *new),
         Err(AppendError::IdReused { stream, version, .. }) => Says::Reused(stream.to_string(), version.get()),
