@@ -49,6 +49,7 @@
 
 pub mod aggregates;
 pub mod bank;
+pub mod boundaries;
 pub mod commands;
 pub mod concurrency;
 pub mod durable;
@@ -70,6 +71,7 @@ pub mod panics;
 pub mod projections;
 pub mod reading;
 pub mod saving;
+pub mod school;
 pub mod shared;
 pub mod snapshots;
 pub mod state_models;

@@ -240,6 +240,9 @@ macro_rules! conformance {
                 g8_the_log_says_which_command_wrote_an_event
                 g6_known_commands_are_answered_in_any_order
             }
+            boundaries {
+                i6_a_decision_reads_aggregates_and_views_and_its_event_names_its_stream
+            }
             turns {
                 g5_a_kept_command_holds_up_nobody
                 g5_any_number_of_kept_commands_hold_up_nobody

@@ -137,8 +137,14 @@ pub use log::{AppendError, BoxError, CellError, Conflict, ErrorKind, InvalidAppe
 pub use domain::{
     Aggregate, Apply, Bincode, Codec, CodecError, Command, Context, DecodeError, EncodeError, Envelope, Event, Execute,
     ExecuteError, FoldPanic, Folded, Handle, HandledBy, IntoDecision, Json, KeyError, LoadError, Progress, Provenance,
-    Receipt, Recorded, Repository, RepositoryBuilder, RepositoryMetrics, Scenario, Shape, SnapshotPolicy, Snapshots,
-    StateError, TypedReader, TypedReading, TypedWatch, TypedWatchBuilder, WriteEventsError, commands,
+    NamesStream, Receipt, Recorded, Repository, RepositoryBuilder, RepositoryMetrics, Scenario, Shape, SnapshotPolicy,
+    Snapshots, State, StateError, TypedReader, TypedReading, TypedWatch, TypedWatchBuilder, WriteEventsError, commands,
+};
+
+// Decisions over several aggregates and views.
+pub use domain::{
+    Boundary, Current, Decide, DecideContext, Decided, Decision, DecisionError, DecisionScenario, Events, EventsError,
+    Over, States, View, ViewOf,
 };
 
 // Read models.

@@ -35,6 +35,7 @@ pub use super::into_decision::IntoDecision;
 use super::shape::Shape;
 pub use super::state::{SnapshotPolicy, Snapshots};
 pub use super::tagging::{StreamText, stream_field};
+pub use super::view::{View, ViewOf, criterion};
 use crate::log::MAX_NAME_BYTES;
 pub use crate::log::{CandidateEvent, EventType, InvalidName, StoredEvent, StreamId};
 

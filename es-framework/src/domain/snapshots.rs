@@ -39,6 +39,7 @@ impl<A: Aggregate + Apply> Inner<A> {
                     version: Version::new(snapshot.at),
                     position: saved.position,
                     time: saved.time,
+                    current_at: saved.position,
                     snapshot_at: Arc::new(AtomicU64::new(snapshot.at)),
                 })
             }
