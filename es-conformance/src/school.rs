@@ -1,9 +1,12 @@
 //! A school: courses with seats, students with a limit, and the rules between them.
 
 use es_framework::{
-    Aggregate, Apply, Boundary, Command, Decide, DecideContext, Envelope, Event, Events, States, View,
+    Aggregate, Apply, Boundary, Command, Decide, DecideContext, Envelope, Event, Events, ExpectedVersion, States,
+    Store, View,
 };
 use serde::Serialize;
+
+use crate::support::stream;
 
 /// The maximum number of courses a student takes.
 pub const COURSES: usize = 10;
@@ -110,6 +113,20 @@ impl Apply for Timetable {
     }
 }
 
+/// Opens a course.
+pub async fn open_course(store: &Store, course: &str, seats: u32) {
+    let opened = CourseEvent::Opened { course: course.to_owned(), seats };
+    let stream = stream(store, &format!("course-{course}"));
+    stream.write_events(&[opened], ExpectedVersion::Any).await.expect("it writes");
+}
+
+/// Subscribes a student without asking.
+pub async fn subscribe(store: &Store, course: &str, student: &str) {
+    let subscribed = Subscribe::new(course, student).event();
+    let stream = stream(store, &format!("enrolment-{student}"));
+    stream.write_events(&[subscribed], ExpectedVersion::Any).await.expect("it writes");
+}
+
 /// Why the school says no.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SchoolError {
@@ -163,11 +180,7 @@ impl Decide for Subscribe {
         (self.course.clone(), Taken::of(&self.course), Timetable::of(&self.student))
     }
 
-    fn decide(
-        &self,
-        (course, taken, timetable): States<'_, Self>,
-        _: &DecideContext,
-    ) -> Result<Events, SchoolError> {
+    fn decide(&self, (course, taken, timetable): States<'_, Self>, _: &DecideContext) -> Result<Events, SchoolError> {
         if !course.exists() {
             return Err(SchoolError::NoCourse);
         }

@@ -136,8 +136,8 @@ pub use log::{AppendError, BoxError, CellError, Conflict, ErrorKind, InvalidAppe
 // The typed layer: events, aggregates, commands.
 pub use domain::{
     Aggregate, Apply, Bincode, Codec, CodecError, Command, Context, DecodeError, EncodeError, Envelope, Event, Execute,
-    ExecuteError, FoldPanic, Folded, Handle, HandledBy, IntoDecision, Json, KeyError, LoadError, Progress, Provenance,
-    NamesStream, Receipt, Recorded, Repository, RepositoryBuilder, RepositoryMetrics, Scenario, Shape, SnapshotPolicy,
+    ExecuteError, FoldPanic, Folded, Handle, HandledBy, IntoDecision, Json, KeyError, LoadError, NamesStream, Progress,
+    Provenance, Receipt, Recorded, Repository, RepositoryBuilder, RepositoryMetrics, Scenario, Shape, SnapshotPolicy,
     Snapshots, State, StateError, TypedReader, TypedReading, TypedWatch, TypedWatchBuilder, WriteEventsError, commands,
 };
 

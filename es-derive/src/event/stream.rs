@@ -168,7 +168,9 @@ fn parts(template: &str) -> Result<Vec<Part>, String> {
                         Some('}') => break,
                         Some(c) if c.is_alphanumeric() || c == '_' => name.push(c),
                         Some(c) => {
-                            return Err(format!("a placeholder is the name of a field, found `{c}` in it: `{{course}}`"));
+                            return Err(format!(
+                                "a placeholder is the name of a field, found `{c}` in it: `{{course}}`"
+                            ));
                         }
                         None => return Err(format!("the placeholder `{{{name}` has no end, expected `}}`")),
                     }

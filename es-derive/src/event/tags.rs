@@ -40,7 +40,10 @@ pub(crate) fn parse<'a>(ctxt: &mut Ctxt, fields: &'a Fields) -> Vec<Tagged<'a>> 
             } else if let Member::Named(name) = &member {
                 Name::Literal(LitStr::new(&name.unraw().to_string(), name.span()))
             } else {
-                return Err(syn::Error::new(ident.span(), "a field without a name names its tag: `#[es(tag = \"…\")]`"));
+                return Err(syn::Error::new(
+                    ident.span(),
+                    "a field without a name names its tag: `#[es(tag = \"…\")]`",
+                ));
             };
             found.set(ctxt, ident, (ident.clone(), name));
             Ok(())

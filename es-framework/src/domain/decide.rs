@@ -293,7 +293,10 @@ async fn append<A: Aggregate + Apply>(
 }
 
 /// The first outcome of a command, if its key is known.
-async fn executed_before<A: Aggregate + Apply>(inner: &Inner<A>, key: Option<KeyedCommand>) -> Result<Option<Appended>, Ran<A>> {
+async fn executed_before<A: Aggregate + Apply>(
+    inner: &Inner<A>,
+    key: Option<KeyedCommand>,
+) -> Result<Option<Appended>, Ran<A>> {
     let Some(command) = key else { return Ok(None) };
     match inner.store.command(&command.key).await {
         Err(error) => Err(Ran::Loaded(Err(error.into()))),

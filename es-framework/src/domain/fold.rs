@@ -186,7 +186,11 @@ pub(super) fn own<'s, A: Clone>(state: &'s mut Arc<A>, first: &StoredEvent) -> R
 }
 
 /// Applies an event, which is a reference to one or is dropped afterwards.
-pub(super) fn apply<A: Apply>(state: &mut A, event: impl Borrow<A::Event>, stored: &StoredEvent) -> Result<(), FoldPanic> {
+pub(super) fn apply<A: Apply>(
+    state: &mut A,
+    event: impl Borrow<A::Event>,
+    stored: &StoredEvent,
+) -> Result<(), FoldPanic> {
     caught(move || state.apply(event.borrow(), Envelope::of(stored)))
         .map_err(|message| FoldPanic::new("apply", stored, message))
 }

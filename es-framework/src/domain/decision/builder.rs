@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 use serde::Serialize;
 use tracing::Instrument;
 
-use super::super::aggregate::{Apply, OfQuery};
+use super::super::aggregate::{Aggregate, Apply, OfQuery};
 use super::super::canonical::canonical;
 use super::super::command::Command;
 use super::super::commands_enum::Content;
@@ -23,8 +23,8 @@ use super::events::EventsError;
 use super::part::{Boxed, Part};
 use super::run::Run;
 use crate::log::{
-    AppendError, Appended, CommandKey, Conflict, ErrorKind, Fingerprint, InvalidMetadata, InvalidName, KeyedCommand,
-    Position, Store, StreamAppended, Timestamp, Version, check_name,
+    AppendError, Appended, CommandKey, Conflict, ErrorKind, ExpectedVersion, Fingerprint, InvalidMetadata, InvalidName,
+    KeyedCommand, Position, Store, StreamAppended, StreamId, Timestamp, Version, check_name,
 };
 
 /// The default maximum number of times a decision is made.
@@ -55,7 +55,8 @@ impl Store {
     /// retry it. A future that was polled once and is then kept without being polled does not block other decisions, and
     /// one of them may finish the work it began.
     pub fn decide<'d, D: Decide + 'd>(&self, decision: D) -> Decision<'d, D> {
-        let asked = Asked { store: self.clone(), decision, key: None, provenance: None, tries: TRIES };
+        let store = self.clone();
+        let asked = Asked { store, decision, key: None, provenance: None, expected: Vec::new(), tries: TRIES };
         Decision { asked: Some(asked), running: None }
     }
 
@@ -140,6 +141,7 @@ struct Asked<D> {
     decision: D,
     key: Option<Result<KeyedCommand, KeyError>>,
     provenance: Option<Provenance>,
+    expected: Vec<(Result<StreamId, InvalidName>, ExpectedVersion)>,
     tries: u32,
 }
 
@@ -187,7 +189,8 @@ pub enum DecisionError<E: std::error::Error + 'static> {
     /// The decision was rejected by its own [`decide`](Decide::decide).
     #[error(transparent)]
     Rejected(E),
-    /// Other writers were faster each time: try again later, or read less.
+    /// Other writers were faster each time: try again later, or read less. Or an aggregate was not at the version that
+    /// the caller [expected](Decision::expecting): load it, and let the sender of the decision decide.
     #[error("{}, after {tries} tries", listed(conflicts))]
     Conflict {
         /// How many times it was decided.
@@ -291,6 +294,26 @@ impl<'d, D: Decide> Decision<'d, D> {
         self.with(|asked| asked.provenance = Some(provenance.with(Provenance::COMMAND, asked.decision.name())))
     }
 
+    /// Makes the decision only on the version of an aggregate that its sender has seen, like `If-Match` in HTTP, or only
+    /// if the aggregate is new or exists. Otherwise it fails with [`DecisionError::Conflict`], without another try. The
+    /// aggregate need not be one that the decision reads.
+    ///
+    /// ```no_run
+    /// # use es_framework::*;
+    /// # #[derive(Debug, Clone, Event)] enum AccountEvent { #[es(name = "deposited")] Deposited { cents: u64 } }
+    /// # #[derive(Debug, Default, Clone, Aggregate)] #[es(category = "account", event = AccountEvent)] struct Account;
+    /// # async fn transfer(store: Store, transfer: impl Decide) {
+    /// let decided = store.decide(transfer).expecting::<Account>("alice", Version::new(7)).await;
+    /// # }
+    /// ```
+    pub fn expecting<A: Aggregate>(self, id: impl Into<A::Id>, expected: impl Into<ExpectedVersion>) -> Self {
+        let stream = A::stream_id(&id.into());
+        self.with(|asked| {
+            asked.expected.retain(|(other, _)| *other != stream);
+            asked.expected.push((stream, expected.into()));
+        })
+    }
+
     /// The maximum number of times it is decided while other writers are faster; at least 1, and 10 by default.
     pub fn tries(self, tries: u32) -> Self {
         self.with(|asked| asked.tries = tries.max(1))
@@ -313,8 +336,11 @@ where
 
 impl<D: Decide> Asked<D> {
     async fn run(self) -> Result<Decided, DecisionError<D::Error>> {
-        let Self { store, decision, key, provenance, tries } = self;
+        let Self { store, decision, key, provenance, expected, tries } = self;
         let mut run = Run::new(&store, &decision, tries)?;
+        for (stream, expected) in expected {
+            run.expected.push((stream.map_err(LoadError::from)?, expected));
+        }
         run.key = key.transpose()?;
         run.metadata = provenance.map_or(Ok(None), |provenance| provenance.to_metadata())?;
         run.run().await

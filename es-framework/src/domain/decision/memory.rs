@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use super::super::aggregate::{Aggregate, Apply, State};
 use super::super::cache::Base;
 use super::super::repository::{Inner, LoadError, Repository};
+use super::super::turns::{Next, Turn};
 use super::current::Source;
 use super::lanes::Lanes;
 use super::part::{Boxed, Keeper};
@@ -101,9 +102,13 @@ impl<A: Aggregate + Apply> Keeper<A> for Inner<A> {
 
     fn load<'a>(&'a self, source: &'a Source) -> Boxed<'a, Result<Base<A>, LoadError>> {
         Box::pin(async move {
-            match source {
-                Source::Stream(stream) => Self::load(self, stream, None).await,
-                Source::Query(_) => Ok(Base::empty()),
+            let Source::Stream(stream) = source else { return Ok(Base::empty()) };
+            // A command that is running has the state; what it leaves need not be read again.
+            let slot = self.slot(stream);
+            let turn = slot.turns.take(|memory| Next::Done(memory.base.clone())).await;
+            match turn {
+                Turn::Done(Some(mut base)) => self.refresh(stream, &mut base).await.map(|()| base),
+                Turn::Done(None) | Turn::Ran(_) => Self::load(self, stream, None).await,
             }
         })
     }

@@ -1,5 +1,6 @@
 //! One state that a decision reads: recalled from memory, loaded, brought up to date, and advanced by what is written.
 
+use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -114,7 +115,14 @@ where
     }
 }
 
+impl<S: State> fmt::Debug for Part<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Part").field("source", &self.current.source).finish_non_exhaustive()
+    }
+}
+
 /// An event about to be written that cannot be.
+#[derive(Debug)]
 pub enum Refused {
     /// It cannot be decoded.
     Decode(DecodeError),

@@ -60,7 +60,9 @@ pub(super) struct Run<'a, D: Decide> {
     decision: &'a D,
     pub(super) key: Option<KeyedCommand>,
     pub(super) metadata: Option<Metadata>,
-    pub(super) tries: u32,
+    /// What the caller expects of streams, whether they are read or not.
+    pub(super) expected: Vec<(StreamId, ExpectedVersion)>,
+    tries: u32,
     /// [`None`] while a job has them.
     parts: Option<Parts<D>>,
     tried: u32,
@@ -71,7 +73,8 @@ pub(super) struct Run<'a, D: Decide> {
 impl<'a, D: Decide> Run<'a, D> {
     pub(super) fn new(store: &'a Store, decision: &'a D, tries: u32) -> Result<Self, LoadError> {
         let parts = D::Over::parts(decision.over(), Some(store))?;
-        Ok(Self { store, decision, key: None, metadata: None, tries, parts: Some(parts), tried: 0, verdict: None })
+        let (key, metadata, expected) = (None, None, Vec::new());
+        Ok(Self { store, decision, key, metadata, expected, tries, parts: Some(parts), tried: 0, verdict: None })
     }
 
     pub(super) async fn run(mut self) -> Result<Decided, DecisionError<D::Error>> {
@@ -90,7 +93,9 @@ impl<'a, D: Decide> Run<'a, D> {
             };
             let ran = match turn {
                 Turn::Done(error) => return Err(error),
-                Turn::Ran(ran) => *ran.downcast::<Ran<Parts<D>>>().expect("a decision is given what its own job returned"),
+                Turn::Ran(ran) => {
+                    *ran.downcast::<Ran<Parts<D>>>().expect("a decision is given what its own job returned")
+                }
             };
             match ran {
                 Ran::Loaded(parts, loaded) => {
@@ -108,11 +113,12 @@ impl<'a, D: Decide> Run<'a, D> {
                 Ran::Known(appended) => return Ok(Decided::new(appended)),
                 Ran::Confirmed => return Err(self.verdict.take().expect("only a verdict is confirmed")),
                 Ran::Conflict(mut parts, conflicts) => {
-                    if self.tried >= self.tries {
-                        return Err(DecisionError::Conflict { tries: self.tried, conflicts });
-                    }
                     let lost_by = mark_stale(each::<D::Over>(&mut parts), &conflicts);
-                    place = lost_by.map(|source| memory.lanes.join(&source));
+                    // If it is about nothing that was read, it is about what the caller expects of another stream.
+                    let Some(source) = lost_by.filter(|_| self.tried < self.tries) else {
+                        return Err(DecisionError::Conflict { tries: self.tried, conflicts });
+                    };
+                    place = Some(memory.lanes.join(&source));
                     self.parts = Some(parts);
                 }
                 Ran::Failed(Failed::Load(error)) => return Err(error.into()),
@@ -136,6 +142,15 @@ impl<'a, D: Decide> Run<'a, D> {
                 Ran::Loaded(parts, loaded)
             }));
         }
+        if let Some(unexpected) = self.unexpected(&mut all) {
+            if all.iter().any(|part| part.needs_reading()) {
+                self.parts = Some(parts);
+                return self.step();
+            }
+            self.tried += 1;
+            let verdict = DecisionError::Conflict { tries: self.tried, conflicts: vec![unexpected] };
+            return self.unless_known(parts, verdict);
+        }
         self.tried += 1;
         let context = DecideContext::new(self.store.now(), at);
         match self.decision.decide(D::Over::states(&parts), &context) {
@@ -144,6 +159,22 @@ impl<'a, D: Decide> Run<'a, D> {
             Err(rejection) => self.unless_known(parts, DecisionError::Rejected(rejection)),
             Ok(events) => self.write(parts, events, at),
         }
+    }
+
+    /// The first stream that was read and is not as the caller expects. If it was not read since the decision began, it
+    /// is to be read again first.
+    fn unexpected(&self, all: &mut [&mut dyn AnyPart]) -> Option<Conflict> {
+        self.expected.iter().find_map(|(stream, expected)| {
+            let part = all.iter_mut().find(|part| matches!(part.source(), Source::Stream(read) if read == stream))?;
+            let actual = part.version();
+            if expected.holds(actual) {
+                return None;
+            }
+            if !part.is_fresh() {
+                part.mark_stale();
+            }
+            Some(Conflict::stream(stream.clone(), *expected, actual))
+        })
     }
 
     /// Writes the events. Those that cannot be read back or applied are never written.
@@ -165,7 +196,7 @@ impl<'a, D: Decide> Run<'a, D> {
                 Err(Refused::Panicked(panic)) => return Next::Done(DecisionError::Unfoldable(panic)),
             }
         }
-        let mut append = writes.into_append(&all);
+        let mut append = self.expecting(writes.into_append(&all));
         append.command.clone_from(&self.key);
         let store = self.store.clone();
         Next::Run(job(async move {
@@ -198,7 +229,7 @@ impl<'a, D: Decide> Run<'a, D> {
             return Next::Done(verdict);
         }
         self.verdict = Some(verdict);
-        let check = Writes::default().into_append(&all);
+        let check = self.expecting(Writes::default().into_append(&all));
         let (store, key) = (self.store.clone(), self.key.clone());
         Next::Run(job(async move {
             if let Some(command) = key {
@@ -220,6 +251,21 @@ impl<'a, D: Decide> Run<'a, D> {
                 Err(error) => Ran::Failed(Failed::Append(error)),
             }
         }))
+    }
+}
+
+impl<D: Decide> Run<'_, D> {
+    /// Adds what the caller expects of streams that were not read.
+    fn expecting(&self, mut append: Append) -> Append {
+        for (stream, expected) in &self.expected {
+            match append.streams.iter_mut().find(|write| write.stream == *stream) {
+                // A stream that was read is at the expected version, which is a narrower expectation.
+                Some(write) if write.expected == ExpectedVersion::Any => write.expected = *expected,
+                Some(_) => {}
+                None => append = append.check(stream.clone(), *expected),
+            }
+        }
+        append
     }
 }
 
@@ -302,7 +348,12 @@ impl Writes {
 
     /// The events as they will be read back, in the order in which they are written. Their positions and their time are
     /// not known yet, nor are the versions of those in streams that were not read: they hold guesses.
-    fn read_back(&mut self, all: &[&mut dyn AnyPart], store: &Store, at: Position) -> Result<Vec<StoredEvent>, Refused> {
+    fn read_back(
+        &mut self,
+        all: &[&mut dyn AnyPart],
+        store: &Store,
+        at: Position,
+    ) -> Result<Vec<StoredEvent>, Refused> {
         let now = all.iter().map(|part| part.time()).fold(store.now(), Timestamp::max);
         let mut events = Vec::new();
         for (stream, entries) in &self.streams {
