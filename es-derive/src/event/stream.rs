@@ -1,13 +1,13 @@
 //! The stream that an event names from its own fields, `#[es(stream = "course-{course}")]`.
 
-use proc_macro2::{Span, TokenStream};
-use quote::{format_ident, quote, quote_spanned};
+use proc_macro2::TokenStream;
+use quote::{quote, quote_spanned};
 use syn::ext::IdentExt;
 use syn::spanned::Spanned;
 use syn::{Fields, LitStr, Member};
 
 use super::parse::{Input, Variant};
-use super::tags::generated;
+use super::tags::{generated, variable};
 use crate::check::MAX_NAME_BYTES;
 use crate::ctxt::Ctxt;
 use crate::generate::at;
@@ -96,14 +96,14 @@ impl Template {
                     // Checked before.
                     let Some((field, member)) = member(fields, name) else { continue };
                     let index = bound.iter().position(|known| known == name);
-                    let variable = format_ident!("__field_{}", index.unwrap_or(bound.len()), span = Span::call_site());
+                    // If the field cannot be formatted, the error points at its type.
+                    let span = field.ty.span();
+                    let variable = variable("__field_", index.unwrap_or(bound.len()), span);
                     if index.is_none() {
                         bound.push(name.clone());
                         let member = generated(&member);
                         pattern.extend(quote!(#member: #variable,));
                     }
-                    // If the field cannot be formatted, the error points at its type.
-                    let span = field.ty.span();
                     let call = at(span, quote!(#private::stream_field));
                     let call = quote_spanned!(span=> #call(&mut __id, #name, #variable));
                     statements.extend(quote!(#call;));

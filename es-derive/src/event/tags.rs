@@ -1,7 +1,7 @@
 //! Tags: fields by whose values an event can be found, `#[es(tag)]`.
 
 use proc_macro2::{Ident, Span, TokenStream};
-use quote::{format_ident, quote, quote_spanned};
+use quote::{quote, quote_spanned};
 use syn::ext::IdentExt;
 use syn::spanned::Spanned;
 use syn::{Field, Fields, LitStr, Member, Token};
@@ -60,16 +60,21 @@ pub(crate) fn parse<'a>(ctxt: &mut Ctxt, fields: &'a Fields) -> Vec<Tagged<'a>> 
 pub(crate) fn collect(private: &TokenStream, variant: &Variant<'_>) -> (TokenStream, TokenStream) {
     let (mut pattern, mut statements) = (TokenStream::new(), TokenStream::new());
     for (n, Tagged { name, member, field, .. }) in variant.tags.iter().enumerate() {
-        let variable = format_ident!("__tag_{n}", span = Span::call_site());
-        let member = generated(member);
-        pattern.extend(quote!(#member: #variable,));
         // If no tag can be made of the field, the error points at its type.
         let span = field.ty.span();
+        let variable = variable("__tag_", n, span);
+        let member = generated(member);
+        pattern.extend(quote!(#member: #variable,));
         let value = at(span, quote!(#private::tagging::Value(#variable)));
         let add = quote_spanned!(span=> (&&&#value).add);
         statements.extend(quote!(#add(#name, &mut __tags);));
     }
     (pattern, statements)
+}
+
+/// A variable of generated code, for errors about a field of this type.
+pub(crate) fn variable(name: &str, number: usize, ty: Span) -> Ident {
+    Ident::new(&format!("{name}{number}"), Span::call_site().located_at(ty))
 }
 
 /// The member without the user's span, so that no lint is reported twice.
