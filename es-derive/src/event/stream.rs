@@ -10,7 +10,7 @@ use super::parse::{Input, Variant};
 use super::tags::{generated, variable};
 use crate::check::MAX_NAME_BYTES;
 use crate::ctxt::Ctxt;
-use crate::generate::at;
+use crate::generate::as_generated;
 
 /// The id of a stream with placeholders for fields.
 #[derive(Clone)]
@@ -96,17 +96,16 @@ impl Template {
                     // Checked before.
                     let Some((field, member)) = member(fields, name) else { continue };
                     let index = bound.iter().position(|known| known == name);
-                    // If the field cannot be formatted, the error points at its type.
-                    let span = field.ty.span();
-                    let variable = variable("__field_", index.unwrap_or(bound.len()), span);
+                    let variable = variable("__field_", index.unwrap_or(bound.len()), field.ty.span());
                     if index.is_none() {
                         bound.push(name.clone());
                         let member = generated(&member);
                         pattern.extend(quote!(#member: #variable,));
                     }
-                    let call = at(span, quote!(#private::stream_field));
-                    let call = quote_spanned!(span=> #call(&mut __id, #name, #variable));
-                    statements.extend(quote!(#call;));
+                    // If the field cannot be formatted, the error points at its type.
+                    let ty = &field.ty;
+                    let shown = quote_spanned!(ty.span()=> <#ty as #private::StreamValue>::shown);
+                    statements.extend(quote!(__id.field(#name, #shown(#variable));));
                 }
             }
         }
@@ -129,7 +128,7 @@ pub(crate) fn expand(event: &Input<'_>) -> (TokenStream, bool) {
     }
     let arms = event.variants.iter().filter_map(|variant| {
         let template = variant.stream.as_ref()?;
-        let ident = crate::generate::as_generated(variant.ident);
+        let ident = as_generated(variant.ident);
         let (pattern, id) = template.expand(&private, variant.fields);
         let path = if event.is_struct { quote!(Self) } else { quote!(Self::#ident) };
         Some(quote!(#path { #pattern .. } => #id,))

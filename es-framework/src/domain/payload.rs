@@ -34,7 +34,7 @@ pub use super::event::{DecodeError, EncodeError, Event, NamesStream};
 pub use super::into_decision::IntoDecision;
 use super::shape::Shape;
 pub use super::state::{SnapshotPolicy, Snapshots};
-pub use super::tagging::{StreamText, stream_field};
+pub use super::tagging::{StreamText, StreamValue};
 pub use super::view::{View, ViewOf, criterion};
 use crate::log::MAX_NAME_BYTES;
 pub use crate::log::{CandidateEvent, EventType, InvalidName, StoredEvent, StreamId};

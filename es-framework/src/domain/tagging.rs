@@ -124,6 +124,15 @@ impl StreamText {
         self.text.push_str(text);
     }
 
+    /// Adds the value of a field.
+    pub fn field(&mut self, name: &'static str, value: &dyn Display) {
+        match written(value, name) {
+            Ok(text) if text.is_empty() => self.error = Some(InvalidName::Empty { what: name }),
+            Ok(text) => self.text.push_str(&text),
+            Err(error) => self.error = Some(error),
+        }
+    }
+
     /// The id; a wrapped value because not every variant of an event has to name its stream.
     ///
     /// # Errors
@@ -149,15 +158,6 @@ pub trait StreamValue {
 impl<T: Display> StreamValue for T {
     fn shown(&self) -> &dyn Display {
         self
-    }
-}
-
-/// Adds the value of a field.
-pub fn stream_field<T: StreamValue>(id: &mut StreamText, name: &'static str, value: &T) {
-    match written(value.shown(), name) {
-        Ok(text) if text.is_empty() => id.error = Some(InvalidName::Empty { what: name }),
-        Ok(text) => id.text.push_str(&text),
-        Err(error) => id.error = Some(error),
     }
 }
 

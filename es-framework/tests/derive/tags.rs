@@ -3,9 +3,7 @@
 use std::collections::{BTreeSet, HashSet};
 use std::fmt::{self, Display};
 
-use es_framework::{
-    Apply, EncodeError, Envelope, Event, Events, InvalidName, MAX_TAGS, NamesStream, View, ViewOf,
-};
+use es_framework::{Apply, EncodeError, Envelope, Event, Events, InvalidName, MAX_TAGS, NamesStream, View, ViewOf};
 use serde::{Deserialize, Serialize};
 
 use crate::events::Text;
@@ -121,7 +119,10 @@ fn i1_tags_are_the_values_of_fields_in_order_and_each_once() {
     assert_eq!(tags(&Tagged::Array { id: Id(1), of: Box::new([5, 6]) }), ["id:#1", "of:5", "of:6"]);
     assert_eq!(tags(&Alone(Id(1))), ["it:#1"]);
     let raw = Tagged::Raw { r#type: true, pair: [1, 2], id: HashSet::from([3]) };
-    assert_eq!((tags(&raw).join(" ").as_str(), stream(&raw).as_deref()), ("type:true pair:1 pair:2 id:3", Some("raw-true")));
+    assert_eq!(
+        (tags(&raw).join(" ").as_str(), stream(&raw).as_deref()),
+        ("type:true pair:1 pair:2 id:3", Some("raw-true"))
+    );
     for event in [full, empty, pair("a", "b"), Tagged::Unit] {
         assert_eq!(stored(&event.encode().unwrap()).tags, *event.encode().unwrap().tags());
         assert_eq!(round_trip(&event), event);

@@ -1,3 +1,5 @@
+#![allow(unused_imports, unused_variables)]
+
 use es_framework::{Aggregate, Apply, Boundary, Decide, DecideContext, Envelope, Event, Events, States, Store};
 
 #[derive(Debug, Event)]
@@ -27,8 +29,8 @@ impl Decide for Deposit {
     }
 }
 
+#[deny(unused_must_use)]
 async fn run(store: Store) {
-    #![deny(unused_must_use)]
     store.decide(Deposit);
 }
 

@@ -1,3 +1,5 @@
+#![allow(unused_imports, unused_variables)]
+
 use es_framework::{Aggregate, Apply, Boundary, Decide, DecideContext, Envelope, Event, Events, States, Store};
 
 #[derive(Debug, Event)]

@@ -34,6 +34,7 @@ pub trait Over: 'static {
     fn each<'p>(parts: &'p mut Self::Parts, all: &mut Vec<&'p mut dyn AnyPart>);
 }
 
+#[diagnostic::do_not_recommend]
 impl<S> Over for S
 where
     S: State + Apply,
