@@ -12,7 +12,7 @@ use bytes::Bytes;
 use es_framework::engine::Read;
 use es_framework::{
     Append, Appended, CandidateEvent, Clock, CommandKey, EventId, EventType, ExpectedVersion, Fingerprint,
-    KeyedCommand, ListStreams, Metadata, Position, Store, StoreError, StoredEvent, Stream, StreamId, Timestamp,
+    KeyedCommand, ListStreams, Metadata, Position, Store, StoreError, StoredEvent, Stream, StreamId, Tag, Timestamp,
     Version, Watch, WatchBuilder,
 };
 use futures_core::Stream as _;
@@ -148,6 +148,16 @@ pub fn text_id(text: &str) -> EventId {
 /// Metadata.
 pub fn metadata(json: &str) -> Metadata {
     Metadata::parse(json).expect("a test's metadata is one JSON object")
+}
+
+/// A tag.
+pub fn tag(text: &str) -> Tag {
+    Tag::new(text).expect("a test's tags are valid")
+}
+
+/// An event of a type with tags.
+pub fn tagged(name: &str, tags: &[&str]) -> CandidateEvent {
+    typed(name, "x").with_tags(tags.iter().map(|text| tag(text)))
 }
 
 /// Events whose payloads are these numbers in decimal.

@@ -135,12 +135,18 @@ impl Criterion {
 
     /// Creates a criterion that events with all of these tags meet, whatever their types.
     pub fn tags(tags: impl IntoIterator<Item = impl Into<Tag>>) -> Self {
-        Self { types: Vec::new(), tags: tags.into_iter().map(Into::into).collect() }
+        Self::any().all_of(tags)
     }
 
     /// Also requires this tag.
     pub fn tag(mut self, tag: impl Into<Tag>) -> Self {
         self.tags.push(tag.into());
+        self
+    }
+
+    /// Also requires all of these tags.
+    pub fn all_of(mut self, tags: impl IntoIterator<Item = impl Into<Tag>>) -> Self {
+        self.tags.extend(tags.into_iter().map(Into::into));
         self
     }
 

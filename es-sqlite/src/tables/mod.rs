@@ -11,3 +11,5 @@ pub(crate) mod schema;
 pub(crate) mod snapshots;
 pub(crate) mod stream_index;
 pub(crate) mod streams;
+pub(crate) mod tag_index;
+pub(crate) mod tags;

@@ -1,0 +1,538 @@
+//! I1–I2: tags are stored with their events, and queries find them.
+#![expect(missing_docs, reason = "a fact's name says what it checks")]
+
+use es_framework::engine::PAGE_SCAN;
+use es_framework::{
+    Append, AppendError, Criterion, ExpectedVersion, Filter, InvalidAppend, InvalidName, InvalidQuery, Outcome, Query,
+    Store, StoreError, StoredEvent, Tag,
+};
+use tokio::task::JoinSet;
+
+use crate::fixture::{Durable, Fixture, Setup};
+use crate::support::{
+    ManualClock, Recording, a_page, append, at, begin, event, events_of, id, idle, keyed, log, metadata, next,
+    numbered, p, positions, refused, stream, tag, tagged, take, text_id, texts, typed, up_to, v, write,
+};
+
+pub async fn i1_tags_read_back_in_the_order_given(fixture: &impl Fixture) {
+    let store = fixture.open().await;
+    let mut watch = begin(store.all().watch().from_start()).await;
+    let orders = [vec!["b:1", "a:1", "c:1"], vec!["c:1", "b:1", "a:1"], vec![], vec!["a:1", "b:1", "c:1"], vec!["z:9"]];
+    let events: Vec<_> = orders.iter().map(|tags| tagged("noted", tags)).collect();
+    write(&stream(&store, "a-1"), events.clone()).await;
+    write(&stream(&store, "b-1"), events).await;
+    let expected: Vec<_> = orders.iter().chain(&orders).map(|tags| tags_of(tags)).collect();
+    let read = |events: &[StoredEvent]| events.iter().map(|event| event.tags.to_vec()).collect::<Vec<_>>();
+    assert_eq!(read(&log(&store).await), expected);
+    assert_eq!(read(&events_of(&stream(&store, "b-1")).await), expected[5..]);
+    let mut backward = store.all().read().backward().page(3, 1 << 20).collect().await.expect("can be read");
+    backward.reverse();
+    assert_eq!(read(&backward), expected);
+    assert_eq!(read(&take(&mut watch, 10).await), expected, "what is watched is what is read");
+}
+
+pub async fn i1_an_event_has_at_most_32_tags(fixture: &impl Fixture) {
+    let store = fixture.open().await;
+    let many = |n: usize| event("x").with_tags((0..n).map(|n| Tag::of("n", n).expect("it is short")));
+    write(&stream(&store, "a-1"), many(32)).await;
+    let before = Recording::of(&store).await;
+    let append = Append::to(id("a-1"), ExpectedVersion::Any, vec![event("y"), many(33)]);
+    let error = store.append(append).await.expect_err("an event has too many tags");
+    let AppendError::Invalid(error) = error else { panic!("{error:?}") };
+    assert_eq!(error, InvalidAppend::TooManyTags { tags: 33, limit: 32 });
+    before.unchanged("an event with too many tags").await;
+    let all: Vec<_> = (0..32).map(|n| Tag::of("n", n).expect("it is short")).collect();
+    assert_eq!(log(&store).await[0].tags, all[..]);
+    assert_eq!(found(&store, Criterion::tags(all.iter().rev())).await, [1], "an event with all of 32 tags is found");
+    for one in &all {
+        assert_eq!(found(&store, Criterion::tags([one])).await, [1]);
+    }
+}
+
+pub async fn i1_a_tag_of_255_bytes_and_of_any_characters_is_stored_and_found(fixture: &impl Fixture) {
+    let store = fixture.open().await;
+    let longest = format!("long:{}", "x".repeat(250));
+    let texts = [
+        longest.as_str(),
+        "größe:ß",
+        "naïve:☃ 日本語",
+        "family:👨‍👩‍👧",
+        // The same character, written in two ways.
+        "accent:é",
+        "accent:e\u{301}",
+        "Case:A",
+        "case:a",
+        "space: a ",
+        "space:a",
+        "quote:'\";--",
+        "percent:%_\\",
+        "colon:12:30:00",
+        "del:\u{7f}",
+        "high:\u{10ffff}",
+    ];
+    for text in texts {
+        write(&stream(&store, "a-1"), tagged("noted", &[text])).await;
+    }
+    for (n, text) in (1..).zip(texts) {
+        let read = store.all().read().filter(Filter::new().query(Criterion::tags([tag(text)]))).await;
+        let read = read.expect("can be read");
+        assert_eq!(positions(&read), [n], "{text:?}");
+        assert_eq!(read[0].tags, [text]);
+    }
+    for text in ["", "a", ":", "a:", ":b", "a:\u{0}", "a\n:b", &format!("{longest}x")] {
+        assert!(Tag::new(text).is_err(), "{text:?} is not a tag");
+    }
+    refused!(Tag::of("a:b", "c"), InvalidName::NotATag { .. });
+}
+
+pub async fn i1_the_same_tag_twice_in_one_event_is_refused(fixture: &impl Fixture) {
+    let store = fixture.open().await;
+    let before = Recording::of(&store).await;
+    for tags in [vec!["a:1", "a:1"], vec!["a:1", "b:1", "c:1", "b:1"]] {
+        let twice = Append::to(id("a-1"), ExpectedVersion::Any, tagged("noted", &tags));
+        refused!(store.append(twice).await, AppendError::Invalid(InvalidAppend::TagTwice { .. }));
+    }
+    before.unchanged("a tag that was given twice").await;
+    let both = vec![tagged("noted", &["a:1", "b:1"]), tagged("noted", &["a:1", "A:1", "a:11"])];
+    write(&stream(&store, "a-1"), both).await;
+    assert_eq!(found(&store, Criterion::tags([tag("a:1")])).await, [2, 3]);
+}
+
+pub async fn i1_tags_are_part_of_the_checksum(fixture: &impl Fixture) {
+    let store = fixture.open().await;
+    write(&stream(&store, "a-1"), vec![tagged("noted", &["a:1", "b:2"]), event("x")]).await;
+    for stored in log(&store).await {
+        assert_eq!(stored.computed_checksum(), stored.checksum);
+        for tags in [vec!["a:1"], vec!["b:2", "a:1"], vec!["a:1", "b:3"], vec!["a:1", "b:2", "c:3"], vec!["a:1b:2"]] {
+            let damaged = with_tags(&stored, &tags);
+            assert_ne!(damaged.computed_checksum(), stored.checksum, "{tags:?}");
+        }
+    }
+}
+
+pub async fn i1_tags_count_in_the_bytes_of_an_append_and_of_a_page(fixture: &impl Fixture) {
+    let store = fixture.open_with(Setup::default().limits(|limits| limits.append_bytes = 980)).await;
+    let long: Vec<_> = (0..10).map(|n| format!("n{n}:{}", "x".repeat(95))).collect();
+    let long: Vec<&str> = long.iter().map(String::as_str).collect();
+    let of = |tags: &[&str]| typed("noted", "").with_tags(tags_of(tags));
+    write(&stream(&store, "a-1"), of(&long)).await;
+    let before = Recording::of(&store).await;
+    let over = Append::to(id("a-1"), ExpectedVersion::Any, of(&long).with_id(text_id("1")));
+    refused!(store.append(over).await, AppendError::Invalid(InvalidAppend::TooManyBytes { bytes: 981, limit: 980 }));
+    before.unchanged("an append of too many bytes").await;
+    for _ in 0..4 {
+        write(&stream(&store, "a-1"), of(&long)).await;
+    }
+    let read = a_page("a-1", |read| read.bytes = 2_500);
+    let page = store.engine().read(read).await.expect("can be read");
+    assert_eq!(page.events.len(), 2, "a page counts tags in its bytes");
+}
+
+pub async fn i1_tags_are_not_compared_and_the_first_stay(fixture: &impl Fixture) {
+    let store = fixture.open().await;
+    let account = stream(&store, "a-1");
+    write(&account, keyed("one", "x").with_tags([tag("a:1")])).await;
+    let again = write(&account, keyed("one", "x").with_tags([tag("b:1")])).await;
+    assert_eq!(again.outcome, Outcome::AlreadyWritten);
+    assert_eq!(log(&store).await[0].tags, ["a:1"]);
+    assert_eq!(found(&store, Criterion::tags([tag("b:1")])).await, [0; 0]);
+    assert_eq!(found(&store, Criterion::tags([tag("a:1")])).await, [1]);
+}
+
+pub async fn i1_tags_stand_beside_everything_else_of_an_event(fixture: &impl Fixture) {
+    let clock = ManualClock::at(7);
+    let store = fixture.open_with(Setup::default().clock(clock)).await;
+    // The payload looks like tags, like metadata, and like nothing at all: it is not looked at.
+    let payloads: [&'static [u8]; 3] = [br#"{"tags":["a:2"]}"#, b"a:2", &[0xff, 0]];
+    for payload in payloads {
+        let event = typed("noted", payload).with_metadata(metadata(r#"{"tags": ["a:2"]}"#)).with_tags([tag("a:1")]);
+        write(&stream(&store, "s-1"), event.with_id(text_id(&format!("{}", payload.len())))).await;
+    }
+    assert_eq!(found(&store, Criterion::tags([tag("a:2")])).await, [0; 0]);
+    let query = Filter::new().query(Criterion::tags([tag("a:1")]));
+    let read = store.all().read().filter(query).await.expect("can be read");
+    assert_eq!(read, log(&store).await, "the events are whole");
+    for (stored, payload) in read.iter().zip(payloads) {
+        assert_eq!((&stored.payload[..], stored.time), (payload, at(7)));
+        assert_eq!(stored.metadata.as_ref().map(|json| json.as_str()), Some(r#"{"tags": ["a:2"]}"#));
+        assert_eq!(stored.id, text_id(&payload.len().to_string()));
+    }
+}
+
+pub async fn i1_after_reopening_tags_are_there(fixture: &impl Durable) {
+    let store = fixture.open().await;
+    for n in 0..50_u64 {
+        let tags = [tag(&format!("n:{}", n % 7)), tag("every:one")];
+        write(&stream(&store, &format!("s-{}", n % 3)), event("x").with_tags(tags)).await;
+    }
+    let before = log(&store).await;
+    let store = fixture.reopen(store).await;
+    assert_eq!(log(&store).await, before);
+    assert_eq!(found(&store, Criterion::tags([tag("every:one"), tag("n:3")])).await, [4, 11, 18, 25, 32, 39, 46]);
+    // New events get the same tags and others.
+    write(&stream(&store, "s-0"), tagged("noted", &["new:1", "n:3"])).await;
+    assert_eq!(found(&store, Criterion::tags([tag("n:3")])).await.last(), Some(&51));
+    assert_eq!(found(&store, Criterion::tags([tag("new:1")])).await, [51]);
+}
+
+/// Tags and types that a careless query would mix up. One event per position, ten microseconds apart.
+async fn a_log_of_lookalikes(fixture: &impl Fixture) -> Store {
+    let clock = ManualClock::at(0);
+    let store = fixture.open_with(Setup::default().clock(clock.clone())).await;
+    let types = ["opened", "Opened", "opened.v2", "open", "course:1"];
+    let tags: [&[&str]; 9] = [
+        &["course:1"],
+        &["course:1", "student:1"],
+        &["course:11", "student:1"],
+        &["student:1", "course:1", "term:1"],
+        &[],
+        &["course:2", "student:2"],
+        &["Course:1", "course:1 ", "cours:e:1"],
+        &["student:2", "course:1"],
+        &["1:course", "opened:opened", "course:opened"],
+    ];
+    for n in 0..135 {
+        clock.set(i64::try_from(n).unwrap_or(0) * 10 + 10);
+        let event = typed(types[n % types.len()], n.to_string()).with_tags(tags_of(tags[n / types.len() % tags.len()]));
+        write(&stream(&store, ["a-1", "a-2", "b-1", "b"][n % 4]), event).await;
+    }
+    store
+}
+
+fn queries() -> Vec<Query> {
+    let (course, student, term) = (|| tag("course:1"), || tag("student:1"), || tag("term:1"));
+    let mut queries = vec![
+        Query::new(),
+        Query::all(),
+        Query::all().or(Criterion::tags([course()])),
+        Query::new().or_all(Query::all()),
+        Criterion::any().into(),
+        Criterion::types(["never"]).tag(course()).into(),
+        Criterion::types(["never"]).into(),
+        Criterion::tags([tag("never:1")]).into(),
+        Criterion::tags([course(), tag("never:1")]).into(),
+        Criterion::tags([course(), course()]).into(),
+        Criterion::types(["opened", "opened", "never"]).into(),
+        Criterion::types(["opened", "opened"]).tag(course()).into(),
+    ];
+    let types: [&[&str]; 5] = [&[], &["opened"], &["opened", "open"], &["Opened", "never"], &["course:1", "opened.v2"]];
+    let tags = [vec![], vec![course()], vec![student(), course()], vec![term()], vec![tag("course:11")]];
+    let criteria =
+        types.iter().flat_map(|types| tags.iter().map(|tags| Criterion::types(types.iter().copied()).all_of(tags)));
+    let criteria: Vec<_> = criteria.collect();
+    // Every criterion alone, and each with each other one.
+    for a in &criteria {
+        queries.push(a.clone().into());
+        queries.extend(criteria.iter().step_by(3).map(|b| Query::from(a.clone()).or(b.clone())));
+    }
+    queries.push(criteria.into_iter().collect());
+    queries
+}
+
+/// Checks every query, on `@all` and on streams, in both directions, against the log itself and the one evaluator.
+pub async fn i2_every_query_answers_what_the_evaluator_says(fixture: &impl Fixture) {
+    let store = a_log_of_lookalikes(fixture).await;
+    let everything = log(&store).await;
+    let handles = ["@all", "a-1", "b", "missing-1"].map(|name| stream(&store, name));
+    let mut matched = 0;
+    for query in queries() {
+        for handle in &handles {
+            let of_stream = |event: &&StoredEvent| handle.id().is_all() || event.stream == *handle.id();
+            let expected: Vec<_> =
+                everything.iter().filter(of_stream).filter(|event| query.matches(&event.header())).collect();
+            matched += expected.len();
+            let reader = handle.read().filter(Filter::new().query(&query));
+            let read = reader.clone().await.expect("can be read");
+            assert_eq!(positions(&read), positions(expected.iter().copied()), "{} by {query}", handle.id());
+            assert!(read.iter().eq(expected.iter().copied()), "the events are whole");
+            let backward = reader.clone().backward().page(3, 1 << 20).collect().await.expect("can be read");
+            let reversed = positions(expected.iter().rev().copied());
+            assert_eq!(positions(&backward), reversed, "{} backward in small pages by {query}", handle.id());
+            let small = reader.clone().page(2, 1 << 20).collect().await.expect("can be read");
+            assert_eq!(positions(&small), positions(&read), "{} in small pages by {query}", handle.id());
+            assert_eq!(reader.count().await.expect("can be counted"), expected.len() as u64, "{query}");
+        }
+    }
+    assert!(matched > 5_000, "the queries matched hardly anything, {matched} events, so nothing was tested");
+}
+
+/// The evaluator has tests of its own; these few results are written down, so that it and the engine cannot both be
+/// wrong in the same way.
+pub async fn i2_the_answers_are_those_of_the_contract(fixture: &impl Fixture) {
+    let store = fixture.open().await;
+    for (name, event_type, tags) in [
+        ("course-1", "defined", &["course:1"][..]),
+        ("course-2", "defined", &["course:2"]),
+        ("student-1", "enrolled", &["student:1", "course:1"]),
+        ("student-2", "enrolled", &["course:1", "student:2"]),
+        ("student-1", "left", &["student:1", "course:1"]),
+        ("student-1", "enrolled", &["student:1", "course:2"]),
+        ("course-1", "closed", &["course:1"]),
+        ("bank", "opened", &[]),
+        ("course-12", "defined", &["course:12"]),
+    ] {
+        write(&stream(&store, name), tagged(event_type, tags)).await;
+    }
+    let (course, student) = (|n: u8| tag(&format!("course:{n}")), |n: u8| tag(&format!("student:{n}")));
+    for (query, expected) in [
+        (Query::new(), vec![]),
+        (Query::all(), up_to(9)),
+        (Criterion::tags([course(1)]).into(), vec![1, 3, 4, 5, 7]),
+        (Criterion::tags([course(1), student(1)]).into(), vec![3, 5]),
+        (Criterion::tags([student(1), course(1)]).into(), vec![3, 5]),
+        (Criterion::types(["defined"]).into(), vec![1, 2, 9]),
+        (Criterion::types(["defined", "closed"]).into(), vec![1, 2, 7, 9]),
+        (Criterion::types(["defined", "closed"]).tag(course(1)).into(), vec![1, 7]),
+        (Criterion::types(["enrolled"]).tag(course(1)).tag(student(2)).into(), vec![4]),
+        // In whatever order the criteria are given, and an event that meets both is there once.
+        (Query::new().or(Criterion::tags([student(1)])).or(Criterion::tags([course(1)])), vec![1, 3, 4, 5, 6, 7]),
+        (Query::new().or(Criterion::tags([course(1)])).or(Criterion::tags([student(1)])), vec![1, 3, 4, 5, 6, 7]),
+        (Query::new().or(Criterion::types(["closed"])).or(Criterion::types(["opened"])), vec![7, 8]),
+        (Query::new().or(Criterion::types(["left"]).tag(course(2))).or(Criterion::types(["Defined"])), vec![]),
+        (Criterion::tags([tag("course:3")]).into(), vec![]),
+        (Criterion::tags([course(1), course(2)]).into(), vec![]),
+    ] {
+        let read = store.all().read().filter(Filter::new().query(&query)).await.expect("can be read");
+        assert_eq!(positions(&read), expected, "{query}");
+    }
+}
+
+pub async fn i2_a_tag_that_begins_with_another_is_another(fixture: &impl Fixture) {
+    let store = fixture.open().await;
+    let texts = ["a:1", "a:11", "a:1:1", "a:1 ", "aa:1", "A:1", "a:2", "b:1", "a:\u{661}"];
+    for text in texts {
+        write(&stream(&store, "a-1"), tagged("noted", &[text])).await;
+    }
+    for (n, text) in (1..).zip(texts) {
+        assert_eq!(found(&store, Criterion::tags([tag(text)])).await, [n], "{text:?}");
+    }
+}
+
+pub async fn i2_a_query_goes_with_bounds_limits_and_other_clauses(fixture: &impl Fixture) {
+    let store = a_log_of_lookalikes(fixture).await;
+    let everything = log(&store).await;
+    let query = || Query::from(Criterion::tags([tag("course:1")])).or(Criterion::types(["open"]));
+    let matching: Vec<_> = everything.iter().filter(|event| query().matches(&event.header())).collect();
+    let reader = || store.all().read().filter(Filter::new().query(query()));
+    let between: Vec<_> = positions(matching.iter().copied()).into_iter().filter(|at| *at > 20 && *at < 90).collect();
+    assert!(between.len() > 20);
+    for page in [1, 4, 1_000] {
+        let bounded = || reader().after(p(20)).before(p(90)).page(page, 1 << 20);
+        assert_eq!(positions(&bounded().await.expect("can be read")), between);
+        assert_eq!(positions(&bounded().limit(5).await.expect("can be read")), between[..5], "a limit counts matches");
+        let last: Vec<_> = between.iter().rev().take(5).copied().collect();
+        assert_eq!(positions(&bounded().backward().limit(5).await.expect("can be read")), last);
+    }
+    let narrowed = |filter: Filter| {
+        let expected: Vec<_> = matching.iter().copied().filter(|event| filter.matches(&event.header())).collect();
+        assert!(!expected.is_empty() && expected.len() < matching.len(), "{filter:?}");
+        (reader().filter(filter), positions(expected))
+    };
+    for filter in [
+        Filter::new().category("a"),
+        Filter::new().stream(id("b-1")),
+        Filter::new().types(["opened"]),
+        Filter::new().query(Criterion::tags([tag("student:1")])),
+        Filter::new().after(p(30)).before(p(60)),
+        Filter::new().since(at(500)).until(at(700)),
+        Filter::new().versions([v(2), v(4), v(6)]),
+    ] {
+        let (reader, expected) = narrowed(filter);
+        assert_eq!(positions(&reader.clone().await.expect("can be read")), expected);
+        assert_eq!(reader.count().await.expect("can be counted"), expected.len() as u64);
+    }
+    let past = positions(&reader().as_of(p(50)).await.expect("can be read"));
+    assert_eq!(past, positions(matching.iter().copied()).into_iter().filter(|at| *at <= 50).collect::<Vec<_>>());
+}
+
+pub async fn i2_events_are_counted(fixture: &impl Fixture) {
+    let store = fixture.open().await;
+    assert_eq!(store.all().read().count().await.expect("can be counted"), 0);
+    assert_eq!(stream(&store, "missing-1").read().count().await.expect("can be counted"), 0);
+    for n in 0..30_u64 {
+        let event = typed(["one", "two"][usize::try_from(n % 2).unwrap_or(0)], "x");
+        write(&stream(&store, "a-1"), event.with_tags([tag(&format!("third:{}", n % 3))])).await;
+    }
+    let all = || store.all().read();
+    let query = || all().filter(Filter::new().query(Criterion::tags([tag("third:1")])));
+    for (reader, expected) in [
+        (all(), 30),
+        (stream(&store, "a-1").read(), 30),
+        (query(), 10),
+        (query().backward(), 10),
+        (query().page(1, 1), 10),
+        (query().after(p(10)).before(p(20)), 3),
+        (query().limit(4), 4),
+        (query().limit(0), 0),
+        (query().limit(99), 10),
+        (stream(&store, "a-1").read().after(v(28)), 2),
+        (all().filter(Filter::new().types(["two"])), 15),
+        (all().filter(Filter::new().query(Query::new())), 0),
+    ] {
+        assert_eq!(reader.clone().count().await.expect("can be counted"), expected, "{reader:?}");
+    }
+    refused!(all().after(v(1)).count().await, StoreError::WrongPlace { .. });
+    store.close().await.expect("it can be closed");
+    refused!(all().count().await, StoreError::Closed);
+}
+
+pub async fn i2_a_query_over_its_bounds_is_refused_before_anything_is_done(fixture: &impl Fixture) {
+    let store = fixture.open().await;
+    let before = Recording::of(&store).await;
+    let criteria = |n| std::iter::repeat_n(Criterion::any(), n).collect::<Query>();
+    let types = |n: usize| Query::from(Criterion::types((0..n).map(|n| n.to_string())));
+    let tags = |n: usize| Query::from(Criterion::tags((0..n).map(|n| Tag::of("n", n).expect("it is short"))));
+    for (query, expected) in [
+        (criteria(129), InvalidQuery::TooManyCriteria { criteria: 129, limit: 128 }),
+        (types(129), InvalidQuery::TooManyTypes { types: 129, limit: 128 }),
+        (tags(33), InvalidQuery::TooManyTags { tags: 33, limit: 32 }),
+    ] {
+        let by = || Filter::new().types(["x"]).query(&query);
+        refused!(store.all().read().filter(by()).await, StoreError::Query(error) if error == expected);
+        refused!(store.all().read().filter(by()).count().await, StoreError::Query(error) if error == expected);
+        refused!(store.all().watch().filter(by()).await, StoreError::Query(error) if error == expected);
+        let append = Append::to(id("a-1"), ExpectedVersion::Any, event("x")).unless(&query, p(0));
+        refused!(
+            store.append(append).await,
+            AppendError::Invalid(InvalidAppend::Query(error)) if error == expected
+        );
+    }
+    let nameless = Query::from(Criterion::types([""]));
+    refused!(store.all().read().filter(Filter::new().query(nameless)).await, StoreError::Query(InvalidQuery::Type(_)));
+    assert!(!store.engine().notifier().is_watched(), "a watch that was refused is still counted");
+    before.unchanged("a condition over its bounds").await;
+    // At its bounds a query is answered and judged.
+    write(&stream(&store, "a-1"), tagged("0", &["n:0"])).await;
+    for (query, expected) in [(criteria(128), vec![1, 2]), (types(128), vec![2]), (tags(32), vec![])] {
+        let read = store.all().read().filter(Filter::new().query(&query)).await.expect("can be read");
+        assert_eq!(positions(&read), expected);
+        append(&store, Append::default().unless(query, p(2))).await;
+    }
+}
+
+/// One page covers a log of many times as many events as a page may examine, because only matches are examined.
+pub async fn i2_the_cost_grows_with_what_matches_and_not_with_the_log(fixture: &impl Fixture) {
+    let store = fixture.open().await;
+    let filler = |n: u64| {
+        let tags = [tag(&format!("n:{}", n % 1_000)), tag("common:1")];
+        typed("filled", "x").with_tags(tags)
+    };
+    let mut rare = Vec::new();
+    for n in 0..3_u64 {
+        let events: Vec<_> = (0..PAGE_SCAN as u64).map(filler).collect();
+        write(&stream(&store, "filler-1"), events).await;
+        rare.push(write(&stream(&store, &format!("rare-{n}")), tagged("rare", &["common:1", "rare:1"])).await.position);
+    }
+    let rare: Vec<_> = rare.into_iter().map(|position| position.get()).collect();
+    for query in [
+        Query::from(Criterion::tags([tag("rare:1")])),
+        Criterion::tags([tag("common:1"), tag("rare:1")]).into(),
+        Criterion::types(["rare"]).into(),
+        Criterion::types(["rare", "never"]).tag(tag("common:1")).into(),
+        Query::new().or(Criterion::types(["rare"])).or(Criterion::tags([tag("rare:1")])),
+        Criterion::types(["filled", "rare"]).tag(tag("rare:1")).into(),
+    ] {
+        for backward in [false, true] {
+            let read = a_page("@all", |read| {
+                read.filter = Filter::new().query(&query);
+                if backward {
+                    read.direction = es_framework::engine::Direction::Backward;
+                }
+            });
+            let page = store.engine().read(read).await.expect("can be read");
+            let mut found = positions(&page.events);
+            if backward {
+                found.reverse();
+            }
+            assert_eq!((found, page.end), (rare.clone(), true), "by {query}, backward: {backward}");
+        }
+        assert_eq!(
+            positions(&store.all().read().filter(Filter::new().query(&query)).await.expect("can be read")),
+            rare
+        );
+    }
+    let one = store.all().read().filter(Filter::new().query(Criterion::tags([tag("n:7")]))).await.expect("can be read");
+    assert_eq!(one.len(), 30);
+}
+
+pub async fn i2_a_query_is_watched(fixture: &impl Fixture) {
+    let store = fixture.open().await;
+    let query = || Query::from(Criterion::tags([tag("course:1"), tag("term:1")])).or(Criterion::types(["closed"]));
+    let wanted =
+        || vec![tagged("noted", &["term:1", "course:1"]), tagged("closed", &[]), tagged("closed", &["course:2"])];
+    let others = || vec![tagged("noted", &["course:1"]), tagged("noted", &["term:1"]), tagged("noted", &[])];
+    write(&stream(&store, "a-1"), [wanted(), others()].concat()).await;
+    let watch = || store.all().watch().filter(Filter::new().query(query()));
+    let (mut from_start, mut live) = (begin(watch().from_start()).await, begin(watch()).await);
+    let mut of_stream = begin(stream(&store, "b-1").watch().filter(Filter::new().query(query()))).await;
+    assert_eq!(positions(&take(&mut from_start, 3).await), [1, 2, 3], "history");
+    // Once it has caught up, a watch is fed from memory.
+    idle(&mut from_start).await;
+    for round in 0..20 {
+        let after = 6 + round * 6;
+        write(&stream(&store, "b-1"), [others(), wanted()].concat()).await;
+        for watch in [&mut from_start, &mut live, &mut of_stream] {
+            assert_eq!(positions(&take(watch, 3).await), [after + 4, after + 5, after + 6]);
+        }
+        idle(&mut live).await;
+    }
+    let watched = positions(&take(&mut begin(watch().after(p(6))).await, 60).await);
+    let read = store.all().read().after(p(6)).filter(Filter::new().query(query())).await.expect("can be read");
+    assert_eq!(watched, positions(&read));
+}
+
+pub async fn i2_each_of_many_watchers_gets_the_events_of_its_own_tags(fixture: &impl Fixture) {
+    let store = fixture.open().await;
+    let own = |n: u64| tag(&format!("own:{n}"));
+    let mut watchers = JoinSet::new();
+    let mut ready = Vec::new();
+    for n in 0..50 {
+        let by = if n % 2 == 0 {
+            Query::from(Criterion::tags([own(n)]))
+        } else {
+            Query::from(Criterion::tags([own(n), tag("odd:1")])).or(Criterion::tags([own(n), tag("even:1")]))
+        };
+        let (began, begun) = tokio::sync::oneshot::channel();
+        ready.push(begun);
+        let store = store.clone();
+        watchers.spawn(async move {
+            let mut watch = begin(store.all().watch().filter(Filter::new().query(by))).await;
+            began.send(()).expect("it is awaited");
+            let mut seen = Vec::new();
+            while seen.len() < 4 {
+                seen.push(next(&mut watch).await);
+            }
+            (n, texts(&seen))
+        });
+    }
+    for begun in ready {
+        begun.await.expect("the watch begins");
+    }
+    for round in 0..4_u64 {
+        for n in (0..50).rev() {
+            let kind = if round % 2 == 0 { tag("odd:1") } else { tag("even:1") };
+            let event = event(format!("{n}/{round}")).with_tags([kind, own(n)]);
+            write(&stream(&store, &format!("s-{}", n % 5)), event).await;
+            write(&stream(&store, "noise-1"), numbered([n])).await;
+        }
+    }
+    for (n, seen) in watchers.join_all().await {
+        assert_eq!(seen, (0..4).map(|round| format!("{n}/{round}")).collect::<Vec<_>>());
+    }
+}
+
+/// The positions of the events that meet a criterion.
+async fn found(store: &Store, criterion: Criterion) -> Vec<u64> {
+    positions(&store.all().read().filter(Filter::new().query(criterion)).await.expect("can be read"))
+}
+
+fn tags_of(texts: &[&str]) -> Vec<Tag> {
+    texts.iter().map(|text| tag(text)).collect()
+}
+
+/// An event as it would be read if its tags had been damaged.
+fn with_tags(stored: &StoredEvent, tags: &[&str]) -> StoredEvent {
+    let mut damaged = stored.clone();
+    damaged.tags = tags_of(tags).into_iter().collect();
+    damaged
+}
