@@ -81,6 +81,7 @@ mod states;
 pub mod store;
 pub mod strange_models;
 pub mod support;
+pub mod tag_model;
 pub mod tags;
 pub mod turns;
 pub mod watched;

@@ -223,6 +223,9 @@ macro_rules! conformance {
                 i2_a_query_is_watched
                 i2_each_of_many_watchers_gets_the_events_of_its_own_tags
             }
+            tag_model {
+                i5_every_engine_judges_conditions_like_the_model
+            }
             conditions {
                 i3_a_condition_that_holds_is_no_obstacle
                 i3_a_conflict_names_the_query_and_the_first_matching_position_and_writes_nothing

@@ -484,13 +484,14 @@ pub async fn i2_a_query_is_watched(fixture: &impl Fixture) {
 pub async fn i2_each_of_many_watchers_gets_the_events_of_its_own_tags(fixture: &impl Fixture) {
     let store = fixture.open().await;
     let own = |n: u64| tag(&format!("own:{n}"));
+    let second = |n: u64| tag(&format!("second:{n}"));
     let mut watchers = JoinSet::new();
     let mut ready = Vec::new();
     for n in 0..50 {
         let by = if n % 2 == 0 {
             Query::from(Criterion::tags([own(n)]))
         } else {
-            Query::from(Criterion::tags([own(n), tag("odd:1")])).or(Criterion::tags([own(n), tag("even:1")]))
+            Query::from(Criterion::tags([own(n), tag("odd:1")])).or(Criterion::tags([second(n), tag("even:1")]))
         };
         let (began, begun) = tokio::sync::oneshot::channel();
         ready.push(begun);
@@ -510,8 +511,11 @@ pub async fn i2_each_of_many_watchers_gets_the_events_of_its_own_tags(fixture: &
     }
     for round in 0..4_u64 {
         for n in (0..50).rev() {
-            let kind = if round % 2 == 0 { tag("odd:1") } else { tag("even:1") };
-            let event = event(format!("{n}/{round}")).with_tags([kind, own(n)]);
+            let tags = match round % 2 {
+                0 => [tag("odd:1"), own(n)],
+                _ => [tag("even:1"), if n % 2 == 0 { own(n) } else { second(n) }],
+            };
+            let event = event(format!("{n}/{round}")).with_tags(tags);
             write(&stream(&store, &format!("s-{}", n % 5)), event).await;
             write(&stream(&store, "noise-1"), numbered([n])).await;
         }
