@@ -54,6 +54,7 @@ pub mod boundaries;
 pub mod commands;
 pub mod concurrency;
 pub mod conditions;
+pub mod deciders;
 pub mod durable;
 pub mod executors;
 pub mod filters;
