@@ -1,20 +1,16 @@
-//! I3–I5: appends that depend on there being no event that matches a query.
+//! I3 and I5: appends that depend on there being no event that matches a query, and their retries.
 #![expect(missing_docs, reason = "a fact's name says what it checks")]
 
 use es_framework::{
-    Append, AppendCondition, AppendError, CommandKey, Conflict, Criterion, ErrorKind, ExpectedVersion, Filter,
-    InvalidAppend, Outcome, Position, Query, Store, Tag,
+    Append, AppendError, CommandKey, Conflict, Criterion, ErrorKind, ExpectedVersion, Filter, InvalidAppend, Outcome,
+    Position, Query, Tag,
 };
-use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-
-use crate::fixture::{Durable, Fixture, Shared};
+use crate::fixture::{Durable, Fixture};
 use crate::support::{
-    Recording, append, command, event, exact, id, keyed, log, numbered, p, positions, refused, stream, tag, tagged,
-    text_id, texts, typed, up_to, v, within, write,
+    Recording, append, command, event, exact, failed, id, keyed, log, numbered, of_tags, p, positions, refused,
+    registering, stream, tag, tagged, text_id, typed, up_to, v, within, write,
 };
 
 pub async fn i3_a_condition_that_holds_is_no_obstacle(fixture: &impl Fixture) {
@@ -41,7 +37,7 @@ pub async fn i3_a_conflict_names_the_query_and_the_first_matching_position_and_w
         let error = error.expect_err("the name is taken");
         assert_eq!(error.kind(), ErrorKind::Conflict);
         let AppendError::Conflict { conflicts } = error else { panic!("not a conflict: {error:?}") };
-        assert_eq!(conflicts, [conflict(free(), after, position)]);
+        assert_eq!(conflicts, [failed(free(), after, position)]);
     }
     before.unchanged("a condition that failed").await;
 }
@@ -68,13 +64,13 @@ pub async fn i3_conditions_stand_beside_expectations_and_every_one_that_fails_is
         [
             Conflict::stream(id("a-1"), exact(1), v(2)),
             Conflict::stream(id("c-1"), ExpectedVersion::StreamExists, v(0)),
-            conflict(b.clone(), 0, 2),
-            conflict(opened, 1, 3),
+            failed(b.clone(), 0, 2),
+            failed(opened, 1, 3),
         ]
     );
     // Expectations that hold do not help a condition that fails, and the other way round.
     let one = Append::to(id("a-1"), exact(2), event("x")).unless(b.clone(), p(1));
-    refused!(store.append(one).await, AppendError::Conflict { conflicts } if conflicts == [conflict(b, 1, 2)]);
+    refused!(store.append(one).await, AppendError::Conflict { conflicts } if conflicts == [failed(b, 1, 2)]);
     let other = Append::to(id("a-1"), exact(1), event("x")).unless(of_tags(&["b:1"]), p(2));
     refused!(store.append(other).await, AppendError::Conflict { conflicts } if conflicts.len() == 1);
     before.unchanged("expectations and conditions that failed").await;
@@ -95,10 +91,36 @@ pub async fn i3_a_condition_is_judged_after_0_at_the_head_and_beyond_it(fixture:
     assert_eq!(head, p(5));
     refused!(
         store.append(any(p(4))).await,
-        AppendError::Conflict { conflicts } if conflicts == [conflict(Query::all(), 4, 5)]
+        AppendError::Conflict { conflicts } if conflicts == [failed(Query::all(), 4, 5)]
     );
     // A query that matches no event holds always.
     append(&store, Append::to(id("a-1"), ExpectedVersion::Any, event("x")).unless(Query::new(), p(0))).await;
+}
+
+pub async fn i3_a_read_tells_up_to_where_it_has_seen_the_log(fixture: &impl Fixture) {
+    let store = fixture.open().await;
+    let read = || store.all().read().filter(Filter::new().query(of_tags(&["a:1"])));
+    for page in [1, 1_000] {
+        write(&stream(&store, "a-1"), [vec![tagged("noted", &["a:1"]); 3], vec![event("x"); 2]].concat()).await;
+        let head = store.head();
+        let mut reading = read().page(page, 1 << 20).stream();
+        assert_eq!(reading.head(), None, "nothing was read yet");
+        reading.next().await.expect("there are events").expect("can be read");
+        assert_eq!(reading.head(), Some(head));
+        // What is written while a read runs comes after its head, and is not in it.
+        let late = write(&stream(&store, "a-1"), tagged("noted", &["a:1"])).await.position;
+        while let Some(event) = reading.next().await {
+            assert!(event.expect("can be read").position <= head);
+        }
+        assert_eq!(reading.head(), Some(head));
+        refused!(
+            store.append(Append::default().unless(of_tags(&["a:1"]), head)).await,
+            AppendError::Conflict { conflicts } if conflicts == [failed(of_tags(&["a:1"]), head.get(), late.get())]
+        );
+    }
+    let mut of_stream = stream(&store, "a-1").read().stream();
+    of_stream.next().await.expect("there are events").expect("can be read");
+    assert_eq!(of_stream.head(), None, "a stream has a version");
 }
 
 pub async fn i3_an_append_without_events_only_checks(fixture: &impl Fixture) {
@@ -112,7 +134,7 @@ pub async fn i3_an_append_without_events_only_checks(fixture: &impl Fixture) {
     assert_eq!(append(&store, checked).await.version(), v(1));
     refused!(
         store.append(Append::default().unless(of_tags(&["a:1"]), p(0))).await,
-        AppendError::Conflict { conflicts } if conflicts == [conflict(of_tags(&["a:1"]), 0, 1)]
+        AppendError::Conflict { conflicts } if conflicts == [failed(of_tags(&["a:1"]), 0, 1)]
     );
     let empty = Append::to(id("b-1"), ExpectedVersion::Any, Vec::new()).unless(of_tags(&["a:1"]), p(0));
     refused!(store.append(empty).await, AppendError::Conflict { .. });
@@ -167,7 +189,7 @@ pub async fn i3_every_kind_of_query_is_judged(fixture: &impl Fixture) {
         match (position, answer) {
             (None, Ok(appended)) => assert_eq!(appended.position, p(3), "{query} after {after}"),
             (Some(position), Err(AppendError::Conflict { conflicts })) => {
-                assert_eq!(conflicts, [conflict(query, after, position)]);
+                assert_eq!(conflicts, [failed(query, after, position)]);
             }
             (_, answer) => panic!("{query} after {after}: {answer:?}"),
         }
@@ -233,190 +255,6 @@ pub async fn i3_a_failed_condition_takes_no_other_down(fixture: &impl Fixture) {
     let failed: Vec<_> = answers.iter().filter_map(|answer| answer.as_ref().err().copied()).collect();
     assert!(failed.len() == 100 && failed.iter().all(|n| n % 3 == 0), "{failed:?}");
     assert_eq!(positions(&log(&store).await), up_to(201));
-}
-
-pub async fn i4_an_event_that_does_not_match_makes_no_condition_fail(fixture: &impl Fixture) {
-    let store = fixture.open().await;
-    let guarded = || {
-        Query::from(Criterion::types(["enrolled", "left"]).tag(tag("course:1")).tag(tag("term:1")))
-            .or(Criterion::types(["course.closed"]).tag(tag("course:1")))
-    };
-    let matching = || typed("enrolled", "x").with_tags([tag("term:1"), tag("course:1"), tag("student:1")]);
-    write(&stream(&store, "a-1"), matching()).await;
-    let seen = store.head();
-    let others: [(&str, &[&str]); 13] = [
-        ("enrolled", &["course:1"]),
-        ("enrolled", &["term:1"]),
-        ("enrolled", &[]),
-        ("enrolled", &["course:11", "term:1"]),
-        ("enrolled", &["course:1", "term:11"]),
-        ("enrolled", &["Course:1", "term:1"]),
-        ("enrolled.v2", &["course:1", "term:1"]),
-        ("Enrolled", &["course:1", "term:1"]),
-        ("enrol", &["course:1", "term:1"]),
-        ("course.closed", &["course:2"]),
-        ("course.closed", &["term:1"]),
-        ("course.close", &["course:1"]),
-        ("viewed", &["course:1", "term:1", "student:1"]),
-    ];
-    for (event_type, tags) in others {
-        // In the same stream, and in one append, so that the tags of two events are next to each other.
-        let both = vec![tagged(event_type, tags), tagged("viewed", &["course:1"]), tagged("enrolled", &["term:1"])];
-        write(&stream(&store, "a-1"), both).await;
-        append(&store, Append::default().unless(guarded(), seen)).await;
-    }
-    let append_one = Append::to(id("a-1"), ExpectedVersion::Any, event("x")).unless(guarded(), seen);
-    append(&store, append_one).await;
-    // And one that does, does.
-    write(&stream(&store, "other-1"), matching()).await;
-    refused!(store.append(Append::default().unless(guarded(), seen)).await, AppendError::Conflict { .. });
-}
-
-pub async fn i4_of_64_writers_under_one_condition_exactly_one_wins(fixture: &impl Fixture) {
-    let store = fixture.open().await;
-    for round in 0..20_u64 {
-        let won = race(64, &[store.clone()], move |n| {
-            let tags = [Tag::of("round", round).expect("it is short"), Tag::of("writer", n).expect("it is short")];
-            let condition = Criterion::tags([&tags[0]]);
-            let request = Append::to(id(&format!("s-{n}")), ExpectedVersion::Any, event("x").with_tags(tags));
-            request.unless(condition, p(0))
-        })
-        .await;
-        assert_eq!(won.len(), 1, "round {round}");
-    }
-    assert_eq!(positions(&log(&store).await), up_to(20));
-}
-
-/// Writers whose conditions overlap without being equal: one looks at the type, one at a tag, one at two tags, one at
-/// everything. Each event matches all of them.
-pub async fn i4_of_writers_under_overlapping_conditions_exactly_one_wins(fixture: &impl Fixture) {
-    let store = fixture.open().await;
-    for round in 0..20_u64 {
-        let head = store.head();
-        let won = race(32, &[store.clone()], move |n| {
-            let event_type = format!("round-{round}");
-            let (a, b) = (Tag::of("a", round).expect("it is short"), Tag::of("b", round).expect("it is short"));
-            let event = typed(&event_type, "x").with_tags([a.clone(), b.clone()]);
-            let request = Append::to(id(&format!("s-{n}")), ExpectedVersion::Any, event);
-            match n % 5 {
-                0 => request.unless(Criterion::types([event_type]), p(0)),
-                1 => request.unless(Criterion::tags([a]), p(0)),
-                2 => request.unless(Criterion::tags([b, a]), head),
-                3 => request.unless(Query::from(Criterion::types([event_type]).tag(b)).or(Criterion::tags([a])), p(0)),
-                _ => request.unless(Query::all(), head),
-            }
-        })
-        .await;
-        assert_eq!(won.len(), 1, "round {round}");
-    }
-}
-
-pub async fn i4_writers_under_disjoint_conditions_do_not_disturb_each_other(fixture: &impl Fixture) {
-    let store = fixture.open().await;
-    let mut writers = JoinSet::new();
-    for writer in 0..64_u64 {
-        let store = store.clone();
-        writers.spawn(async move {
-            let own = Tag::of("own", writer).expect("it is short");
-            let mut seen = Position::ZERO;
-            for n in 0..10 {
-                let event = event(n.to_string()).with_tags([tag("common:1"), own.clone()]);
-                let request = Append::to(id(&format!("s-{}", writer % 3)), ExpectedVersion::Any, event);
-                let condition = Criterion::types(["noted"]).tag(&own);
-                seen = append(&store, request.unless(condition, seen)).await.position;
-            }
-        });
-    }
-    within("64 writers", writers.join_all()).await;
-    assert_eq!(positions(&log(&store).await), up_to(640));
-}
-
-/// Appends of one open group are judged one after the other: what the first wrote, the second sees.
-pub async fn i4_of_many_that_take_the_same_few_names_at_once_each_name_has_one_owner(fixture: &impl Fixture) {
-    let store = fixture.open().await;
-    let won = race(400, &[store.clone()], |n| {
-        let name = Tag::of("name", n % 20).expect("it is short");
-        let request =
-            Append::to(id(&format!("user-{n}")), ExpectedVersion::NoStream, event("x").with_tags([name.clone()]));
-        request.unless(Criterion::tags([name]), p(0))
-    })
-    .await;
-    let names: std::collections::BTreeSet<_> = won.iter().map(|n| n % 20).collect();
-    assert_eq!((won.len(), names.len()), (20, 20));
-    assert_eq!(positions(&log(&store).await), up_to(20), "those that lost used no position");
-}
-
-/// A gap-free number for each invoice: whoever loses counts again.
-pub async fn i4_those_that_lose_try_again_and_no_number_is_given_twice(fixture: &impl Fixture) {
-    let store = fixture.open().await;
-    let mut writers = JoinSet::new();
-    for writer in 0..8_u64 {
-        let store = store.clone();
-        writers.spawn(async move {
-            let issued = || Query::from(Criterion::types(["invoice.issued"]));
-            for _ in 0..10 {
-                loop {
-                    let last = store.all().read().backward().limit(1).filter(Filter::new().query(issued()));
-                    let last = last.await.expect("can be read");
-                    let (number, seen) =
-                        last.first().map_or((0, p(0)), |event| (number_of(&event.payload), event.position));
-                    let invoice = typed("invoice.issued", (number + 1).to_string());
-                    let request = Append::to(id(&format!("invoice-{writer}")), ExpectedVersion::Any, invoice);
-                    match store.append(request.unless(issued(), seen)).await {
-                        Ok(_) => break,
-                        Err(AppendError::Conflict { conflicts }) => {
-                            let [Conflict::Condition { position, .. }] = conflicts[..] else { panic!("{conflicts:?}") };
-                            assert!(position > seen, "a conflict where there was none");
-                        }
-                        Err(error) => panic!("{error}"),
-                    }
-                }
-            }
-        });
-    }
-    within("8 writers", writers.join_all()).await;
-    let numbers: Vec<_> = texts(&log(&store).await).iter().map(|text| number_of(text.as_bytes())).collect();
-    assert_eq!(numbers, up_to(80));
-}
-
-/// More tags than anybody would keep in memory, and conditions on the oldest of them.
-pub async fn i4_a_tag_written_long_ago_is_not_forgotten(fixture: &impl Fixture) {
-    let store = fixture.open().await;
-    let own = |n: u64| Tag::of("own", n).expect("it is short");
-    const TAGS: u64 = 30_000;
-    for first in (0..TAGS).step_by(1_000) {
-        let events: Vec<_> = (first..first + 1_000).map(|n| event("x").with_tags([own(n)])).collect();
-        write(&stream(&store, "bulk-1"), events).await;
-    }
-    for n in (0..TAGS).step_by(997) {
-        let free = || Query::from(Criterion::tags([own(n)]));
-        refused!(
-            store.append(Append::default().unless(free(), p(n))).await,
-            AppendError::Conflict { conflicts } if conflicts == [conflict(free(), n, n + 1)]
-        );
-        append(&store, Append::default().unless(free(), p(n + 1))).await;
-    }
-    append(&store, Append::default().unless(Criterion::tags([own(TAGS)]), p(0))).await;
-}
-
-/// An append that fails halfway leaves nothing behind that a condition would see.
-pub async fn i4_what_was_not_written_is_not_seen(fixture: &impl Fixture) {
-    let store = fixture.open().await;
-    write(&stream(&store, "a-1"), vec![keyed("one", "1")]).await;
-    for round in 0..10_u64 {
-        let round = Tag::of("round", round).expect("it is short");
-        let tagged = |event_id: &'static str| keyed(event_id, "other").with_tags([round.clone()]);
-        // Its second event has the id of one with another content, so the first is not written either.
-        let fails =
-            Append::to(id("b-1"), ExpectedVersion::Any, event("x").with_id(text_id("new")).with_tags([round.clone()]))
-                .and(id("a-1"), ExpectedVersion::Any, tagged("one"));
-        let holds = Append::default().unless(Criterion::tags([&round]), p(0));
-        let (failed, held) = tokio::join!(store.append(fails), store.append(holds.clone()));
-        refused!(failed, AppendError::IdReused { .. });
-        held.expect("no event has the tag");
-        append(&store, holds).await;
-    }
-    assert_eq!(log(&store).await.len(), 1);
 }
 
 pub async fn i5_a_retry_by_ids_is_known_although_its_own_events_match(fixture: &impl Fixture) {
@@ -519,174 +357,13 @@ pub async fn i3_after_reopening_conditions_are_judged_as_before(fixture: &impl D
     let free = || of_tags(&["name:ann"]);
     refused!(
         store.append(registering("user-3", "name:ann").unless(free(), p(0))).await,
-        AppendError::Conflict { conflicts } if conflicts == [conflict(free(), 0, 1)]
+        AppendError::Conflict { conflicts } if conflicts == [failed(free(), 0, 1)]
     );
     append(&store, registering("user-3", "name:ann").unless(free(), p(1))).await;
     append(&store, registering("user-4", "name:cid").unless(of_tags(&["name:cid"]), p(0))).await;
     let store = fixture.reopen(store).await;
     refused!(
         store.append(Append::default().unless(free(), p(1))).await,
-        AppendError::Conflict { conflicts } if conflicts == [conflict(free(), 1, 3)]
+        AppendError::Conflict { conflicts } if conflicts == [failed(free(), 1, 3)]
     );
-}
-
-pub async fn i4_what_another_handle_wrote_makes_a_condition_fail(fixture: &impl Shared) {
-    let ours = fixture.open().await;
-    let theirs = fixture.second(&ours).await;
-    let names = || of_tags(&["name:ann"]);
-    // Each writes in turn, so that each has just seen its own events and none of the other's.
-    for round in 0..20_u64 {
-        let (one, other) = if round % 2 == 0 { (&ours, &theirs) } else { (&theirs, &ours) };
-        let seen = append(one, registering("user-1", "name:bob")).await.position;
-        append(one, Append::default().unless(names(), seen)).await;
-        let taken = append(other, registering("user-2", "name:ann").unless(names(), seen)).await.position;
-        refused!(
-            one.append(registering("user-3", "name:ann").unless(names(), seen)).await,
-            AppendError::Conflict { conflicts } if conflicts == [conflict(names(), seen.get(), taken.get())]
-        );
-        // No false conflict: what the other wrote does not match.
-        let bob = Append::default().unless(of_tags(&["name:bob"]), seen);
-        append(one, bob.clone()).await;
-        append(other, bob).await;
-        append(one, Append::default().unless(names(), taken)).await;
-    }
-}
-
-pub async fn i4_of_writers_of_all_handles_under_one_condition_one_wins(fixture: &impl Shared) {
-    let ours = fixture.open().await;
-    let theirs = fixture.second(&ours).await;
-    for round in 0..20_u64 {
-        let won = race(16, &[ours.clone(), theirs.clone()], move |n| {
-            let name = Tag::of("round", round).expect("it is short");
-            let request = Append::to(id(&format!("s-{n}")), ExpectedVersion::Any, event("x").with_tags([name.clone()]));
-            request.unless(Criterion::tags([name]), p(0))
-        })
-        .await;
-        assert_eq!(won.len(), 1, "round {round}");
-    }
-    assert_eq!(positions(&log(&ours).await), up_to(20));
-}
-
-/// Random appends of all handles at once, and then an audit: the log is replayed, and each condition judged as of the
-/// position where its append was written. None was violated, and none failed without an event that matches.
-pub async fn i4_an_audit_of_the_log_of_all_handles_finds_no_violation(fixture: &impl Shared) {
-    let ours = fixture.open().await;
-    let theirs = fixture.second(&ours).await;
-    audit(&[ours, theirs], 12, 25).await;
-}
-
-/// The same for one handle.
-pub async fn i4_an_audit_of_the_log_finds_no_violation(fixture: &impl Fixture) {
-    let store = fixture.open().await;
-    audit(&[store], 64, 25).await;
-}
-
-async fn audit(stores: &[Store], writers: u64, appends: u64) {
-    let mut tasks = JoinSet::new();
-    for writer in 0..writers {
-        let store = stores[usize::try_from(writer).unwrap_or(0) % stores.len()].clone();
-        tasks.spawn(async move {
-            // A generator of its own, so that a failure can be repeated as far as a schedule can.
-            let mut state = writer * 7_919 + 17;
-            let mut random = move |below: u64| {
-                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-                (state >> 33) % below
-            };
-            let mut done = Vec::new();
-            for _ in 0..appends {
-                let mut any_tag = |name: &str, of: u64| Tag::of(name, random(of)).expect("it is short");
-                let (course, student) = (any_tag("course", 4), any_tag("student", 6));
-                let event_type = ["joined", "left", "closed"][usize::try_from(random(3)).unwrap_or(0)];
-                let query = match random(4) {
-                    0 => Query::from(Criterion::tags([&course, &student])),
-                    1 => Criterion::types(["closed"]).tag(&course).into(),
-                    2 => Query::from(Criterion::types(["left", "closed"]).tag(&student)).or(Criterion::tags([&course])),
-                    _ => Criterion::types([event_type]).into(),
-                };
-                // What a caller has seen: a head that is read now, or one from a little earlier.
-                let head = store.all().metrics().await.expect("can be read").position;
-                let after = p(head.get().saturating_sub(random(3)));
-                if random(2) == 0 {
-                    tokio::task::yield_now().await;
-                }
-                let event = typed(event_type, "x").with_tags([course, student]);
-                let events = if random(8) == 0 { Vec::new() } else { vec![event.clone(), event] };
-                let request = Append::to(id(&format!("s-{}", random(5))), ExpectedVersion::Any, events.clone());
-                let answer = store.append(request.unless(&query, after)).await;
-                done.push((AppendCondition::new(query, after), events.len() as u64, answer));
-            }
-            done
-        });
-    }
-    let done: Vec<_> = within("the writers of an audit", tasks.join_all()).await.into_iter().flatten().collect();
-    let events = log(&stores[0]).await;
-    let first_match = |condition: &AppendCondition, upto: Position| {
-        let within = events.iter().filter(|event| event.position > condition.after && event.position <= upto);
-        within.filter(|event| condition.query.matches(&event.header())).map(|event| event.position).next()
-    };
-    let (mut written, mut failed) = (0, 0);
-    for (condition, count, answer) in &done {
-        match answer {
-            Ok(appended) => {
-                written += count;
-                let before = p(appended.position.get() - count);
-                assert_eq!(first_match(condition, before), None, "{condition:?} was violated before {before}");
-            }
-            Err(AppendError::Conflict { conflicts }) => {
-                failed += 1;
-                let [Conflict::Condition { position, .. }] = conflicts[..] else { panic!("{conflicts:?}") };
-                assert_eq!(first_match(condition, Position::MAX), Some(position), "{condition:?} failed by another");
-            }
-            Err(error) => panic!("{error}"),
-        }
-    }
-    assert_eq!(events.len() as u64, written);
-    let least = done.len() / 20;
-    assert!(failed > least && done.len() - failed > least, "{failed} of {} failed: nothing was tested", done.len());
-}
-
-/// Sends as many appends at once, over these handles in turn, and returns the numbers of those that were written; the
-/// others failed by their conditions alone.
-async fn race(writers: u64, stores: &[Store], request: impl Fn(u64) -> Append) -> Vec<u64> {
-    let start = Arc::new(Barrier::new(usize::try_from(writers).expect("they are few")));
-    let mut tasks = JoinSet::new();
-    for (n, store) in (0..writers).zip(stores.iter().cycle()) {
-        let (store, start, request) = (store.clone(), Arc::clone(&start), request(n));
-        tasks.spawn(async move {
-            start.wait().await;
-            (n, store.append(request).await)
-        });
-    }
-    let mut won = Vec::new();
-    let mut told = BTreeMap::<Position, u64>::new();
-    for (n, answer) in within("appends that were sent at once", tasks.join_all()).await {
-        match answer {
-            Ok(_) => won.push(n),
-            Err(AppendError::Conflict { conflicts }) => {
-                let [Conflict::Condition { position, .. }] = conflicts[..] else { panic!("{conflicts:?}") };
-                *told.entry(position).or_default() += 1;
-            }
-            Err(error) => panic!("{error}"),
-        }
-    }
-    assert!(told.len() <= won.len(), "they failed by {told:?}, but only {won:?} were written");
-    won
-}
-
-fn conflict(query: Query, after: u64, position: u64) -> Conflict {
-    Conflict::Condition { query, after: p(after), position: p(position) }
-}
-
-/// A query for events with all of these tags.
-fn of_tags(texts: &[&str]) -> Query {
-    Criterion::tags(texts.iter().map(|text| tag(text))).into()
-}
-
-/// An append of one event with a tag.
-fn registering(user: &str, name: &str) -> Append {
-    Append::to(id(user), ExpectedVersion::Any, tagged("registered", &[name]))
-}
-
-fn number_of(text: &[u8]) -> u64 {
-    std::str::from_utf8(text).ok().and_then(|text| text.parse().ok()).expect("it was written as a number")
 }

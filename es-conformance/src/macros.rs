@@ -213,6 +213,8 @@ macro_rules! conformance {
                 i1_tags_count_in_the_bytes_of_an_append_and_of_a_page
                 i1_tags_are_not_compared_and_the_first_stay
                 i1_tags_stand_beside_everything_else_of_an_event
+            }
+            queries {
                 i2_every_query_answers_what_the_evaluator_says
                 i2_the_answers_are_those_of_the_contract
                 i2_a_tag_that_begins_with_another_is_another
@@ -231,11 +233,19 @@ macro_rules! conformance {
                 i3_a_conflict_names_the_query_and_the_first_matching_position_and_writes_nothing
                 i3_conditions_stand_beside_expectations_and_every_one_that_fails_is_listed
                 i3_a_condition_is_judged_after_0_at_the_head_and_beyond_it
+                i3_a_read_tells_up_to_where_it_has_seen_the_log
                 i3_an_append_without_events_only_checks
                 i3_every_kind_of_query_is_judged
                 i3_a_condition_guards_all_streams_of_an_append
                 i3_what_is_wrong_with_a_condition_is_said_before_what_is_unexpected
                 i3_a_failed_condition_takes_no_other_down
+                i5_a_retry_by_ids_is_known_although_its_own_events_match
+                i5_a_retry_by_key_is_known_although_its_own_events_match
+                i5_a_confirmed_decision_is_remembered_by_its_key
+                i5_ids_are_judged_before_conditions
+                i5_of_one_conditional_write_sent_by_many_at_once_one_is_written
+            }
+            contended {
                 i4_an_event_that_does_not_match_makes_no_condition_fail
                 i4_of_64_writers_under_one_condition_exactly_one_wins
                 i4_of_writers_under_overlapping_conditions_exactly_one_wins
@@ -244,11 +254,6 @@ macro_rules! conformance {
                 i4_those_that_lose_try_again_and_no_number_is_given_twice
                 i4_a_tag_written_long_ago_is_not_forgotten
                 i4_what_was_not_written_is_not_seen
-                i5_a_retry_by_ids_is_known_although_its_own_events_match
-                i5_a_retry_by_key_is_known_although_its_own_events_match
-                i5_a_confirmed_decision_is_remembered_by_its_key
-                i5_ids_are_judged_before_conditions
-                i5_of_one_conditional_write_sent_by_many_at_once_one_is_written
                 i4_an_audit_of_the_log_finds_no_violation
             }
             aggregates {
@@ -458,7 +463,7 @@ macro_rules! conformance_shared {
             aggregates {
                 g5_repositories_of_two_handles_share_an_aggregate
             }
-            conditions {
+            contended {
                 i4_what_another_handle_wrote_makes_a_condition_fail
                 i4_of_writers_of_all_handles_under_one_condition_one_wins
                 i4_an_audit_of_the_log_of_all_handles_finds_no_violation

@@ -65,6 +65,7 @@
 //! | define events | [`Event`](derive@Event), [`Recorded`], [`Envelope`] |
 //! | fold events into state | [`Aggregate`](derive@Aggregate), [`Apply`] |
 //! | decide on commands | [`commands`](macro@commands), [`Handle`], [`HandledBy`], [`IntoDecision`], [`Context`] |
+//! | decide over several aggregates and views | [`Decide`], [`View`](derive@View), [`Events`], [`Current`], [`Decision`], [`Decided`] |
 //! | load and execute | [`Repository`], [`Execute`], [`Receipt`], [`Folded`] |
 //! | record where a command comes from | [`Provenance`] |
 //! | save state | [`Snapshots`], [`SnapshotPolicy`], [`Progress`] |
@@ -73,12 +74,15 @@
 //! | keep read models elsewhere | [`ReadModel`], [`Batch`], [`Checkpoint`], [`Step`] |
 //! | open a store, use streams | [`Store`], [`Stream`], [`MemoryStore`] |
 //! | write | [`CandidateEvent`], [`IntoCandidates`], [`ExpectedVersion`], [`Append`], [`Appended`], [`Limits`] |
+//! | tag events, and find them by tags | [`Tag`], [`Query`], [`Criterion`], [`Filter::query`] |
+//! | write only if nothing that matters was written since | [`Append::unless`], [`AppendCondition`], [`Conflict`] |
 //! | write idempotently | [`EventId`], [`CommandKey`], [`Outcome`] |
 //! | read, watch and write typed events | [`TypedReader`], [`TypedReading`], [`TypedWatchBuilder`], [`TypedWatch`], [`WriteEventsError`] |
 //! | read | [`Reader`], [`Reading`], [`StoredEvent`], [`Filter`], [`AsOf`] |
 //! | watch | [`WatchBuilder`], [`Watch`] |
 //! | locate an event | [`Version`], [`Position`], [`Place`], [`Timestamp`] |
-//! | handle errors | [`ErrorKind`], [`AppendError`], [`StoreError`], [`ExecuteError`], [`RunError`] |
+//! | test decisions | [`Scenario`], [`DecisionScenario`] |
+//! | handle errors | [`ErrorKind`], [`AppendError`], [`StoreError`], [`ExecuteError`], [`DecisionError`], [`RunError`] |
 //! | read payloads without their Rust types | [`inspect`] |
 //! | write an engine | [`Engine`], the module [`engine`] |
 //!

@@ -182,16 +182,19 @@ impl<V: State + Apply> Keeper<V> for Views<V> {
     ) -> Boxed<'a, Result<(), LoadError>> {
         Box::pin(async move {
             let Source::Query(query) = source else { return Ok(()) };
-            let head = self.store.head();
             let filter = Filter::new().query(query.clone());
             let reader = self.store.all().read().filter(filter).after(base.current_at);
             let reader = match until {
                 Some(until) => reader.before(until.next()),
                 None => reader,
             };
-            base.fold_all(reader.stream()).await?;
-            // The read saw at least what was in the log before it began.
-            base.current_at = base.current_at.max(until.unwrap_or(head));
+            let mut events = reader.stream();
+            while let Some(batch) = events.next_batch().await {
+                base.fold_events(&batch?)?;
+            }
+            // The read ended at the head that its first page saw, or at `until`.
+            let reached = until.or_else(|| events.head()).unwrap_or_default();
+            base.current_at = base.current_at.max(reached);
             Ok(())
         })
     }
