@@ -49,7 +49,7 @@ pub async fn i6_a_view_is_folded_from_what_its_query_finds(fixture: &impl Fixtur
     subscribe(&store, "db", "cid").await;
     let taken = store.view(Taken::of("db")).await.expect("it loads");
     assert_eq!((taken.students.join(" ").as_str(), taken.seen.as_slice()), ("ann bob cid", &[2, 4, 5][..]));
-    assert!(taken.position() >= p(5));
+    assert!(taken.as_of() >= p(5));
     let refused = store.view(Taken::of("")).await;
     assert!(matches!(refused, Err(LoadError::Name(InvalidName::NotATag { .. }))), "{refused:?}");
 }

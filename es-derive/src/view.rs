@@ -123,12 +123,12 @@ impl<'a> View<'a> {
             quote!(#private::criterion([]))
         } else {
             let criteria = self.criteria.iter().map(|tags| {
-                let tags = tags.iter().map(|tag| self.text_of(tag, &parameters));
+                let tags = tags.iter().map(|tag| tag.text(&parameters));
                 quote!(#private::criterion([#(#tags),*]))
             });
             quote!(#(#criteria),*)
         };
-        let code = in_const(
+        in_const(
             &lints,
             &quote! {
                 #constants
@@ -152,8 +152,7 @@ impl<'a> View<'a> {
                     }
                 }
             },
-        );
-        code
+        )
     }
 
     /// An implementation that compiles, so that the user sees only the mistakes.
@@ -197,18 +196,6 @@ impl<'a> View<'a> {
         parameters
     }
 
-    /// The name of a tag and its value, which is formatted.
-    fn text_of(&self, tag: &Tag, parameters: &[&Tag]) -> TokenStream {
-        let (name, parameter) = (&tag.name, &tag.parameter);
-        let known = parameters.iter().find(|known| known.parameter == *parameter);
-        let value = match known.and_then(|known| known.ty.as_ref()) {
-            None => quote!(&#parameter),
-            // A type that cannot be formatted is reported where it is named.
-            Some(ty) => quote_spanned!(ty.span()=> ::core::borrow::Borrow::<#ty>::borrow(&#parameter)),
-        };
-        quote!((#name, #value as &dyn ::core::fmt::Display))
-    }
-
     /// The bounds that `View` requires of the type, if they depend on its parameters.
     fn bounds(&self) -> Vec<syn::WherePredicate> {
         if !is_generic(&self.input.generics) {
@@ -244,5 +231,17 @@ impl Tag {
             Name::Literal(LitStr::new(&parameter.unraw().to_string(), parameter.span()))
         };
         Ok(Self { parameter, ty, name })
+    }
+
+    /// Its name and its value, which is formatted.
+    fn text(&self, parameters: &[&Self]) -> TokenStream {
+        let (name, parameter) = (&self.name, &self.parameter);
+        let known = parameters.iter().find(|known| known.parameter == *parameter);
+        let value = match known.and_then(|known| known.ty.as_ref()) {
+            None => quote!(&#parameter),
+            // A type that cannot be formatted is reported where it is named.
+            Some(ty) => quote_spanned!(ty.span()=> ::core::borrow::Borrow::<#ty>::borrow(&#parameter)),
+        };
+        quote!((#name, #value as &dyn ::core::fmt::Display))
     }
 }

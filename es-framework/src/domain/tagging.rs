@@ -9,7 +9,7 @@ use crate::log::{InvalidName, MAX_TAGS, StreamId, Tag};
 #[derive(Debug)]
 pub struct Tags {
     event: &'static str,
-    tags: Vec<Tag>,
+    all: Vec<Tag>,
     /// The first tag that could not be made.
     error: Option<EncodeError>,
 }
@@ -17,7 +17,7 @@ pub struct Tags {
 impl Tags {
     /// Creates an empty list for an event with this stored name.
     pub fn new(event: &'static str) -> Self {
-        Self { event, tags: Vec::new(), error: None }
+        Self { event, all: Vec::new(), error: None }
     }
 
     /// Adds a tag. A tag that is there already is not added again.
@@ -27,18 +27,18 @@ impl Tags {
         }
         let tag = written(value, name).and_then(|value| Tag::of(name, value));
         match tag {
-            Ok(tag) if self.tags.contains(&tag) => {}
-            Ok(_) if self.tags.len() == MAX_TAGS => {
+            Ok(tag) if self.all.contains(&tag) => {}
+            Ok(_) if self.all.len() == MAX_TAGS => {
                 self.error = Some(EncodeError::TooManyTags { name: self.event, limit: MAX_TAGS });
             }
-            Ok(tag) => self.tags.push(tag),
+            Ok(tag) => self.all.push(tag),
             Err(source) => self.error = Some(EncodeError::Tag { name: self.event, tag: name, source }),
         }
     }
 
     /// The tags, or why there are none.
     pub(super) fn finish(self) -> Result<Vec<Tag>, EncodeError> {
-        self.error.map_or(Ok(self.tags), Err)
+        self.error.map_or(Ok(self.all), Err)
     }
 }
 

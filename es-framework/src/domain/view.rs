@@ -67,7 +67,11 @@ impl<V: State> ViewOf<V> {
     }
 }
 
-/// A criterion for events with all of these tags, given as names and values.
+/// A criterion for events with all of these tags, given as names and values; called by generated code.
+///
+/// # Errors
+///
+/// [`InvalidName`] if a value is not the value of a tag.
 pub fn criterion<const N: usize>(tags: [(&str, &dyn fmt::Display); N]) -> Result<Criterion, InvalidName> {
     let mut all = Vec::with_capacity(N);
     for (name, value) in tags {

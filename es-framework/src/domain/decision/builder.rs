@@ -261,7 +261,7 @@ impl<E: std::error::Error + 'static> DecisionError<E> {
     }
 }
 
-impl<'d, D: Decide> Decision<'d, D> {
+impl<D: Decide> Decision<'_, D> {
     fn with(mut self, change: impl FnOnce(&mut Asked<D>)) -> Self {
         if let Some(asked) = &mut self.asked {
             change(asked);

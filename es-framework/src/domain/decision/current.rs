@@ -22,8 +22,8 @@ pub struct Current<S: State> {
 }
 
 impl<S: State> Current<S> {
-    /// The position up to which the log is known to be folded into the state.
-    pub fn position(&self) -> Position {
+    /// The position of the log as of which the state is known to be current.
+    pub fn as_of(&self) -> Position {
         self.base.current_at
     }
 }

@@ -85,12 +85,14 @@ impl Events {
     }
 
     /// Adds an event that names its stream.
+    #[expect(clippy::needless_pass_by_value, reason = "an event is given away, as in `event.into()`")]
     pub fn and<E: NamesStream>(mut self, event: E) -> Self {
         self.add(&event, None);
         self
     }
 
     /// Adds an event of an aggregate that the decision reads, in the aggregate's stream.
+    #[expect(clippy::needless_pass_by_value, reason = "an event is given away, as in `event.into()`")]
     pub fn to<A: Aggregate>(mut self, aggregate: &Current<A>, event: <A as State>::Event) -> Self {
         if let Source::Stream(stream) = &aggregate.source {
             self.add(&event, Some(stream));
@@ -99,6 +101,7 @@ impl Events {
     }
 
     /// Adds an event in a stream, which the decision need not have read.
+    #[expect(clippy::needless_pass_by_value, reason = "an event is given away, as in `event.into()`")]
     pub fn to_stream<E: Event>(mut self, stream: &StreamId, event: E) -> Self {
         self.add(&event, Some(stream));
         self

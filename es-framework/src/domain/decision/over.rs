@@ -71,7 +71,9 @@ impl<O: Over> Over for Vec<O> {
     }
 
     fn each<'p>(parts: &'p mut Vec<O::Parts>, all: &mut Vec<&'p mut dyn AnyPart>) {
-        parts.iter_mut().for_each(|parts| O::each(parts, all));
+        for parts in parts {
+            O::each(parts, all);
+        }
     }
 }
 

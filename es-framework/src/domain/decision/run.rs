@@ -85,7 +85,7 @@ impl<'a, D: Decide> Run<'a, D> {
         });
         loop {
             let turn = match &place {
-                Some(place) => place.turns().take(|_| self.step()).await,
+                Some(place) => place.turns().take(|()| self.step()).await,
                 None => match self.step() {
                     Next::Done(error) => Turn::Done(error),
                     Next::Run(job) => Turn::Ran(job.await.1),
@@ -134,7 +134,9 @@ impl<'a, D: Decide> Run<'a, D> {
     fn step(&mut self) -> NextOf<D> {
         let mut parts = self.parts.take().expect("no job has the states between two steps");
         let mut all = each::<D::Over>(&mut parts);
-        all.iter_mut().for_each(|part| part.recall());
+        for part in &mut all {
+            part.recall();
+        }
         let at = common_position(&all);
         if all.iter().any(|part| part.needs_reading() || part.current_at() < at) {
             return Next::Run(job(async move {
@@ -302,7 +304,9 @@ async fn load(mut all: Vec<&mut dyn AnyPart>) -> Result<(), LoadError> {
     for part in all.iter_mut().filter(|part| part.current_at() < at) {
         part.extend(at).await?;
     }
-    all.iter().for_each(|part| part.remember());
+    for part in &all {
+        part.remember();
+    }
     Ok(())
 }
 
