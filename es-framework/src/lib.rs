@@ -65,6 +65,7 @@
 //! | define events | [`Event`](derive@Event), [`Recorded`], [`Envelope`] |
 //! | fold events into state | [`Aggregate`](derive@Aggregate), [`Apply`] |
 //! | decide on commands | [`commands`](macro@commands), [`Handle`], [`HandledBy`], [`IntoDecision`], [`Context`] |
+//! | decide over several aggregates and views | [`Decide`], [`View`](derive@View), [`Events`], [`Current`], [`Decision`], [`Decided`] |
 //! | load and execute | [`Repository`], [`Execute`], [`Receipt`], [`Folded`] |
 //! | record where a command comes from | [`Provenance`] |
 //! | save state | [`Snapshots`], [`SnapshotPolicy`], [`Progress`] |
@@ -80,7 +81,8 @@
 //! | read | [`Reader`], [`Reading`], [`StoredEvent`], [`Filter`], [`AsOf`] |
 //! | watch | [`WatchBuilder`], [`Watch`] |
 //! | locate an event | [`Version`], [`Position`], [`Place`], [`Timestamp`] |
-//! | handle errors | [`ErrorKind`], [`AppendError`], [`StoreError`], [`ExecuteError`], [`RunError`] |
+//! | test decisions | [`Scenario`], [`DecisionScenario`] |
+//! | handle errors | [`ErrorKind`], [`AppendError`], [`StoreError`], [`ExecuteError`], [`DecisionError`], [`RunError`] |
 //! | read payloads without their Rust types | [`inspect`] |
 //! | write an engine | [`Engine`], the module [`engine`] |
 //!
@@ -138,9 +140,15 @@ pub use log::{AppendError, BoxError, CellError, Conflict, ErrorKind, InvalidAppe
 // The typed layer: events, aggregates, commands.
 pub use domain::{
     Aggregate, Apply, Bincode, Codec, CodecError, Command, Context, DecodeError, EncodeError, Envelope, Event, Execute,
-    ExecuteError, FoldPanic, Folded, Handle, HandledBy, IntoDecision, Json, KeyError, LoadError, Progress, Provenance,
-    Receipt, Recorded, Repository, RepositoryBuilder, RepositoryMetrics, Scenario, Shape, SnapshotPolicy, Snapshots,
-    StateError, TypedReader, TypedReading, TypedWatch, TypedWatchBuilder, WriteEventsError, commands,
+    ExecuteError, FoldPanic, Folded, Handle, HandledBy, IntoDecision, Json, KeyError, LoadError, NamesStream, Progress,
+    Provenance, Receipt, Recorded, Repository, RepositoryBuilder, RepositoryMetrics, Scenario, Shape, SnapshotPolicy,
+    Snapshots, State, StateError, TypedReader, TypedReading, TypedWatch, TypedWatchBuilder, WriteEventsError, commands,
+};
+
+// Decisions over several aggregates and views.
+pub use domain::{
+    Boundary, Current, Decide, DecideContext, Decided, Decision, DecisionError, DecisionScenario, Events, EventsError,
+    Over, States, View, ViewOf,
 };
 
 // Read models.
