@@ -1,4 +1,4 @@
-//! What can go wrong while a projection runs.
+//! What can go wrong while a consumer runs.
 
 use std::any::Any;
 use std::fmt;
@@ -40,6 +40,27 @@ pub enum RunError {
     /// The log could not be read.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// One more event would have to be parked, beyond the bound of the policy. The consumer stopped right before it. Look
+    /// at the parked events, try them again or drop them, or raise the bound.
+    #[error("consumer {name} has {limit} parked events, and the event at position {position} would be one more")]
+    TooManyParked {
+        /// The consumer.
+        name: ProjectionName,
+        /// The maximum number of parked events.
+        limit: usize,
+        /// The event that would be parked.
+        position: Position,
+    },
+    /// A consumer without a checkpoint was to start after a position that the log has not reached.
+    #[error("consumer {name} cannot start after position {position}: the log ends at {head}")]
+    StartsBeyondHead {
+        /// The consumer.
+        name: ProjectionName,
+        /// Where it was to start.
+        position: Position,
+        /// The end of the log.
+        head: Position,
+    },
     /// User code panicked outside a transaction, for example when an event or the projector was dropped. Everything
     /// committed before is in the model.
     #[error("the projection panicked: {message}")]
@@ -57,15 +78,20 @@ impl RunError {
     /// What a caller can do about it.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Name(_) | Self::NoRuntime => ErrorKind::Caller,
-            Self::LogRewound { .. } | Self::Decode(_) => ErrorKind::Data,
+            Self::Name(_) | Self::NoRuntime | Self::StartsBeyondHead { .. } => ErrorKind::Caller,
+            Self::TooManyParked { .. } | Self::LogRewound { .. } | Self::Decode(_) => ErrorKind::Data,
             Self::Model(error) => error.kind(),
             Self::Store(error) => error.kind(),
             Self::Panicked { .. } | Self::TaskEnded => ErrorKind::Internal,
         }
     }
 
-    pub(super) fn panicked(message: String) -> Self {
+    /// The model has lost what it had committed; it is asked again.
+    pub(super) fn behind() -> Self {
+        ModelError::failed("the read model has lost what it had committed").into()
+    }
+
+    pub(crate) fn panicked(message: String) -> Self {
         Self::Panicked { message }
     }
 }
@@ -114,6 +140,12 @@ pub enum ModelError {
         /// The error of the model's engine.
         source: BoxError,
     },
+    /// A record that the model keeps for its runner does not match its checksum, or is of a newer release. Restore the
+    /// model from a backup, or build it anew.
+    Damaged {
+        /// The key of the record.
+        key: String,
+    },
     /// The model could not be read or written.
     Failed {
         /// The error of its engine.
@@ -135,6 +167,9 @@ impl fmt::Display for ModelError {
             Self::Panicked { position: None, message } => write!(f, "the projector panicked: {message}"),
             Self::NotAllowed { source } => write!(f, "{source}"),
             Self::CommitRefused { source } => write!(f, "what the projector wrote cannot be committed: {source}"),
+            Self::Damaged { key } => {
+                write!(f, "the record {key} of the read model is damaged, or of a newer release")
+            }
             Self::Failed { source } => write!(f, "the read model failed: {source}"),
         }
     }
@@ -144,7 +179,7 @@ impl fmt::Display for ModelError {
 impl std::error::Error for ModelError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::TakenOver { .. } | Self::Panicked { .. } => None,
+            Self::TakenOver { .. } | Self::Panicked { .. } | Self::Damaged { .. } => None,
             Self::Refused { source, .. } | Self::Prepare { source } => Some(&**source),
             Self::NotAllowed { source } | Self::CommitRefused { source } | Self::Failed { source } => source.source(),
         }
@@ -167,6 +202,11 @@ impl ModelError {
         Self::CommitRefused { source: source.into() }
     }
 
+    /// The error for a record that cannot be decoded.
+    pub fn damaged(key: impl Into<String>) -> Self {
+        Self::Damaged { key: key.into() }
+    }
+
     /// The error for a panic, from what `catch_unwind` caught.
     pub fn panicked(panic: &(dyn Any + Send)) -> Self {
         Self::Panicked { position: None, message: panics::message(panic) }
@@ -179,6 +219,7 @@ impl ModelError {
             Self::Refused { .. } | Self::Prepare { .. } | Self::NotAllowed { .. } | Self::CommitRefused { .. } => {
                 ErrorKind::Caller
             }
+            Self::Damaged { .. } => ErrorKind::Data,
             Self::Panicked { .. } => ErrorKind::Internal,
             Self::Failed { source } => {
                 let store = source.downcast_ref::<StoreError>().map(StoreError::kind);
@@ -189,7 +230,7 @@ impl ModelError {
     }
 }
 
-/// Why a projection did not reach a position.
+/// Why a consumer did not reach a position.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum WaitError {
@@ -221,6 +262,9 @@ pub enum WaitError {
         /// Why it could not continue.
         source: Arc<RunError>,
     },
+    /// The status of the consumer cannot be read.
+    #[error("the status of the consumer cannot be read")]
+    Store(#[source] Arc<StoreError>),
 }
 
 impl WaitError {
@@ -230,6 +274,7 @@ impl WaitError {
             Self::TimedOut { .. } => ErrorKind::Retry,
             Self::Stopped { .. } => ErrorKind::Closed,
             Self::Failed { source, .. } => source.kind(),
+            Self::Store(error) => error.kind(),
         }
     }
 }
