@@ -69,6 +69,7 @@ pub mod panicking;
 pub mod panics;
 pub mod projections;
 pub mod reading;
+pub mod rebuilding;
 pub mod saving;
 pub mod shared;
 pub mod snapshots;

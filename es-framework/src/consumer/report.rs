@@ -32,11 +32,19 @@ impl Report {
         self.status.send_if_modified(|status| change(status, state));
     }
 
+    /// Up to this position, something is built anew that nobody can see yet.
+    pub(super) fn rebuilt(&self, position: Position) {
+        self.status.send_modify(|status| {
+            status.rebuilt = Some(position);
+            change(status, ConsumerState::Rebuilding);
+        });
+    }
+
     /// It has reached this position, and is now in this state.
     pub(super) fn moved(&self, position: Position, state: ConsumerState) {
         self.status.send_if_modified(|status| {
-            let moved = status.position != position;
-            status.position = position;
+            let moved = status.position != position || status.rebuilt.is_some();
+            (status.position, status.rebuilt) = (position, None);
             change(status, state) || moved
         });
     }
@@ -56,6 +64,10 @@ impl Report {
     /// So many events are parked now.
     pub(super) fn parked(&self, count: usize) {
         self.status.send_if_modified(|status| std::mem::replace(&mut status.parked, count) != count);
+    }
+
+    pub(super) fn position(&self) -> Position {
+        self.status.borrow().position
     }
 
     pub(super) fn state(&self) -> ConsumerState {

@@ -78,6 +78,7 @@ impl<W: Work> Consumer<W> {
             unwritten,
             failing,
             parking: Parking::default(),
+            rebuilding: false,
             start_from,
             panicked,
         };

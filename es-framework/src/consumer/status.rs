@@ -136,6 +136,9 @@ pub struct Status {
     /// [`Projection`](crate::Projection#checkpoints). After it has ended, both are the same, unless the checkpoint could
     /// not be written.
     pub position: Position,
+    /// While it builds its read model anew: the position up to which it has done so. Queries see the old one, up to
+    /// [`Self::position`], until it has reached the end of the log.
+    pub rebuilt: Option<Position>,
     /// Why it could not continue.
     pub error: Option<Arc<RunError>>,
     /// The last failure, whether it has recovered from it or not; [`None`] if nothing has failed since it started.
@@ -146,7 +149,7 @@ pub struct Status {
 
 impl Status {
     pub(super) fn new(position: Position) -> Self {
-        Self { state: ConsumerState::Starting, position, error: None, last_failure: None, parked: 0 }
+        Self { state: ConsumerState::Starting, position, rebuilt: None, error: None, last_failure: None, parked: 0 }
     }
 
     pub(super) fn is_over(&self) -> bool {
