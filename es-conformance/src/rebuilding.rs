@@ -146,7 +146,7 @@ pub async fn h16_a_changed_version_builds_its_state_anew(fixture: &impl Fixture)
         let last = deposit(&store, 5).await;
         running.wait_for(last, PATIENCE).await.expect("it gets there");
         assert_eq!(seen(&model), (3_005, 6_010));
-        assert_eq!(running.status().state, ConsumerState::Live);
+        until("it is live", &running, |status| status.state == ConsumerState::Live).await;
         running.stop().await.expect("it stops");
         let model = StateModel::new(&store);
         Projection::new(&store, Counting::<2>::default(), model.clone()).catch_up().await.expect("it is the same");

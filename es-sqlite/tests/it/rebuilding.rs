@@ -218,7 +218,7 @@ async fn h16_a_changed_projector_builds_its_read_model_anew() {
         running.wait_for(last, PATIENCE).await.unwrap();
         let events = if on_change == OnChange::Beside { 3_004 } else { 3_001 };
         assert_eq!(counts(&model).await, (events, 2.0));
-        assert_eq!(running.status().state, ConsumerState::Live);
+        until("it is live", &running, |status| status.state == ConsumerState::Live).await;
         running.stop().await.unwrap();
         // It is the one that has built it now.
         counting::<2>(&store, &model).catch_up().await.unwrap();
