@@ -1,9 +1,12 @@
 //! Configuring a projection: a projector, the log it reads and the model it writes.
 
+use std::future::Future;
+use std::pin::Pin;
+
 use super::generation::OnChange;
 use super::projector::Projector;
 use super::work::{Projecting, Purpose};
-use crate::consumer::{self, Consumer, Policy, RunError, Running, StartFrom};
+use crate::consumer::{self, Consumer, Lease, Policy, RunError, Running, StartFrom, Startable};
 use crate::domain::Event as _;
 use crate::log::{Filter, Position, ProjectionName, Store};
 
@@ -63,6 +66,7 @@ pub struct Projection<P: Projector> {
     policy: Policy,
     start_from: StartFrom,
     on_change: OnChange,
+    lease: Option<Lease>,
 }
 
 impl<P: Projector> Projection<P> {
@@ -77,6 +81,7 @@ impl<P: Projector> Projection<P> {
             policy: Policy::default(),
             start_from: StartFrom::Beginning,
             on_change: OnChange::default(),
+            lease: None,
         }
     }
 
@@ -110,6 +115,13 @@ impl<P: Projector> Projection<P> {
     /// not start by default.
     pub fn on_change(mut self, on_change: OnChange) -> Self {
         self.on_change = on_change;
+        self
+    }
+
+    /// Lets only one runner of this name run at a time, over all processes on the store; see [`Lease`] for when that is
+    /// needed.
+    pub fn lease(mut self, lease: Lease) -> Self {
+        self.lease = Some(lease);
         self
     }
 
@@ -168,13 +180,23 @@ impl<P: Projector> Projection<P> {
     }
 
     fn into_consumer(self, purpose: Purpose) -> Result<Consumer<Projecting<P>>, RunError> {
-        let Self { store, projector, model, name, filter, policy, start_from, on_change } = self;
+        let Self { store, projector, model, name, filter, policy, start_from, on_change, lease } = self;
         let name = ProjectionName::new(name)?;
         let wanted = filter.types(P::Event::names());
         let work = Projecting::new(store.id(), name.clone(), projector, model, purpose, on_change);
         // It has a status of its own.
         let name = if purpose == Purpose::Rebuild { ProjectionName::new(format!("{name}~rebuild"))? } else { name };
         let start_from = if purpose == Purpose::Rebuild { StartFrom::Beginning } else { start_from };
-        Ok(Consumer { store, name, work, wanted, policy, start_from })
+        Ok(Consumer { store, name, work, wanted, policy, start_from, lease })
+    }
+}
+
+impl<P: Projector> Startable for Projection<P> {
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+
+    fn start(self: Box<Self>) -> Pin<Box<dyn Future<Output = Result<Running, RunError>> + Send>> {
+        Box::pin((*self).start())
     }
 }

@@ -92,7 +92,7 @@ impl<P: Projector> Projecting<P> {
 
     /// Prepares a model, and finds its records.
     async fn begin_in(&mut self, model: &P::Model, new: BuiltBy) -> Result<Begun, ModelError> {
-        let (projector, name) = (Arc::clone(&self.projector), self.name.clone());
+        let (projector, name, store, term) = (Arc::clone(&self.projector), self.name.clone(), self.store, self.lease);
         let begun = model.transact(move |tx: &mut Tx<'_, P>| {
             prepare(tx, &*projector)?;
             let found = built_by::<P>(tx, &name)?.filter(|found| found.projector == new.projector);
@@ -101,6 +101,12 @@ impl<P: Projector> Projecting<P> {
                 P::Model::put(tx, &name, BuiltBy::KEY, &built_by)?;
             }
             let record = find::<P>(tx, &name)?;
+            if let Some(term) = term
+                && record.is_none_or(|record| record.term < term)
+            {
+                let claimed = CheckpointRecord { term, ..record.unwrap_or_else(|| CheckpointRecord::new(store)) };
+                P::Model::put(tx, &name, CheckpointRecord::KEY, &claimed.encode())?;
+            }
             let parked = P::Model::list(tx, &name, PARKED)?;
             let acknowledged = P::Model::get(tx, &name, ACKNOWLEDGED)?;
             Ok((built_by, Begun { record, parked, acknowledged, rebuilding: false }))
@@ -141,6 +147,8 @@ impl<P: Projector> Projecting<P> {
         let (record, others) = records.await?;
         let is_behind = Arc::new(AtomicBool::new(false));
         let (behind, name, generation) = (Arc::clone(&is_behind), self.name.clone(), *generation);
+        // A rebuild has a lease of its own, which is not that of the name.
+        let lease = self.lease.filter(|_| self.purpose == Purpose::Run);
         let (of_before, new) = (generation - 1, self.built_by.clone());
         let agree = move |tx: &mut Tx<'_, P>| {
             if built_by::<P>(tx, &name)?.map_or(0, |found| found.generation) != of_before {
@@ -154,7 +162,12 @@ impl<P: Projector> Projecting<P> {
                 behind.store(true, Ordering::Relaxed);
                 return Err(ModelError::not_allowed("the read model is further on"));
             }
-            put_records::<P>(tx, &name, record, live.map_or(0, |live| live.term), &others)?;
+            let term = live.map_or(0, |live| live.term);
+            if lease.is_some_and(|held| held < term) {
+                let (expected, found) = (position(record), position(live));
+                return Err(ModelError::TakenOver { name, expected, found });
+            }
+            put_records::<P>(tx, &name, record, lease.unwrap_or(term), &others)?;
             P::Model::put(tx, &name, BuiltBy::KEY, &new)
         };
         match self.model.replace_by(&self.name, built, agree).await {

@@ -18,7 +18,7 @@ use crate::panics;
 /// A projector and its model, as the loop of all consumers runs them.
 #[derive(Debug)]
 pub(super) struct Projecting<P: Projector> {
-    store: StoreId,
+    pub(super) store: StoreId,
     pub(super) name: ProjectionName,
     pub(super) projector: Arc<P>,
     pub(super) model: P::Model,
@@ -30,6 +30,8 @@ pub(super) struct Projecting<P: Projector> {
     pub(super) beside: Option<Beside<P::Model>>,
     /// The record of who has built the target.
     pub(super) built_by: Bytes,
+    /// The term of the lease, if it has one.
+    pub(super) lease: Option<u64>,
     /// The term of the stored checkpoint.
     term: u64,
 }
@@ -55,7 +57,7 @@ impl<P: Projector> Projecting<P> {
         on_change: OnChange,
     ) -> Self {
         let (projector, identity, beside, built_by) = (Arc::new(projector), None, None, Bytes::new());
-        Self { store, name, projector, model, purpose, on_change, identity, beside, built_by, term: 0 }
+        Self { store, name, projector, model, purpose, on_change, identity, beside, built_by, lease: None, term: 0 }
     }
 
     /// What it writes to: the model, or what is built beside it.
@@ -67,13 +69,20 @@ impl<P: Projector> Projecting<P> {
 impl<P: Projector> Work for Projecting<P> {
     type Event = P::Event;
 
-    async fn begin(&mut self) -> Result<Begun, Trouble> {
+    async fn begin(&mut self, term: Option<u64>) -> Result<Begun, Trouble> {
+        self.lease = term;
         let begun = self.find_target().await.map_err(|error| match error {
             RunError::Model(ModelError::CommitRefused { source }) => trouble(ModelError::Prepare { source }),
             error => Trouble::of(error),
         })?;
-        self.term = begun.record.map_or(0, |record| record.term);
-        Ok(begun)
+        let found = begun.record.map_or(0, |record| record.term);
+        match term {
+            Some(term) if found > term => Err(Trouble::Fenced(found)),
+            term => {
+                self.term = term.unwrap_or(found);
+                Ok(begun)
+            }
+        }
     }
 
     async fn apply(&mut self, portion: Portion<P::Event>) -> Result<(), Trouble> {
