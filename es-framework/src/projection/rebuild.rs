@@ -23,40 +23,57 @@ pub(super) struct Beside<M> {
     pub(super) model: M,
 }
 
+/// What a look into the model has shown.
+struct Looked {
+    generation: u64,
+    /// Who has built it, if that was another.
+    changed: Option<BuiltBy>,
+    /// If nothing is to be built anew.
+    begun: Option<(Bytes, Begun)>,
+}
+
 impl<P: Projector> Projecting<P> {
     /// Decides what to write to, prepares it, and finds its records.
     pub(super) async fn find_target(&mut self) -> Result<Begun, RunError> {
         self.model.start(&self.name).await?;
-        let identity = self.identify().await?;
-        let name = self.name.clone();
-        let found =
-            self.model.transact(move |tx: &mut Tx<'_, P>| Ok((built_by::<P>(tx, &name)?, find::<P>(tx, &name)?)));
-        let (built_by, record) = found.await?;
-        let generation = built_by.map_or(0, |found| found.generation);
-        // A read model of an earlier release does not say who has built it.
-        let changed = built_by.filter(|found| record.is_some() && found.projector != identity);
-        match (self.purpose, changed, self.on_change) {
-            (Purpose::Rebuild, ..) | (Purpose::Run, Some(_), OnChange::Beside) => {
-                return Ok(self.begin_beside(generation + 1, identity).await?);
+        let projector = self.identify().await?;
+        let begin = self.begin_in(projector);
+        let (rebuild, name) = (self.purpose == Purpose::Rebuild, self.name.clone());
+        let looked = self.model.transact(move |tx: &mut Tx<'_, P>| {
+            let found = built_by::<P>(tx, &name)?;
+            let generation = found.map_or(0, |found| found.generation);
+            // A read model of an earlier release does not say who has built it.
+            let changed = found.filter(|found| found.projector != projector);
+            if rebuild || changed.is_some() && find::<P>(tx, &name)?.is_some() {
+                return Ok(Looked { generation, changed, begun: None });
             }
-            (Purpose::Run, Some(found), OnChange::Refuse) => {
-                let (stored, current) = (found.projector.to_string(), identity.to_string());
+            begin(tx, generation).map(|begun| Looked { generation, changed, begun: Some(begun) })
+        });
+        let Looked { generation, changed, begun } = looked.await?;
+        let next = generation + 1;
+        let (built_by, begun) = match (begun, changed, self.on_change) {
+            (Some(begun), ..) => {
+                // A process may have been killed after the replacement.
+                if generation > 0 {
+                    self.remove_left_over(generation).await;
+                }
+                self.beside = None;
+                begun
+            }
+            (None, Some(found), OnChange::Refuse) if !rebuild => {
+                let (stored, current) = (found.projector.to_string(), projector.to_string());
                 return Err(RunError::ProjectorChanged { name: self.name.clone(), stored, current });
             }
-            (Purpose::Run, Some(found), OnChange::InPlace) => {
-                let (from, to) = (found.projector, identity);
-                info!(name = self.name.as_str(), %from, %to, "the projector has changed: its read model is built in place");
-                self.empty(BuiltBy { generation: generation + 1, projector: identity }).await?;
+            (None, Some(found), OnChange::InPlace) if !rebuild => {
+                let from = found.projector;
+                info!(name = self.name.as_str(), %from, to = %projector, "the read model is built anew in place");
+                self.beside = None;
+                self.begin_empty(BuiltBy { generation: next, projector }).await?
             }
-            (Purpose::Run, None, _) => {}
-        }
-        // A process may have been killed after the replacement.
-        if generation > 0 {
-            self.remove_left_over(generation).await;
-        }
-        self.beside = None;
-        let model = self.model.clone();
-        Ok(self.begin_in(&model, BuiltBy { generation, projector: identity }).await?)
+            (None, ..) => self.begin_beside(BuiltBy { generation: next, projector }).await?,
+        };
+        self.built_by = built_by;
+        Ok(begun)
     }
 
     /// Tells this projector from others of its name.
@@ -70,7 +87,8 @@ impl<P: Projector> Projecting<P> {
     }
 
     /// Opens what is built beside the model, as far as an earlier attempt has got.
-    async fn begin_beside(&mut self, generation: u64, projector: Identity) -> Result<Begun, ModelError> {
+    async fn begin_beside(&mut self, new: BuiltBy) -> Result<(Bytes, Begun), ModelError> {
+        let BuiltBy { generation, projector } = new;
         let open = self.beside.take().filter(|beside| beside.generation == generation);
         let mut model = match open {
             Some(beside) => beside.model,
@@ -85,19 +103,37 @@ impl<P: Projector> Projecting<P> {
             model = self.model.beside(&self.name, generation).await?;
             model.start(&self.name).await?;
         }
-        let begun = self.begin_in(&model, BuiltBy { generation, projector }).await?;
+        let begin = self.begin_in(projector);
+        let (built_by, begun) = model.transact(move |tx: &mut Tx<'_, P>| begin(tx, generation)).await?;
         self.beside = Some(Beside { generation, model });
-        Ok(Begun { rebuilding: true, ..begun })
+        Ok((built_by, Begun { rebuilding: true, ..begun }))
     }
 
-    /// Prepares a model, and finds its records.
-    async fn begin_in(&mut self, model: &P::Model, new: BuiltBy) -> Result<Begun, ModelError> {
+    /// Empties the model, for building it in place.
+    async fn begin_empty(&mut self, new: BuiltBy) -> Result<(Bytes, Begun), ModelError> {
+        let begin = self.begin_in(new.projector);
+        let (projector, name) = (Arc::clone(&self.projector), self.name.clone());
+        let emptied = self.model.transact(move |tx: &mut Tx<'_, P>| {
+            clear::<P>(tx, &projector)?;
+            let term = find::<P>(tx, &name)?.map_or(0, |record| record.term);
+            put_records::<P>(tx, &name, None, term, &[])?;
+            P::Model::put(tx, &name, BuiltBy::KEY, &new.encode())?;
+            begin(tx, new.generation)
+        });
+        emptied.await
+    }
+
+    /// Prepares a model and finds its records, inside a transaction of it. Returns who has built it as well.
+    fn begin_in(
+        &self,
+        identity: Identity,
+    ) -> impl FnOnce(&mut Tx<'_, P>, u64) -> Result<(Bytes, Begun), ModelError> + Send + use<P> {
         let (projector, name, store, term) = (Arc::clone(&self.projector), self.name.clone(), self.store, self.lease);
-        let begun = model.transact(move |tx: &mut Tx<'_, P>| {
+        move |tx, generation| {
             prepare(tx, &*projector)?;
-            let found = built_by::<P>(tx, &name)?.filter(|found| found.projector == new.projector);
-            let built_by = found.unwrap_or(new).encode();
-            if found.is_none() {
+            let stored = P::Model::get(tx, &name, BuiltBy::KEY)?;
+            let built_by = BuiltBy { generation, projector: identity }.encode();
+            if stored.as_ref() != Some(&built_by) {
                 P::Model::put(tx, &name, BuiltBy::KEY, &built_by)?;
             }
             let record = find::<P>(tx, &name)?;
@@ -110,22 +146,7 @@ impl<P: Projector> Projecting<P> {
             let parked = P::Model::list(tx, &name, PARKED)?;
             let acknowledged = P::Model::get(tx, &name, ACKNOWLEDGED)?;
             Ok((built_by, Begun { record, parked, acknowledged, rebuilding: false }))
-        });
-        let (built_by, begun) = begun.await?;
-        self.built_by = built_by;
-        Ok(begun)
-    }
-
-    /// Empties the model, for building it in place.
-    async fn empty(&mut self, built_by: BuiltBy) -> Result<(), ModelError> {
-        let (projector, name) = (Arc::clone(&self.projector), self.name.clone());
-        let emptied = self.model.transact(move |tx: &mut Tx<'_, P>| {
-            clear::<P>(tx, &projector)?;
-            let term = find::<P>(tx, &name)?.map_or(0, |record| record.term);
-            put_records::<P>(tx, &name, None, term, &[])?;
-            P::Model::put(tx, &name, BuiltBy::KEY, &built_by.encode())
-        });
-        emptied.await
+        }
     }
 
     async fn remove_left_over(&mut self, generation: u64) {
