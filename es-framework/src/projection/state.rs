@@ -510,7 +510,7 @@ impl<S: Default + Send + 'static> ReadModel for StateModel<S> {
             held.put(state);
             let released = held.undo.take();
             // The saved snapshot is of the old state, even if it is at the same position.
-            (held.saved, held.events) = (Position::ZERO, 0);
+            (held.unsaved, held.events) = (true, 0);
             (self.inner.snapshot(&mut held, name), released)
         };
         drop(released);
