@@ -371,6 +371,11 @@ macro_rules! conformance {
                 h3_a_panic_at_either_end_is_a_failure
                 h3_a_reader_that_panics_harms_nobody
             }
+            rebuilding {
+                h4_a_state_is_replaced_at_once
+                h16_a_changed_version_is_refused
+                h16_a_changed_version_builds_its_state_anew
+            }
             state_models {
                 h3_readers_never_see_the_past
                 h3_a_state_that_was_not_touched_is_not_folded_again
@@ -428,6 +433,9 @@ macro_rules! conformance_durable {
             }
             projections {
                 h1_a_projection_survives_a_reopening
+            }
+            rebuilding {
+                h4_a_rebuild_survives_a_reopening
             }
         }
     };

@@ -159,7 +159,7 @@ pub use consumer::{
     StartFrom, Startable, Status, StopError, StoredStatus, Then, WaitError, WishError, Wished,
 };
 // Read models.
-pub use projection::{Batch, Cleared, Projection, Projector, ReadModel, StateModel, StateTx};
+pub use projection::{Batch, Cleared, OnChange, Projection, Projector, ReadModel, StateModel, StateTx};
 
 /// For tools: what a store contains, whether it is intact, and payloads decoded without their Rust types.
 pub mod inspect {
