@@ -108,7 +108,11 @@ impl PostgresEngine {
     }
 
     fn writing(&self) -> Result<&Queue<Write, Alone>, StoreError> {
-        self.queue.as_ref().ok_or(StoreError::ReadOnly)
+        match &self.queue {
+            Some(queue) => Ok(queue),
+            None if self.is_closing() => Err(StoreError::Closed),
+            None => Err(StoreError::ReadOnly),
+        }
     }
 
     /// Runs a job as a task of the store's runtime, so that nothing depends on whether and where its caller is polled.

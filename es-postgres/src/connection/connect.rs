@@ -86,9 +86,13 @@ impl Connector {
                 FROZEN.as_millis(),
                 PLANNER.map(|(name, value)| format!("SET LOCAL {name} = {value}")).join("; ")
             );
-            if self.durability == Durability::Normal {
-                begin += "; SET LOCAL synchronous_commit = off";
-            }
+            begin += match self.durability {
+                Durability::Normal => "; SET LOCAL synchronous_commit = off",
+                Durability::Full => {
+                    "; SELECT set_config('synchronous_commit', 'on', true)
+                     WHERE current_setting('synchronous_commit') IN ('off', 'local', 'remote_write')"
+                }
+            };
         }
         begin
     }

@@ -3,6 +3,8 @@
 //! A page is read by single statements, without a transaction: rows are only ever added, so a statement that runs later
 //! sees everything that an earlier one saw, and what it sees beyond that is left out.
 
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use es_framework::engine::{Direction, PAGE_SCAN, Page, Read};
 use es_framework::{Mark, Position, StoreError, StoreId, StoredEvent, StreamHead};
 use futures_util::future::join;
@@ -11,12 +13,12 @@ use tokio_postgres::types::{ToSql, Type};
 
 use super::wanted::{Axis, Span, Wanted};
 use crate::connection::errors::{self, Failure};
-use crate::connection::session::Session;
+use crate::connection::session::{Session, Sql};
 use crate::connection::values::{count, natural, signed};
 use crate::tables::log::LogHead;
 use crate::tables::names::Names;
 use crate::tables::rows::{self, COLUMNS, HEADER, Header, column};
-use crate::tables::statements::{SIZE, Statements, bounded};
+use crate::tables::statements::{self, SIZE, Statements};
 use crate::tables::streams;
 
 /// Metadata that is read to evaluate a filter, at most, in bytes.
@@ -31,6 +33,27 @@ pub(crate) struct Context<'a> {
     pub(crate) store: StoreId,
     /// A position that the log is known to have reached.
     pub(crate) seen: Position,
+    pub(crate) sizes: &'a Sizes,
+}
+
+/// Whether events are small, so that a page can be read without adding up their sizes.
+///
+/// After a page with a large one, this many pages are added up: large events come in runs.
+#[derive(Debug, Default)]
+pub(crate) struct Sizes {
+    large: AtomicU32,
+}
+
+impl Sizes {
+    const PAGES: u32 = 16;
+
+    fn are_small(&self) -> bool {
+        self.large.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_err()
+    }
+
+    fn found_large(&self) {
+        self.large.store(Self::PAGES, Ordering::Relaxed);
+    }
 }
 
 /// The sequence that a page is read from, and its end.
@@ -122,12 +145,20 @@ impl Context<'_> {
         let (after, before) = (signed(span.after), signed(span.upto.saturating_add(1)));
         let [forward, backward] = if read.stream.is_all() { &self.statements.all } else { &self.statements.stream };
         let sql = if read.direction == Direction::Forward { forward } else { backward };
-        let rows = if read.stream.is_all() {
-            self.session.query(sql, &[&limit, &bytes, &after, &before]).await?
-        } else {
-            self.session.query(sql, &[&limit, &bytes, &after, &before, &read.stream.as_str()]).await?
+        let stream = read.stream.as_str();
+        let ask = async |sql: &Sql, bytes: i64| {
+            let params: [&(dyn ToSql + Sync); 5] = [&limit, &bytes, &after, &before, &stream];
+            let params = params.get(..if read.stream.is_all() { 4 } else { 5 }).unwrap_or_default();
+            self.session.query(sql, params).await
         };
-        Rows::of(rows, limit)
+        if self.sizes.are_small() {
+            let rows = ask(&sql.small, bytes / limit.max(1)).await?;
+            if !rows.iter().any(is_left_out) {
+                return Rows::of(rows, limit);
+            }
+            self.sizes.found_large();
+        }
+        Rows::of(ask(&sql.bounded, bytes).await?, limit)
     }
 
     /// Reads the rows of a window that pass a filter.
@@ -149,7 +180,8 @@ impl Context<'_> {
         let (after, before) = (signed(window.after), signed(window.upto.saturating_add(1)));
         let types = [&[Type::INT8, Type::INT8, Type::INT8, Type::INT8][..], &wanted.types].concat();
         let ask = async |columns: &str, size: &str, limit: i64, bytes: i64| {
-            let sql = self.statements.schema.qualify(&bounded(columns, size, &condition, place, order));
+            let sql = statements::Rows { condition: &condition, place, order }.bounded(columns, size);
+            let sql = self.statements.schema.qualify(&sql);
             let mut params: Vec<&(dyn ToSql + Sync)> = vec![&limit, &bytes, &after, &before];
             params.extend(wanted.parameters.iter().map(|parameter| &**parameter as &(dyn ToSql + Sync)));
             Rows::of(self.session.once(&sql, &types, &params).await?, limit)
@@ -178,7 +210,7 @@ impl Context<'_> {
         let rows = if positions.is_empty() {
             Rows { rows: Vec::new(), is_full: false }
         } else {
-            let sql = bounded(COLUMNS, SIZE, "position = ANY($3)", place, order);
+            let sql = statements::Rows { condition: "position = ANY($3)", place, order }.bounded(COLUMNS, SIZE);
             let sql = self.statements.schema.qualify(&sql);
             let limit = count(positions.len());
             let types = [Type::INT8, Type::INT8, Type::INT8_ARRAY];
@@ -311,6 +343,11 @@ impl Rows {
         let is_full = follows || count(rows.len()) >= limit;
         Ok(Self { rows, is_full })
     }
+}
+
+/// Whether the content of a row was too large to be selected.
+fn is_left_out(row: &Row) -> bool {
+    matches!(row.try_get::<_, Option<&[u8]>>(10), Ok(None))
 }
 
 fn numbers(headers: &[Header]) -> impl Iterator<Item = (i64, i32)> + Send {

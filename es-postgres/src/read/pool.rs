@@ -10,7 +10,7 @@ use tokio::sync::{Mutex, Semaphore};
 use tokio::time::sleep;
 
 use crate::connection::connect::{Connector, Purpose};
-use crate::connection::errors::Failure;
+use crate::connection::errors::{self, Failure};
 use crate::connection::session::Session;
 
 /// How many tasks share a connection at the same time. More would not be served faster, and each may hold a page.
@@ -97,8 +97,13 @@ impl Pool {
         };
         let _using = Using::of(slot);
         let _room = slot.room.acquire().await.map_err(|_| StoreError::Closed)?;
+        let left = self.patience.saturating_sub(begun.elapsed());
+        if left.is_zero() {
+            // The connection is not to blame.
+            return Err(Failure::Waited(errors::words(&"too many others are served")));
+        }
         let session = self.session(slot).await?;
-        session.within(self.patience.saturating_sub(begun.elapsed()), work(Arc::clone(&session))).await
+        session.within(left, work(Arc::clone(&session))).await
     }
 
     async fn session(&self, slot: &Slot) -> Result<Arc<Session>, Failure> {

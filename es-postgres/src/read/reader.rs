@@ -8,7 +8,7 @@ use es_framework::{Cell, CellKey, CommandKey, CommandRecord, ListStreams, Positi
 
 use crate::connection::connect::{Connector, Purpose};
 use crate::connection::session::Session;
-use crate::read::page::Context;
+use crate::read::page::{Context, Sizes};
 use crate::read::pool::Pool;
 use crate::tables::log::LogHead;
 use crate::tables::names::Names;
@@ -21,6 +21,7 @@ pub(crate) struct Reader {
     pool: Arc<Pool>,
     statements: Arc<Statements>,
     names: Names,
+    sizes: Sizes,
     store: StoreId,
     notifier: Arc<Notifier>,
 }
@@ -35,7 +36,7 @@ impl Reader {
         patience: Duration,
     ) -> Self {
         let pool = Arc::new(Pool::new(connector, Purpose::Read, size, patience));
-        Self { pool, statements, names: Names::default(), store, notifier }
+        Self { pool, statements, names: Names::default(), sizes: Sizes::default(), store, notifier }
     }
 
     /// Reads a page.
@@ -115,6 +116,7 @@ impl Reader {
             names: &self.names,
             store: self.store,
             seen: self.notifier.head(),
+            sizes: &self.sizes,
         }
     }
 }

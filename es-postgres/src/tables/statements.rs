@@ -17,9 +17,9 @@ pub(crate) struct Statements {
     /// The end of a stream, by its name.
     pub(crate) stream_head: Sql,
     /// A page of `@all`, forward and backward.
-    pub(crate) all: [Sql; 2],
+    pub(crate) all: [PageSql; 2],
     /// A page of a stream, forward and backward.
-    pub(crate) stream: [Sql; 2],
+    pub(crate) stream: [PageSql; 2],
     /// The last event at or below a position.
     pub(crate) mark: Sql,
     /// The last place at or below a position and a time.
@@ -49,9 +49,11 @@ pub(crate) struct Statements {
 impl Statements {
     pub(crate) fn new(schema: Schema) -> Self {
         let sql = |text: &str, types: &[Type]| Sql::new(schema.qualify(text), types);
-        let page = |place: &str, condition: &str, types: &[Type], forward: bool| {
-            let order = if forward { "" } else { " DESC" };
-            sql(&bounded(COLUMNS, SIZE, condition, place, order), types)
+        let page = |place: &str, condition: &str, types: &[Type]| {
+            [true, false].map(|forward| {
+                let rows = Rows { condition, place, order: if forward { "" } else { " DESC" } };
+                PageSql { small: sql(&rows.small(), types), bounded: sql(&rows.bounded(COLUMNS, SIZE), types) }
+            })
         };
         let all = "position > $3 AND position < $4";
         let stream = "stream = (SELECT id FROM {es}.es_stream WHERE name = $5) AND version > $3 AND version < $4";
@@ -73,8 +75,8 @@ impl Statements {
                  ) e ON true",
                 &[Type::TEXT],
             ),
-            all: [true, false].map(|forward| page("position", all, &PAGE, forward)),
-            stream: [true, false].map(|forward| page("version", stream, &[&PAGE[..], &[Type::TEXT]].concat(), forward)),
+            all: page("position", all, &PAGE),
+            stream: page("version", stream, &[&PAGE[..], &[Type::TEXT]].concat()),
             mark: sql(
                 "SELECT position, checksum FROM {es}.es_event WHERE position <= $1 ORDER BY position DESC LIMIT 1",
                 &[Type::INT8],
@@ -180,18 +182,46 @@ impl Statements {
 /// The payload and metadata bytes of a row; neither is read for that, even where they are stored out of line.
 pub(crate) const SIZE: &str = "octet_length(payload) + coalesce(octet_length(metadata), 0)";
 
-/// Selects the rows of a page: at most `$1` of them and `$2` bytes, but at least one. The last column tells of each row
-/// whether there is another one after it that would fit in number.
-pub(crate) fn bounded(columns: &str, size: &str, condition: &str, place: &str, order: &str) -> String {
-    format!(
-        "SELECT {columns}, follows FROM (
-             SELECT {columns}, sum({size}) OVER w AS bytes, row_number() OVER w AS n,
-                 lead({place}) OVER w IS NOT NULL AS follows
-             FROM (
-                 SELECT * FROM {{es}}.es_event e WHERE {condition} ORDER BY {place}{order} LIMIT $1
-             ) page WINDOW w AS (ORDER BY {place}{order} ROWS UNBOUNDED PRECEDING)
-         ) page WHERE n = 1 OR bytes <= $2 ORDER BY n"
-    )
+/// The two statements for one page.
+#[derive(Debug)]
+pub(crate) struct PageSql {
+    pub(crate) small: Sql,
+    pub(crate) bounded: Sql,
+}
+
+/// Which rows a page selects, and in which order.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rows<'a> {
+    pub(crate) condition: &'a str,
+    pub(crate) place: &'a str,
+    pub(crate) order: &'a str,
+}
+
+impl Rows<'_> {
+    /// Selects at most `$1` rows. The content of a row that has more than `$2` bytes is null: if `$2` is the share of
+    /// one row, the page cannot become too large, and adding up sizes, which takes as long as reading, is not needed.
+    pub(crate) fn small(&self) -> String {
+        let Self { condition, place, order } = self;
+        let columns = COLUMNS
+            .replace("metadata", &format!("CASE WHEN {SIZE} <= $2 THEN metadata END"))
+            .replace(", payload", &format!(", CASE WHEN {SIZE} <= $2 THEN payload END"));
+        format!("SELECT {columns}, false FROM {{es}}.es_event e WHERE {condition} ORDER BY {place}{order} LIMIT $1")
+    }
+
+    /// Selects at most `$1` rows of `$2` bytes together, but at least one. The last column tells of each row whether
+    /// there is another one after it that would fit in number.
+    pub(crate) fn bounded(&self, columns: &str, size: &str) -> String {
+        let Self { condition, place, order } = self;
+        format!(
+            "SELECT {columns}, follows FROM (
+                 SELECT {columns}, sum({size}) OVER w AS bytes, row_number() OVER w AS n,
+                     lead({place}) OVER w IS NOT NULL AS follows
+                 FROM (
+                     SELECT * FROM {{es}}.es_event e WHERE {condition} ORDER BY {place}{order} LIMIT $1
+                 ) page WINDOW w AS (ORDER BY {place}{order} ROWS UNBOUNDED PRECEDING)
+             ) page WHERE n = 1 OR bytes <= $2 ORDER BY n"
+        )
+    }
 }
 
 /// The first parameters of a page: the maximum number of rows and bytes, and the places between which they are.

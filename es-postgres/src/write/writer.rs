@@ -206,6 +206,10 @@ impl Writer {
 
     fn fail(&mut self, group: Vec<Queued<Write>>, inbox: &mut Inbox<Write, Alone>, error: &StoreError) {
         self.memory.forget();
+        if matches!(error, StoreError::ReadOnly) {
+            // A server that became a standby: the connection string may lead to the new primary.
+            self.session = None;
+        }
         for write in inbox.release(group) {
             write.answer(Err(error.repeated()));
         }

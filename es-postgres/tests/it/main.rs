@@ -5,5 +5,7 @@
 //! `ES_POSTGRES_REQUIRED=1` makes that a failure.
 
 mod conformance;
+mod faults;
+mod proxy;
 mod server;
 mod support;

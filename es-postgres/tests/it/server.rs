@@ -98,10 +98,20 @@ impl Server {
         self.folder.join(format!(".s.PGSQL.{}", self.port))
     }
 
-    /// Starts the server again.
+    /// Starts the server again. After it was killed, its other processes may take a moment to end.
     pub(crate) fn up(&self) {
+        let begun = std::time::Instant::now();
         let log = self.folder.join("log");
-        run(self.tool("pg_ctl").arg("-D").arg(self.data()).arg("-l").arg(log).args(["-w", "-t", "60", "start"]));
+        loop {
+            let mut start = self.tool("pg_ctl");
+            start.arg("-D").arg(self.data()).arg("-l").arg(&log).args(["-w", "-t", "60", "start"]);
+            if start.stdin(Stdio::null()).output().unwrap().status.success() {
+                return;
+            }
+            let said = fs::read_to_string(&log).unwrap_or_default();
+            assert!(begun.elapsed().as_secs() < 30, "the server does not start: {said}");
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
     }
 
     /// Stops the server.

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use es_framework::CandidateEvent;
 use es_postgres::{Builder, PostgresStore};
 
 use crate::server;
@@ -58,4 +59,8 @@ pub(crate) async fn client(url: &str) -> tokio_postgres::Client {
 /// How most tests open a store.
 pub(crate) fn builder(schema: &str) -> Builder {
     PostgresStore::builder().schema(schema)
+}
+
+pub(crate) fn event(payload: &str) -> CandidateEvent {
+    CandidateEvent::new("tested", payload.to_owned()).unwrap()
 }
