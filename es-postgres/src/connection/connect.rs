@@ -53,6 +53,9 @@ impl Connector {
             let source = errors::words(&"this build has no TLS, and the connection string has `sslmode=require`");
             return Err(OpenError::InvalidUrl { source });
         }
+        if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
+            return Err(OpenError::InvalidUrl { source: errors::words(&"it names no host") });
+        }
         if config.get_application_name().is_none() {
             config.application_name(settings.application_name.clone());
         }

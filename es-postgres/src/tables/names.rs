@@ -35,17 +35,34 @@ impl Default for Names {
 pub(crate) struct PageNames {
     streams: HashMap<i64, StreamId>,
     types: HashMap<i32, Arc<EventType>>,
+    /// What is wrong with rows that were found damaged.
+    damage: Vec<String>,
 }
 
 impl PageNames {
     pub(crate) fn stream(&self, id: i64, at: Position) -> Result<&StreamId, StoreError> {
-        let unknown = || errors::damaged(Some(at), format!("stream number {id} is not known"));
-        self.streams.get(&id).ok_or_else(unknown)
+        self.streams.get(&id).ok_or_else(|| self.unknown("stream", id, at))
     }
 
     pub(crate) fn event_type(&self, id: i32, at: Position) -> Result<&Arc<EventType>, StoreError> {
-        let unknown = || errors::damaged(Some(at), format!("event type number {id} is not known"));
-        self.types.get(&id).ok_or_else(unknown)
+        self.types.get(&id).ok_or_else(|| self.unknown("event type", id.into(), at))
+    }
+
+    fn unknown(&self, what: &str, id: i64, at: Position) -> StoreError {
+        let reasons = self.damage.iter().map(|damage| format!("; {damage}")).collect::<String>();
+        errors::damaged(Some(at), format!("{what} number {id} is not known{reasons}"))
+    }
+
+    /// Notes a damaged row, so that only the events that need it are damaged.
+    fn take<T>(&mut self, read: Result<T, Failure>) -> Result<Option<T>, Failure> {
+        match read {
+            Ok(read) => Ok(Some(read)),
+            Err(Failure::Refused(StoreError::Corrupt { reason, .. })) => {
+                self.damage.push(reason);
+                Ok(None)
+            }
+            Err(failure) => Err(failure),
+        }
     }
 }
 
@@ -85,23 +102,20 @@ impl Names {
         if streams.is_empty() && types.is_empty() {
             return Ok(page);
         }
-        for numbers in [&mut streams] {
-            numbers.sort_unstable();
-            numbers.dedup();
-        }
+        streams.sort_unstable();
+        streams.dedup();
         types.sort_unstable();
         types.dedup();
-        let read = |row: &Row| stream(row);
         if !streams.is_empty() {
             for row in session.query(&statements.streams_by_id, &[&streams]).await? {
-                let (id, name) = read(&row)?;
+                let Some((id, name)) = page.take(stream(&row))? else { continue };
                 page.streams.insert(id, name.clone());
                 self.lock().streams.insert(id, name);
             }
         }
         if !types.is_empty() {
             for row in session.query(&statements.types_by_id, &[&types]).await? {
-                let (id, event_type) = event_type(&row)?;
+                let Some((id, event_type)) = page.take(event_type(&row))? else { continue };
                 page.types.insert(id, Arc::clone(&event_type));
                 self.lock().types.insert(id, event_type);
             }

@@ -37,8 +37,7 @@ impl Schema {
     pub(crate) fn script(&self, store: StoreId) -> String {
         let writer_sum = writer_sum(store, FORMAT.cast_signed(), 0, None, None, "").stored();
         let names = FORMAT_1
-            .replace("{es_writer_literal}", &literal(&format!("{}.es_writer", self.quoted())))
-            .replace("{es_literal}", &literal(&self.quoted()))
+            .replace("{name}", &literal(&self.name))
             .replace("{lock}", &LOCK.to_string())
             .replace("{format}", &FORMAT.to_string())
             .replace("{store_id}", &store.to_string())

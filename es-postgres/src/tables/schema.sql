@@ -4,10 +4,14 @@ DO $es_schema$
 BEGIN
 -- Several processes may create the store at the same time.
 PERFORM pg_advisory_xact_lock({lock});
-IF to_regclass({es_writer_literal}) IS NOT NULL THEN
+-- Read from the catalogs themselves: `to_regclass` may remember what was there before the lock was waited for.
+IF EXISTS (
+    SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+    WHERE n.nspname = {name} AND c.relname = 'es_writer'
+) THEN
     RETURN;
 END IF;
-IF to_regnamespace({es_literal}) IS NULL THEN
+IF NOT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = {name}) THEN
     CREATE SCHEMA {es};
 END IF;
 

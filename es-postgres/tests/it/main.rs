@@ -5,7 +5,11 @@
 //! `ES_POSTGRES_REQUIRED=1` makes that a failure.
 
 mod conformance;
+mod damage;
 mod faults;
+mod opening;
+mod plans;
 mod proxy;
+mod roles;
 mod server;
 mod support;

@@ -98,6 +98,11 @@ impl Server {
         self.folder.join(format!(".s.PGSQL.{}", self.port))
     }
 
+    /// What the server has reported.
+    pub(crate) fn log(&self) -> String {
+        String::from_utf8_lossy(&fs::read(self.folder.join("log")).unwrap()).into_owned()
+    }
+
     /// Starts the server again. After it was killed, its other processes may take a moment to end.
     pub(crate) fn up(&self) {
         let begun = std::time::Instant::now();
