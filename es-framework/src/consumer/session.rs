@@ -33,12 +33,15 @@ impl<W: Work> Run<W> {
                 Some(Err(error)) => return error.into(),
                 None => return Leave::Again,
             };
-            let state = if next.caught_up { ConsumerState::Live } else { ConsumerState::CatchingUp };
+            let caught_up = next.caught_up;
             if let Err(left) = feed.meanwhile(self.deal_with(next)).await {
                 return left;
             }
             *outages = 0;
-            self.report.moved(position_of(self.seen.as_ref()), self.store.head(), state);
+            self.tell(caught_up);
+            if caught_up && let Err(left) = self.at_head().await {
+                return left;
+            }
         }
     }
 
@@ -228,7 +231,11 @@ impl<W: Work> Run<W> {
         if attempts >= backoff.attempts.get() {
             return Ok(Some(error));
         }
-        self.report.moved(position_of(self.checkpoint.as_ref()), self.store.head(), ConsumerState::Retrying);
+        if self.rebuilding {
+            self.report.enter(ConsumerState::Retrying);
+        } else {
+            self.report.moved(position_of(self.checkpoint.as_ref()), self.store.head(), ConsumerState::Retrying);
+        }
         let pause = self.jitter.pause(&backoff, attempts);
         self.pause(pause).await?;
         Ok(None)

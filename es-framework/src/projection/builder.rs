@@ -3,8 +3,9 @@
 use std::future::Future;
 use std::pin::Pin;
 
+use super::generation::OnChange;
 use super::projector::Projector;
-use super::work::Projecting;
+use super::work::{Projecting, Purpose};
 use crate::consumer::{self, Consumer, Lease, Policy, RunError, Running, StartFrom, Startable};
 use crate::domain::Event as _;
 use crate::log::{Filter, Position, ProjectionName, Store};
@@ -64,6 +65,7 @@ pub struct Projection<P: Projector> {
     filter: Filter,
     policy: Policy,
     start_from: StartFrom,
+    on_change: OnChange,
     lease: Option<Lease>,
 }
 
@@ -78,6 +80,7 @@ impl<P: Projector> Projection<P> {
             filter: Filter::new(),
             policy: Policy::default(),
             start_from: StartFrom::Beginning,
+            on_change: OnChange::default(),
             lease: None,
         }
     }
@@ -108,6 +111,13 @@ impl<P: Projector> Projection<P> {
         self
     }
 
+    /// Sets what it does if the read model was built by another version of the projector, or with other tables: it does
+    /// not start by default.
+    pub fn on_change(mut self, on_change: OnChange) -> Self {
+        self.on_change = on_change;
+        self
+    }
+
     /// Lets only one runner of this name run at a time, over all processes on the store; see [`Lease`] for when that is
     /// needed.
     pub fn lease(mut self, lease: Lease) -> Self {
@@ -130,7 +140,30 @@ impl<P: Projector> Projection<P> {
     /// Nothing runs if the future is dropped. The writes of [`Projector::prepare`] are committed completely or not at
     /// all.
     pub async fn start(self) -> Result<Running, RunError> {
-        consumer::start(self.into_consumer()?).await
+        consumer::start(self.into_consumer(Purpose::Run)?).await
+    }
+
+    /// Builds the read model anew from the beginning, beside the one that answers meanwhile, and replaces it in one
+    /// transaction when it has reached the end of the log. Then it ends: [`Running::finished`] returns the position.
+    ///
+    /// A projection of the same name may run at the same time, here or in another process: it goes on with the old read
+    /// model, and after the replacement with the new one. If it is of another version, it then ends with
+    /// [`RunError::ProjectorChanged`].
+    ///
+    /// Killed or stopped, it goes on where it was when it is started again, and the old read model stays. Where the new one
+    /// is built meanwhile, and what the replacement costs, is up to the read model. Parked events are those of the new
+    /// one afterwards.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::start`]; [`ModelError::NotAllowed`](crate::ModelError::NotAllowed) if the read model cannot be built
+    /// beside itself.
+    ///
+    /// # Cancel safety
+    ///
+    /// As for [`Self::start`].
+    pub async fn rebuild(self) -> Result<Running, RunError> {
+        consumer::start(self.into_consumer(Purpose::Rebuild)?).await
     }
 
     /// Processes everything that is in the log now, and returns the position reached. Needs no runtime.
@@ -143,14 +176,17 @@ impl<P: Projector> Projection<P> {
     ///
     /// A dropped future leaves the checkpoint at the end of a whole batch.
     pub async fn catch_up(self) -> Result<Position, RunError> {
-        consumer::catch_up(self.into_consumer()?).await
+        consumer::catch_up(self.into_consumer(Purpose::Run)?).await
     }
 
-    fn into_consumer(self) -> Result<Consumer<Projecting<P>>, RunError> {
-        let Self { store, projector, model, name, filter, policy, start_from, lease } = self;
+    fn into_consumer(self, purpose: Purpose) -> Result<Consumer<Projecting<P>>, RunError> {
+        let Self { store, projector, model, name, filter, policy, start_from, on_change, lease } = self;
         let name = ProjectionName::new(name)?;
         let wanted = filter.types(P::Event::names());
-        let work = Projecting::new(store.id(), name.clone(), projector, model);
+        let work = Projecting::new(store.id(), name.clone(), projector, model, purpose, on_change);
+        // It has a status of its own.
+        let name = if purpose == Purpose::Rebuild { ProjectionName::new(format!("{name}~rebuild"))? } else { name };
+        let start_from = if purpose == Purpose::Rebuild { StartFrom::Beginning } else { start_from };
         Ok(Consumer { store, name, work, wanted, policy, start_from, lease })
     }
 }

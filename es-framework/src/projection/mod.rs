@@ -1,14 +1,17 @@
 //! Projections: read models folded from `@all`.
 
 mod builder;
+mod generation;
 mod model;
 mod projector;
+mod rebuild;
 mod record_map;
 mod state;
 mod undo;
 mod work;
 
 pub use builder::Projection;
+pub use generation::OnChange;
 pub use model::{Batch, Cleared, ReadModel};
 pub use projector::Projector;
 pub use state::{StateModel, StateTx};

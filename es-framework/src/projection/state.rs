@@ -34,7 +34,9 @@ pub struct StateModel<S> {
 
 struct Inner<S> {
     store: Store,
-    snapshots: Snapshots<S>,
+    snapshots: Arc<Snapshots<S>>,
+    /// If it is built beside another model: of which generation.
+    beside: Option<u64>,
     /// Of the snapshots that it saves: the records, then the state.
     fingerprint: Fingerprint,
     held: Mutex<Held<S>>,
@@ -150,7 +152,16 @@ impl<S: Default + Send + 'static> StateModel<S> {
     /// policy sees counts the folded events; its version is the position.
     pub fn saved_by(store: impl Into<Store>, snapshots: Snapshots<S>) -> Self {
         let fingerprint = with_records(snapshots.fingerprint());
-        let inner = Inner { store: store.into(), snapshots, fingerprint, held: Mutex::default() };
+        Self::of(Inner {
+            store: store.into(),
+            snapshots: Arc::new(snapshots),
+            beside: None,
+            fingerprint,
+            held: Mutex::default(),
+        })
+    }
+
+    fn of(inner: Inner<S>) -> Self {
         Self { inner: Arc::new(inner) }
     }
 
@@ -230,6 +241,14 @@ impl<S> Inner<S> {
     fn lock(&self) -> MutexGuard<'_, Held<S>> {
         // A panic under the lock comes from a reader, which changes nothing; those of projectors are caught.
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The name under which the state is saved.
+    fn saved_as(&self, name: &ProjectionName) -> Result<ProjectionName, ModelError> {
+        match self.beside {
+            None => Ok(name.clone()),
+            Some(generation) => ProjectionName::new(format!("{name}~{generation}")).map_err(ModelError::not_allowed),
+        }
     }
 
     /// A snapshot of the state, if the policy wants one and none is being saved; and the undo data it replaces, to be
@@ -394,6 +413,7 @@ impl<S: Default + Send + 'static> ReadModel for StateModel<S> {
     /// Loads the state from the snapshot, unless the one in memory is this projection's and at least as new.
     async fn start(&self, name: &ProjectionName) -> Result<(), ModelError> {
         let inner = &self.inner;
+        let name = &inner.saved_as(name)?;
         let load = Load { events: 0, ..Load::new(StreamId::all(), Some(name.clone())) };
         let loaded = inner.store.engine().load(load).await.map_err(ModelError::failed)?;
         let at = loaded.snapshot.as_ref().map_or(Position::ZERO, |snapshot| Position::new(snapshot.at));
@@ -457,6 +477,7 @@ impl<S: Default + Send + 'static> ReadModel for StateModel<S> {
     }
 
     async fn settle(&self, name: &ProjectionName) -> Result<(), ModelError> {
+        let name = &self.inner.saved_as(name)?;
         let (snapshot, released) = {
             let mut held = self.inner.lock();
             let taken = self.inner.snapshot(&mut held, name);
@@ -469,6 +490,50 @@ impl<S: Default + Send + 'static> ReadModel for StateModel<S> {
             Some(snapshot) => self.inner.save(snapshot).await,
             None => Ok(()),
         }
+    }
+
+    async fn beside(&self, _: &ProjectionName, generation: u64) -> Result<Self, ModelError> {
+        let Inner { store, snapshots, fingerprint, .. } = &*self.inner;
+        let (store, snapshots, fingerprint) = (store.clone(), Arc::clone(snapshots), *fingerprint);
+        Ok(Self::of(Inner { store, snapshots, beside: Some(generation), fingerprint, held: Mutex::default() }))
+    }
+
+    async fn replace_by<F>(&self, name: &ProjectionName, built: &Self, agree: F) -> Result<(), ModelError>
+    where
+        F: for<'t> FnOnce(&mut StateTx<'t, S>) -> Result<(), ModelError> + Send + 'static,
+    {
+        if Arc::ptr_eq(&self.inner, &built.inner) {
+            return Err(ModelError::not_allowed("a model cannot be replaced by itself"));
+        }
+        let empty = panics::catch(S::default).map_err(panicked)?;
+        let (snapshot, released) = {
+            let mut held = self.inner.lock();
+            let agreed = panics::catch(|| agree(&mut StateTx { held: &mut held }));
+            if let Err(error) = agreed.map_err(panicked).and_then(|agreed| agreed) {
+                held.records.roll_back();
+                return Err(error);
+            }
+            held.records.commit();
+            let state = std::mem::replace(&mut built.inner.lock().state, empty);
+            held.put(state);
+            let released = held.undo.take();
+            // The saved snapshot is of the old state, even if it is at the same position.
+            (held.unsaved, held.events) = (true, 0);
+            (self.inner.snapshot(&mut held, name), released)
+        };
+        drop(released);
+        match snapshot {
+            Ok((Some(snapshot), released)) => {
+                drop(released);
+                // Until the next snapshot a restart would find the old state, and build the new one once more.
+                if let Err(error) = self.inner.save(snapshot).await {
+                    warn!(%name, error = &error as &dyn std::error::Error, "state cannot be saved");
+                }
+            }
+            Ok((None, _)) => {}
+            Err(error) => warn!(%name, error = &error as &dyn std::error::Error, "state cannot be encoded"),
+        }
+        Ok(())
     }
 }
 

@@ -127,7 +127,7 @@ fn conflict_of(append: &Append) -> Option<Conflict> {
             ExpectedVersion::StreamExists => Version::ZERO,
             ExpectedVersion::Exact(version) => version.next(),
         };
-        Some(Conflict::new(write.stream.clone(), write.expected, actual))
+        Some(Conflict::stream(write.stream.clone(), write.expected, actual))
     })
 }
 

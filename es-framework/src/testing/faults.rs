@@ -34,11 +34,19 @@ pub enum Call {
     Transact,
     /// A read model that is made durable at the end of a run.
     Settle,
+    /// A read model that is asked what its rows look like.
+    Shape,
+    /// A place that is opened to build a read model anew.
+    Beside,
+    /// A read model that is replaced by another.
+    Replace,
+    /// A place for building that is removed.
+    Discard,
 }
 
 impl Call {
     /// Every call.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 15] = [
         Self::Append,
         Self::Command,
         Self::Read,
@@ -50,6 +58,10 @@ impl Call {
         Self::Start,
         Self::Transact,
         Self::Settle,
+        Self::Shape,
+        Self::Beside,
+        Self::Replace,
+        Self::Discard,
     ];
 
     fn name(self) -> &'static str {
@@ -65,6 +77,10 @@ impl Call {
             Self::Start => "start",
             Self::Transact => "transact",
             Self::Settle => "settle",
+            Self::Shape => "shape",
+            Self::Beside => "beside",
+            Self::Replace => "replace",
+            Self::Discard => "discard",
         }
     }
 }
