@@ -183,7 +183,7 @@ impl FaultPlan {
             return Some(*fault);
         }
         let random = mix(mix(self.seed?) ^ (call as u64) << 56 ^ number);
-        if random % u64::from(self.one_in.max(1)) != 0 {
+        if !random.is_multiple_of(u64::from(self.one_in.max(1))) {
             return None;
         }
         let faults = if self.only.is_empty() { &SEEDED[..] } else { &self.only };
@@ -204,9 +204,12 @@ impl fmt::Display for FaultPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut parts = Vec::new();
         if let Some(seed) = self.seed {
-            let only = self.only.iter().map(|fault| format!(" {fault}")).collect::<String>();
-            let only = if only.is_empty() { only } else { format!(" of{only}") };
-            parts.push(format!("seed {seed} one-in {}{only}", self.one_in));
+            let mut words = vec![format!("seed {seed} one-in {}", self.one_in)];
+            if !self.only.is_empty() {
+                words.push("of".to_owned());
+                words.extend(self.only.iter().map(ToString::to_string));
+            }
+            parts.push(words.join(" "));
         }
         parts.extend(self.fixed.iter().map(|((call, number), fault)| format!("{} {number} {fault}", call.name())));
         if parts.is_empty() { f.write_str("nothing") } else { f.write_str(&parts.join(", ")) }

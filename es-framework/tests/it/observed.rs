@@ -1,5 +1,7 @@
 //! What an observer is told, and what it cannot do to a store.
 
+#![expect(clippy::unwrap_used, reason = "a helper that fails is a test that fails, as inside a test")]
+
 use std::sync::{Arc, Mutex};
 
 use es_framework::observe::{
@@ -55,7 +57,7 @@ impl Observer for Notes {
 
 fn observed(store: &Store) -> Arc<Notes> {
     let notes = Arc::new(Notes::default());
-    store.observe(notes.clone()).unwrap();
+    store.observe(Arc::<Notes>::clone(&notes)).unwrap();
     notes
 }
 
