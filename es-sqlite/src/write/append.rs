@@ -250,14 +250,14 @@ impl<'w> Transaction<'w> {
         let number = if let Some(number) = known {
             number
         } else {
-            let number = match interned::type_number(self.connection, event_type)? {
-                Some(number) => number,
-                None => {
-                    let number = interned::add_type(self.connection, event_type)?;
-                    // It has no event yet, so nothing has to be looked up.
-                    self.memory.type_ends.insert(number, TermEnd::default());
-                    number
-                }
+            let known = interned::type_number(self.connection, event_type)?;
+            let number = if let Some(number) = known {
+                number
+            } else {
+                let number = interned::add_type(self.connection, event_type)?;
+                // It has no event yet, so nothing has to be looked up.
+                self.memory.type_ends.insert(number, TermEnd::default());
+                number
             };
             self.memory.types.insert(Arc::clone(event_type), number);
             number

@@ -114,10 +114,12 @@ async fn a_process_that_decides() {
                     let mut tags = BTreeSet::from([dice.course()]);
                     (0..dice.below(3)).for_each(|_| _ = tags.insert(dice.student()));
                     let tags = if dice.below(8) == 0 { BTreeSet::new() } else { tags };
-                    let event = CandidateEvent::new(TYPES[dice.below(30).min(2) as usize], payload.clone()).unwrap();
+                    let event =
+                        CandidateEvent::new(TYPES[usize::try_from(dice.below(30).min(2)).unwrap()], payload.clone())
+                            .unwrap();
                     event.with_tags(tags)
                 };
-                let events: Vec<_> = (0..1 + dice.below(4) / 3).map(|_| event(&mut dice)).collect();
+                let events: Vec<_> = (0..=dice.below(4) / 3).map(|_| event(&mut dice)).collect();
                 let mut append = Append::to(id(&format!("w-{process}-{writer}")), ExpectedVersion::Any, events);
                 for (query, after) in conditions {
                     append = append.unless(query, after);
