@@ -371,6 +371,13 @@ macro_rules! conformance {
                 h3_a_panic_at_either_end_is_a_failure
                 h3_a_reader_that_panics_harms_nobody
             }
+            partitions {
+                h11_partitions_apply_each_event_once_and_in_order
+                h11_the_number_of_partitions_can_change
+                h11_partitions_of_another_number_take_over
+                h11_a_parked_key_stays_with_its_partition
+                h11_what_partitions_cannot_do_is_refused
+            }
             rebuilding {
                 h4_a_state_is_replaced_at_once
                 h16_a_changed_version_is_refused
