@@ -6,6 +6,7 @@ mod model;
 mod projector;
 mod rebuild;
 mod record_map;
+mod slots;
 mod state;
 mod undo;
 mod work;

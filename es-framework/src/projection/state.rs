@@ -12,6 +12,7 @@ use tracing::{debug, warn};
 
 use super::model::{Batch, Cleared, ReadModel};
 use super::record_map::RecordMap;
+use super::slots::SLOT;
 use super::undo::Undo;
 use crate::consumer::{Checkpoint, CheckpointRecord, ModelError};
 use crate::domain::{Progress, Snapshots, StateError};
@@ -89,7 +90,12 @@ impl<S: Default> Default for Held<S> {
 
 impl<S> Held<S> {
     fn checkpoint(&self) -> Option<Checkpoint> {
-        CheckpointRecord::decode(self.records.get(CheckpointRecord::KEY)?)?.checkpoint()
+        if let Some(record) = self.records.get(CheckpointRecord::KEY) {
+            return CheckpointRecord::decode(record)?.checkpoint();
+        }
+        // Of partitions, the one that is furthest on: the log has what the state has seen.
+        let slots = self.records.starting_with(SLOT).filter_map(|(_, record)| CheckpointRecord::decode(record));
+        slots.max_by_key(|record| record.mark.position)?.checkpoint()
     }
 
     fn position(&self) -> Position {
