@@ -152,7 +152,11 @@ impl Connector {
         let session = match self.connect(purpose).await {
             Ok(session) => session,
             Err(Failure::Lost(source)) => {
-                let advice = "check the address, that the server runs, and `max_connections`";
+                let advice = if source.to_string().contains("startup parameter") {
+                    "there is a pooler in front of it; open the store with `pooled(true)`"
+                } else {
+                    "check the address, that the server runs, and `max_connections`"
+                };
                 return Err(OpenError::Unreachable { advice, source });
             }
             Err(failure) => return Err(failure.into_store().into()),
