@@ -73,6 +73,8 @@
 //! | keep read models elsewhere | [`ReadModel`], [`Batch`], [`Checkpoint`], [`Step`] |
 //! | open a store, use streams | [`Store`], [`Stream`], [`MemoryStore`] |
 //! | write | [`CandidateEvent`], [`IntoCandidates`], [`ExpectedVersion`], [`Append`], [`Appended`], [`Limits`] |
+//! | tag events, and find them by tags | [`Tag`], [`Query`], [`Criterion`], [`Filter::query`] |
+//! | write only if nothing that matters was written since | [`Append::unless`], [`AppendCondition`], [`Conflict`] |
 //! | write idempotently | [`EventId`], [`CommandKey`], [`Outcome`] |
 //! | read, watch and write typed events | [`TypedReader`], [`TypedReading`], [`TypedWatchBuilder`], [`TypedWatch`], [`WriteEventsError`] |
 //! | read | [`Reader`], [`Reading`], [`StoredEvent`], [`Filter`], [`AsOf`] |
@@ -112,19 +114,22 @@ mod projection;
 pub use log::{Engine, MemoryStore, Store, Stream, StreamMetrics};
 // Names and places.
 pub use log::{
-    CellKey, Clock, CommandKey, EventId, EventIdKind, InvalidName, MAX_NAME_BYTES, Place, Position, ProjectionName,
-    StoreId, StreamHead, StreamId, StreamState, SystemClock, Timestamp, Version,
+    CellKey, Clock, CommandKey, EventId, EventIdKind, InvalidName, MAX_NAME_BYTES, MAX_TAGS, Place, Position,
+    ProjectionName, StoreId, StreamHead, StreamId, StreamState, SystemClock, Tag, Tags, Timestamp, Version,
 };
 // Writing.
 pub use log::{
-    Append, Appended, CandidateEvent, CommandRecord, EventType, ExpectedVersion, Fingerprint, IntoCandidates,
-    InvalidMetadata, KeyedCommand, Limits, Metadata, Outcome, StreamAppended, StreamWrite, WhenFull,
+    Append, AppendCondition, Appended, CandidateEvent, CommandRecord, EventType, ExpectedVersion, Fingerprint,
+    IntoCandidates, InvalidMetadata, KeyedCommand, Limits, MAX_CONDITIONS, Metadata, Outcome, StreamAppended,
+    StreamWrite, WhenFull,
 };
 // Reading and watching.
 pub use log::{
     AsOf, Clause, EventHeader, Field, Filter, ListStreams, Path, Reader, Reading, Scalar, StoredEvent, StreamInfo,
     Watch, WatchBuilder,
 };
+// Queries over types and tags.
+pub use log::{Criterion, InvalidQuery, MAX_CRITERIA, MAX_CRITERION_TYPES, Query};
 // Small values stored next to the log.
 pub use log::{Cell, Mark, Snapshot};
 // Errors of the log.
