@@ -8,12 +8,12 @@ use es_framework::{
     Cell, CellKey, CommandKey, CommandRecord, EventId, EventIdKind, EventType, Position, ProjectionName, Snapshot,
     StoreError, StoreId, StoredEvent, StreamId, StreamInfo,
 };
-use tokio_rusqlite::rusqlite::types::Value;
+use tokio_rusqlite::rusqlite::types::{Value, ValueRef};
 use tokio_rusqlite::rusqlite::{Connection, OptionalExtension, Params};
 
 use crate::connection::errors;
 use crate::tables::interned::Names;
-use crate::tables::rows::{COLUMNS, Header, REMOVED, natural};
+use crate::tables::rows::{Header, REMOVED, natural};
 use crate::tables::{cells, commands, log, snapshots, streams};
 
 /// Maximum number of streams searched for an event's id per page.
@@ -86,6 +86,12 @@ pub(super) fn type_numbers(connection: &Connection, list: &List) -> Result<Keys<
     Ok(Keys::of(list, numbers, ToString::to_string))
 }
 
+pub(super) fn tag_numbers(connection: &Connection, list: &List) -> Result<Keys<i64>, StoreError> {
+    let sql = "SELECT id FROM es_tag WHERE id > ?1 ORDER BY id LIMIT ?2";
+    let numbers = column(connection, sql, (number(list, 0)?, one_more(list)))?;
+    Ok(Keys::of(list, numbers, ToString::to_string))
+}
+
 pub(super) fn cells(connection: &Connection, list: &List) -> Result<Listed<Cell>, StoreError> {
     cell_keys(connection, list)?.read(|key| cell(connection, key))
 }
@@ -150,10 +156,11 @@ pub(super) fn checkpoints(connection: &Connection, list: &List) -> Result<Listed
 
 /// The projections whose read models live in this file.
 pub(super) fn checkpoint_names(connection: &Connection, list: &List) -> Result<Keys<String>, StoreError> {
-    let exists = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'projection_checkpoints'";
+    let exists = "SELECT 1 FROM sqlite_schema WHERE name = 'projection_checkpoints'";
     if connection.query_row(exists, [], |_| Ok(())).optional().map_err(errors::store)?.is_none() {
         return Ok(Keys { keys: Vec::new(), next: None });
     }
+    // A view, or the table of an earlier release.
     let sql = "SELECT name FROM projection_checkpoints
          WHERE substr(name, 1, length(?2)) = ?2 AND name > ?1 ORDER BY name LIMIT ?3";
     let names = column(connection, sql, (text(list), &list.prefix, one_more(list)))?;
@@ -162,8 +169,16 @@ pub(super) fn checkpoint_names(connection: &Connection, list: &List) -> Result<K
 
 pub(super) fn checkpoint(connection: &Connection, name: &str) -> Result<CheckpointInfo, StoreError> {
     let sql = "SELECT store, position FROM projection_checkpoints WHERE name = ?1";
-    let (store, position): ([u8; 16], i64) =
-        connection.query_row(sql, [name], |row| Ok((row.get(0)?, row.get(1)?))).map_err(errors::store)?;
+    let (store, position) = connection
+        .query_row(sql, [name], |row| {
+            let store = match row.get_ref(0)? {
+                ValueRef::Blob(bytes) => <[u8; 16]>::try_from(bytes).ok(),
+                digits => u128::from_str_radix(digits.as_str()?, 16).ok().map(u128::to_be_bytes),
+            };
+            Ok((store, row.get::<_, i64>(1)?))
+        })
+        .map_err(errors::store)?;
+    let store = store.ok_or_else(|| errors::damaged(None, format!("the checkpoint of {name} is damaged")))?;
     let name = ProjectionName::new(name).map_err(|_| not_a_name("checkpoint", name))?;
     Ok(CheckpointInfo::new(name, StoreId::from_bytes(store), Position::new(natural(position, None)?)))
 }
@@ -175,9 +190,10 @@ pub(super) fn events_with_id(
     id: &EventId,
     list: &List,
 ) -> Result<Listed<StoredEvent>, StoreError> {
+    let columns = names.columns();
     let wanted = match id.kind() {
         EventIdKind::Derived(of, position) => {
-            let sql = format!("SELECT {COLUMNS} FROM es_event WHERE position = ?1 AND id IS NULL");
+            let sql = format!("SELECT {columns} FROM es_event WHERE position = ?1 AND id IS NULL");
             let at = if of == store { position.as_i64() } else { 0 };
             let found = events(connection, names, store, &sql, [at])?;
             return Ok(Listed::new(found, None));
@@ -186,7 +202,7 @@ pub(super) fn events_with_id(
         EventIdKind::Text(text) => Value::Text(text.to_owned()),
         _ => return Ok(Listed::new(Vec::new(), None)),
     };
-    let sql = format!("SELECT {COLUMNS} FROM es_event INDEXED BY es_event_id WHERE stream = ?1 AND id = ?2");
+    let sql = format!("SELECT {columns} FROM es_event INDEXED BY es_event_id WHERE stream = ?1 AND id = ?2");
     let after = number(list, 0)?;
     let last: i64 = connection
         .query_row("SELECT coalesce(max(id), 0) FROM es_stream", [], |row| row.get(0))

@@ -170,7 +170,7 @@ impl<'a> Poller<'a> {
         if *seen == Some(data_version) {
             return Ok(false);
         }
-        let found = pool::in_transaction(connection, |connection| {
+        let found = pool::in_transaction(connection, names, |connection, names| {
             let (head, _) = log::head(connection)?;
             notifier.publish_foreign(head, |after, count| log::events_after(connection, names, store.id, after, count))
         })?;
