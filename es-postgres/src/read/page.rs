@@ -72,6 +72,14 @@ impl Line {
         }
     }
 
+    /// The place of an event.
+    fn place(&self, header: &Header) -> u64 {
+        match self {
+            Self::All(_) => header.position.get(),
+            Self::Stream(_) => header.version.get(),
+        }
+    }
+
     /// Whether there may be gaps between places.
     fn has_gaps(&self) -> bool {
         matches!(self, Self::All(LogHead { gaps: true, .. }))
@@ -248,16 +256,9 @@ impl Context<'_> {
             && let Some(last) = last
         {
             // All headers up to the last one were evaluated.
-            (page.scanned, page.end) = (self.place(line, &last), false);
+            (page.scanned, page.end) = (line.place(&last), false);
         }
         Ok(())
-    }
-
-    fn place(&self, line: &Line, header: &Header) -> u64 {
-        match line {
-            Line::All(_) => header.position.get(),
-            Line::Stream(_) => header.version.get(),
-        }
     }
 
     /// Turns rows into the events of a page. If `each` is set, they are all rows of the window.
@@ -281,7 +282,7 @@ impl Context<'_> {
         let contiguous = each && !line.has_gaps();
         page.events.reserve(rows.len());
         for (row, header) in rows.iter().zip(&headers) {
-            let place = self.place(line, header);
+            let place = line.place(header);
             if forward && place > page.head {
                 // Written after the head was read.
                 is_full = false;

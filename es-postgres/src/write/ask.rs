@@ -96,14 +96,15 @@ impl Asked {
         names: &Names,
         ids: bool,
     ) -> Result<Found, Failure> {
-        let (heads, types, commands, known, matches) = try_join5(
+        // Boxed, because five of them are large and most have nothing to do.
+        let answers = Box::pin(try_join5(
             self.heads(session, statements),
             self.types(session, statements),
             self.commands(session, statements),
             self.events(session, statements, store, names),
             self.matches(session, statements),
-        )
-        .await?;
+        ));
+        let (heads, types, commands, known, matches) = answers.await?;
         Ok(Found { heads, types, commands, ids: ids.then_some(known), matches })
     }
 

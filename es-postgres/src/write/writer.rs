@@ -268,16 +268,15 @@ impl Writer {
     async fn attempt(&mut self, group: &[Queued<Write>], unknown: &mut Vec<Draft>, ids: bool) -> Ended {
         let since = group.iter().map(|write| write.since).min().unwrap_or_else(Instant::now);
         let patience = self.timeout.saturating_sub(since.elapsed()).max(Duration::from_millis(1));
-        let session = match self.session.take().filter(|session| !session.is_over()) {
-            Some(session) => session,
-            None => {
-                // What happened to the log in the meantime is not known.
-                self.memory.end = None;
-                match tokio::time::timeout(patience + GRACE, self.connector.connect(Purpose::Write)).await {
-                    Ok(Ok(session)) => session,
-                    Ok(Err(failure)) => return Ended::of(failure),
-                    Err(_) => return Ended::of(errors::silent()),
-                }
+        let session = if let Some(session) = self.session.take().filter(|session| !session.is_over()) {
+            session
+        } else {
+            // What happened to the log in the meantime is not known.
+            self.memory.end = None;
+            match tokio::time::timeout(patience + GRACE, self.connector.connect(Purpose::Write)).await {
+                Ok(Ok(session)) => session,
+                Ok(Err(failure)) => return Ended::of(failure),
+                Err(_) => return Ended::of(errors::silent()),
             }
         };
         let contended = self.foreign_commit.is_some_and(|at| at.elapsed() < CONTENDED);

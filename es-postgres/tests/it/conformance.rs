@@ -91,9 +91,13 @@ impl Shared for Pooled {
         let (schema, url) = (self.0.schema(store), server::shared().unwrap());
         let count = self.0.names.lock().unwrap().len();
         let builder = builder(&schema, Setup::default()).create(false);
-        if count % 2 == 0 { builder.connect(url).await } else { builder.pooled(true).connect(self.0.url).await }
-            .unwrap()
-            .into()
+        if count.is_multiple_of(2) {
+            builder.connect(url).await
+        } else {
+            builder.pooled(true).connect(self.0.url).await
+        }
+        .unwrap()
+        .into()
     }
 }
 

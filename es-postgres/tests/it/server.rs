@@ -54,9 +54,9 @@ impl Server {
     /// Creates and starts a cluster with these settings; [`None`] if there is no PostgreSQL.
     pub(crate) fn start(settings: &[&str]) -> Option<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
+        static SAID: OnceLock<()> = OnceLock::new();
         let Some(_) = binaries() else {
             assert!(std::env::var_os("ES_POSTGRES_REQUIRED").is_none_or(|it| it != "1"), "{INSTALL}");
-            static SAID: OnceLock<()> = OnceLock::new();
             SAID.get_or_init(|| writeln!(std::io::stderr().lock(), "\n{INSTALL}").unwrap());
             return None;
         };
@@ -72,11 +72,15 @@ impl Server {
         let options = ["--auth=trust", "--encoding=UTF8", "--locale=C", "--username=postgres", "--no-sync"];
         run(server.tool("initdb").arg("-D").arg(server.data()).args(options));
         let mut config = fs::read_to_string(server.data().join("postgresql.conf")).unwrap();
-        config += &format!("\nlisten_addresses = ''\nunix_socket_directories = '{}'\n", server.folder.display());
+        config.extend([
+            "\nlisten_addresses = ''\nunix_socket_directories = '",
+            &server.folder.to_string_lossy(),
+            "'\n",
+        ]);
         config += "shared_buffers = 64MB\nmax_wal_size = 2GB\nlog_min_messages = warning\n";
         for setting in settings {
             let (name, value) = setting.split_once('=').unwrap();
-            config += &format!("{name} = '{value}'\n");
+            config.extend([name, " = '", value, "'\n"]);
         }
         fs::write(server.data().join("postgresql.conf"), config).unwrap();
         server.up();
