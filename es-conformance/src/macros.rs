@@ -490,6 +490,7 @@ macro_rules! conformance_inspected {
                 inspect_lists_types_with_their_shapes
                 inspect_lists_cells_snapshots_and_commands
                 inspect_finds_events_by_id_in_every_stream
+                inspect_shows_the_tags_of_an_event
                 inspect_verifies_a_whole_store
                 inspect_refuses_a_cursor_that_is_none
             }

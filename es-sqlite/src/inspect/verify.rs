@@ -12,7 +12,7 @@ use crate::inspect::lists::{self, Keys};
 use crate::tables::interned::{self, Names};
 use crate::tables::rows::{Header, REMOVED};
 use crate::tables::schema::Layout;
-use crate::tables::{log, meta, stream_index, streams, tag_index, tags};
+use crate::tables::{log, meta, postings, stream_index, streams, tags};
 
 /// Maximum number of rows that one step checks.
 const ROWS: u32 = 10_000;
@@ -29,7 +29,7 @@ const TABLES: [&str; 9] = [
     "es_snapshot",
     // Only in a store with tags.
     "es_tag",
-    "es_tag_event",
+    "es_posting",
 ];
 /// How many of them are in a store without tags.
 const PLAIN_TABLES: usize = 7;
@@ -47,8 +47,8 @@ enum Step {
     Events(Position, Timestamp),
     /// The versions of each stream, after one version of a stream number.
     Versions(i64, Version),
-    /// The entries of the index over tags, after one with this tag, position and number.
-    Tagged(i64, i64, i64),
+    /// The postings after one with this term, position and number.
+    Postings(i64, i64, i64),
     Commands(Option<Cursor>),
     Cells(Option<Cursor>),
     Snapshots(Option<Cursor>),
@@ -80,9 +80,9 @@ impl Step {
                 let (stream, version) = rest.split_once('/')?;
                 Self::Versions(stream.parse().ok()?, Version::new(version.parse().ok()?))
             }
-            "tagged" => {
+            "postings" => {
                 let mut numbers = rest.split('/').map(|number| number.parse().ok());
-                Self::Tagged(numbers.next()??, numbers.next()??, numbers.next()??)
+                Self::Postings(numbers.next()??, numbers.next()??, numbers.next()??)
             }
             "commands" => Self::Commands(after()),
             "cells" => Self::Cells(after()),
@@ -102,7 +102,7 @@ impl Step {
             Self::Tags(after) => format!("tags/{}", rest(after)),
             Self::Events(position, time) => format!("events/{position}/{}", time.as_micros()),
             Self::Versions(stream, version) => format!("versions/{stream}/{version}"),
-            Self::Tagged(tag, position, nth) => format!("tagged/{tag}/{position}/{nth}"),
+            Self::Postings(term, position, nth) => format!("postings/{term}/{position}/{nth}"),
             Self::Commands(after) => format!("commands/{}", rest(after)),
             Self::Cells(after) => format!("cells/{}", rest(after)),
             Self::Snapshots(after) => format!("snapshots/{}", rest(after)),
@@ -122,8 +122,8 @@ impl Step {
             Self::Types(_) if tagged => Self::Tags(None),
             Self::Types(_) | Self::Tags(_) => Self::EVENTS,
             Self::Events(..) => Self::Versions(0, Version::ZERO),
-            Self::Versions(..) if tagged => Self::Tagged(0, 0, 0),
-            Self::Versions(..) | Self::Tagged(..) => Self::Commands(None),
+            Self::Versions(..) if tagged => Self::Postings(i64::MIN, 0, 0),
+            Self::Versions(..) | Self::Postings(..) => Self::Commands(None),
             Self::Commands(_) => Self::Cells(None),
             Self::Cells(_) => Self::Snapshots(None),
             Self::Snapshots(_) => Self::Checkpoints(None),
@@ -144,7 +144,7 @@ pub(super) fn step(
     let layout = names.layout;
     let is_of_tags = match &step {
         Step::Structure(table) => *table >= PLAIN_TABLES,
-        Step::Tags(_) | Step::Tagged(..) => true,
+        Step::Tags(_) | Step::Postings(..) => true,
         _ => false,
     };
     if is_of_tags && layout == Layout::Plain {
@@ -178,14 +178,14 @@ pub(super) fn step(
         ),
         Step::Events(position, time) => events(connection, names, store, *position, *time, &mut verified),
         Step::Versions(stream, version) => versions(connection, *stream, *version, &mut verified),
-        Step::Tagged(tag, position, nth) => {
+        Step::Postings(term, position, nth) => {
             let mut found = 0;
-            let next = tag_index::verify(connection, names, (*tag, *position, *nth), ROWS, |entry| {
+            let next = postings::verify(connection, names, (*term, *position, *nth), ROWS, |entry| {
                 found += 1;
                 entry.map_or_else(|error| note(&mut verified, error), |()| Ok(()))
             });
             verified.checked += found;
-            next.map(|next| next.map(|(tag, position, nth)| Step::Tagged(tag, position, nth)))
+            next.map(|next| next.map(|(term, position, nth)| Step::Postings(term, position, nth)))
         }
         Step::Commands(after) => each(
             &mut verified,
@@ -339,16 +339,17 @@ fn events(
     Ok((looked_at == ROWS).then_some(Step::Events(position, time)))
 }
 
-/// Checks that the index over tags has an entry for each tag of an event.
+/// Checks that an event can be found by its type and each of its tags.
 fn indexed(connection: &Connection, names: &Names, header: &Header, row: &Row<'_>) -> Result<(), StoreError> {
     if names.layout == Layout::Plain || header.event_type == REMOVED {
         return Ok(());
     }
-    let mut numbers = Vec::new();
-    header.each_tag(row, |number| numbers.push(number))?;
-    for number in numbers {
-        if !tag_index::has_entry(connection, number, header.position)? {
-            return Err(header.damaged(format!("the index over tags lacks its entry for tag number {number}")));
+    let mut terms = vec![postings::term_of_type(header.event_type)];
+    header.each_tag(row, |number| terms.push(number))?;
+    for term in terms {
+        if !postings::is_posted(connection, term, header.position)? {
+            let what = if term > 0 { "tag" } else { "event type" };
+            return Err(header.damaged(format!("the posting for {what} number {} is missing", term.unsigned_abs())));
         }
     }
     Ok(())

@@ -73,7 +73,7 @@ impl<'a> Scan<'a> {
     /// Scans the rows of a span, or as many as a page may scan.
     pub(super) fn run(&mut self, span: Span) -> Result<Found, StoreError> {
         if let Some(criteria) = &self.wanted.criteria {
-            return self.by_tags(criteria, span);
+            return self.by_postings(criteria, span);
         }
         if !self.wanted.condition.is_empty() && span.upto - span.after > EACH {
             match self.by_condition(span) {
@@ -247,11 +247,17 @@ impl<'a> Scan<'a> {
             return Ok(Room::Left);
         }
         let content = header.content(row)?;
-        found.bytes += content.bytes();
-        if found.events.len() >= read.events || (found.bytes > read.bytes && !found.events.is_empty()) {
+        let is_full = |bytes| found.events.len() >= read.events || bytes > read.bytes && !found.events.is_empty();
+        if is_full(found.bytes + content.bytes()) {
             return Ok(Room::Full);
         }
-        found.events.push(header.event(content, connection, self.names, self.store, &mut found.buffer)?);
+        let event = header.event(content, connection, self.names, self.store, &mut found.buffer)?;
+        // Tags count too, and their texts are known only now.
+        if !event.tags.is_empty() && is_full(found.bytes + event.bytes()) {
+            return Ok(Room::Full);
+        }
+        found.bytes += event.bytes();
+        found.events.push(event);
         Ok(Room::Left)
     }
 

@@ -6,14 +6,15 @@ use std::fmt::Write;
 use es_framework::{Clause, Filter, Position, Query, StoreError, Timestamp};
 use tokio_rusqlite::rusqlite::{Connection, Row};
 
-use super::by_tags::{self, Criteria};
+use super::by_postings::{self, Criterion};
 use super::line::{Axis, Line, Span};
 use crate::tables::interned::{self, Names};
 use crate::tables::rows::Header;
+use crate::tables::schema::Layout;
 use crate::tables::streams;
 
 /// Lists longer than this are not put into one `IN (…)` but left to the filter.
-const IN_LIMIT: usize = 64;
+pub(super) const IN_LIMIT: usize = 64;
 
 /// A filter, split into parts.
 #[derive(Debug, Default)]
@@ -25,8 +26,8 @@ pub(super) struct Wanted {
     types: Option<Vec<i64>>,
     /// The numbers of the requested streams, if only some are.
     streams: Option<Vec<i64>>,
-    /// The tags of the requested query, if it can be found by tags.
-    pub(super) criteria: Option<Criteria>,
+    /// The requested query, if its events can be found by tags and types.
+    pub(super) criteria: Option<Vec<Criterion>>,
     /// The rest, for the one evaluator.
     left: Filter,
 }
@@ -47,14 +48,16 @@ impl Wanted {
         let mut types: Vec<Cow<'_, Clause>> = Vec::new();
         for clause in filter.clauses() {
             let told = match clause {
-                Clause::Query(query) => {
-                    if let Some(named) = types_of(query) {
+                Clause::Query(query) if names.layout == Layout::Plain => match types_of(query) {
+                    // No event has tags.
+                    Some(named) if named.is_empty() => return Ok((wanted, None)),
+                    Some(named) => {
                         types.push(Cow::Owned(Clause::Types(named)));
                         Ok(true)
-                    } else {
-                        wanted.take_query(connection, names, line, query)
                     }
-                }
+                    None => Ok(false),
+                },
+                Clause::Query(query) => wanted.take_query(connection, names, line, query),
                 Clause::Types(named) if named.len() <= IN_LIMIT => {
                     types.push(Cow::Borrowed(clause));
                     Ok(true)
@@ -147,18 +150,18 @@ impl Wanted {
         Ok(())
     }
 
-    /// Lets the index over tags find the events of a query, if it can; returns false, because the evaluator has to look
-    /// at each of them all the same.
+    /// Lets postings lead to the events of a query, if they can; returns false, because the evaluator has to look at each
+    /// of them all the same.
     fn take_query(
         &mut self,
         connection: &Connection,
-        names: &Names,
+        names: &mut Names,
         line: &Line,
         query: &Query,
     ) -> Result<bool, StoreError> {
         // If the end of the log cannot be trusted, a scan continues as long as there are rows.
         if self.criteria.is_none() && matches!(line.axis, Axis::All) && line.is_sound {
-            self.criteria = by_tags::criteria(connection, names, query)?;
+            self.criteria = by_postings::criteria(connection, names, query)?;
         }
         Ok(false)
     }
@@ -178,13 +181,12 @@ impl Wanted {
     }
 }
 
-/// The types of a query that names nothing else, if they are few enough for SQL.
+/// The types that a query comes down to where no event has tags, if they are few enough for SQL.
 fn types_of(query: &Query) -> Option<Vec<String>> {
-    let criteria = query.criteria();
-    let plain = criteria.iter().all(|criterion| criterion.tags.is_empty() && !criterion.types.is_empty());
-    let named = criteria.iter().flat_map(|criterion| &criterion.types).take(IN_LIMIT + 1);
+    let criteria = || query.criteria().iter().filter(|criterion| criterion.tags.is_empty());
+    let named = criteria().flat_map(|criterion| &criterion.types).take(IN_LIMIT + 1);
     let named: Vec<String> = named.map(|name| (**name).to_owned()).collect();
-    (plain && !named.is_empty() && named.len() <= IN_LIMIT).then_some(named)
+    (named.len() <= IN_LIMIT && criteria().all(|criterion| !criterion.types.is_empty())).then_some(named)
 }
 
 /// Narrows the span by a position or time bound; returns false if the clause is not such a bound.

@@ -105,11 +105,11 @@ const PLAIN: &str = "SELECT id FROM es_event_type
      WHERE name = ?1 AND schema_version = ?2 AND codec = ?3 AND shape IS NULL";
 
 /// Returns the numbers of the types with one of these names, whatever their schema versions.
-pub(crate) fn types_named(connection: &Connection, names: &[String]) -> Result<Vec<i64>, StoreError> {
+pub(crate) fn types_named(connection: &Connection, names: &[impl AsRef<str>]) -> Result<Vec<i64>, StoreError> {
     let mut statement = connection.prepare_cached(NAMED).map_err(errors::store)?;
     let mut ids = Vec::new();
     for name in names {
-        let found = statement.query_map([name], |row| row.get::<_, i64>(0)).map_err(errors::store)?;
+        let found = statement.query_map([name.as_ref()], |row| row.get::<_, i64>(0)).map_err(errors::store)?;
         for id in found {
             ids.push(id.map_err(errors::store)?);
         }

@@ -1,12 +1,14 @@
 //! The tables of the file format, and how an older format is migrated.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 
 use es_framework::{StoreError, StoreId};
 use tokio_rusqlite::rusqlite::{self, Connection};
 
 use crate::connection::errors;
 use crate::tables::meta;
+use crate::tables::postings::{self, TermEnd};
 
 /// `ESLG`, in the database's header.
 pub(crate) const APPLICATION_ID: i32 = 0x4553_4C47;
@@ -83,12 +85,14 @@ pub(crate) fn migrate(connection: &Connection) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Adds what tags need, inside the transaction that writes the first of them. No row is rewritten.
-pub(crate) fn add_tags(connection: &Connection) -> Result<(), StoreError> {
+/// Adds what tags need, inside the transaction that writes the first of them. No event is rewritten, but all of them are
+/// scanned once for their types. Returns the last posting of each.
+pub(crate) fn add_tags(connection: &Connection) -> Result<HashMap<i64, TermEnd>, StoreError> {
     let view = LOG_VIEW.replacen("\nFROM es_event e", TAGS_IN_VIEW, 1);
     connection.execute_batch(FORMAT_2).and_then(|()| connection.execute_batch(&view)).map_err(errors::store)?;
     meta::add_write_requires(connection, TAGS)?;
-    connection.pragma_update(None, "user_version", FORMAT).map_err(errors::store)
+    connection.pragma_update(None, "user_version", FORMAT).map_err(errors::store)?;
+    postings::make(connection)
 }
 
 /// Checks the table definitions in the file: with a column of another kind, the same rows would be read as different
@@ -186,14 +190,14 @@ SELECT e.position, s.name AS stream, e.version, t.name AS type, t.schema_version
 FROM es_event e JOIN es_stream s ON s.id = e.stream JOIN es_event_type t ON t.id = e.type;
 ";
 
-/// Entries are ordered by tag and position, so a commit dirties a page per tag that it uses, as it does per stream.
+/// Postings are ordered by term and position, so a commit dirties a page per tag that it uses, as it does per stream.
 const FORMAT_2: &str = "
 ALTER TABLE es_event ADD COLUMN tags;
 CREATE TABLE es_tag (
     id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, checksum INTEGER NOT NULL
 );
-CREATE TABLE es_tag_event (
-    tag INTEGER NOT NULL, position INTEGER NOT NULL, nth INTEGER NOT NULL, PRIMARY KEY (tag, position)
+CREATE TABLE es_posting (
+    term INTEGER NOT NULL, position INTEGER NOT NULL, nth INTEGER NOT NULL, PRIMARY KEY (term, position)
 ) WITHOUT ROWID;
 DROP VIEW IF EXISTS log;
 ";

@@ -35,7 +35,10 @@ fn entry(connection: &Connection, sql: &str, tag: &Tag) -> Result<Option<i64>, S
         return Ok(is_asked_for.then_some(id));
     }
     // The entry or its row is damaged. Whichever it is, the name that was there may have been this one.
-    Err(errors::damaged(None, format!("tag {tag} cannot be looked up: tag number {id} is damaged, or the index over names")))
+    Err(errors::damaged(
+        None,
+        format!("tag {tag} cannot be looked up: tag number {id} is damaged, or the index over names"),
+    ))
 }
 
 fn is_whole(row: &Row<'_>, id: i64) -> bool {

@@ -16,6 +16,7 @@ use crate::connection::errors;
 use crate::tables::commands;
 use crate::tables::interned::{self, stream_sum};
 use crate::tables::log;
+use crate::tables::postings::TermEnd;
 use crate::tables::rows::{self, COLUMNS, Header, REMOVED, TAGGED_COLUMNS};
 use crate::tables::schema::Layout;
 use crate::write::insert_buffer::{InsertError, Row};
@@ -162,7 +163,7 @@ impl<'w> Transaction<'w> {
             position = position.next();
             version = version.next();
             let event_type = self.type_number(event.event_type())?;
-            let tags = if event.tags().is_empty() { Value::Null } else { self.tag(event.tags(), position)? };
+            let tags = self.post(event_type, event.tags(), position)?;
             let metadata = event.metadata().map(Metadata::as_str);
             let checksum = checksum(
                 position,
@@ -249,9 +250,14 @@ impl<'w> Transaction<'w> {
         let number = if let Some(number) = known {
             number
         } else {
-            let number = match interned::type_number(self.connection, event_type)? {
-                Some(number) => number,
-                None => interned::add_type(self.connection, event_type)?,
+            let known = interned::type_number(self.connection, event_type)?;
+            let number = if let Some(number) = known {
+                number
+            } else {
+                let number = interned::add_type(self.connection, event_type)?;
+                // It has no event yet, so nothing has to be looked up.
+                self.memory.type_ends.insert(number, TermEnd::default());
+                number
             };
             self.memory.types.insert(Arc::clone(event_type), number);
             number

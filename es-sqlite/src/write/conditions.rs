@@ -5,8 +5,8 @@ use es_framework::{AppendCondition, Criterion, Filter, Position, Query, StoreErr
 use tokio_rusqlite::rusqlite::types::Value;
 
 use crate::read::page;
+use crate::tables::postings::{self, TermEnd};
 use crate::tables::schema::{self, Layout};
-use crate::tables::tag_index::{self, TagEnd};
 use crate::tables::tags;
 use crate::write::append::Transaction;
 use crate::write::memory::{TagHead, Unmatched};
@@ -82,12 +82,22 @@ impl Transaction<'_> {
         }
     }
 
-    /// Enters the tags of the event at a position into the index, and returns the list for its row.
-    pub(super) fn tag(&mut self, tags: &Tags, position: Position) -> Result<Value, StoreError> {
+    /// Adds the postings of the event at a position, and returns the list of its tags for its row. In a store without
+    /// tags there is nothing to add.
+    pub(super) fn post(&mut self, event_type: i64, tags: &Tags, position: Position) -> Result<Value, StoreError> {
         if self.memory.names.layout == Layout::Plain {
-            schema::add_tags(self.written()?)?;
+            if tags.is_empty() {
+                return Ok(Value::Null);
+            }
+            let ends = schema::add_tags(self.written()?)?;
             self.memory.names.layout = Layout::Tagged;
+            self.memory.type_ends.clear();
+            self.memory.type_ends.insert(event_type, TermEnd::default());
+            for (event_type, end) in ends {
+                self.memory.type_ends.insert(event_type, end);
+            }
         }
+        self.post_type(event_type, position)?;
         let mut numbers = Vec::with_capacity(tags.len());
         for tag in tags {
             let mut head = self.tag_head(tag)?;
@@ -95,15 +105,41 @@ impl Transaction<'_> {
                 head.number = tags::add(self.connection, tag, self.memory.last_tag)?;
                 self.memory.last_tag = Some(head.number);
             }
-            head.end = TagEnd { position, count: head.end.count + 1 };
+            head.end = TermEnd { position, count: head.end.count + 1 };
             match self.memory.tags.get(tag) {
                 Some(known) => *known = head,
                 None => self.memory.tags.insert(tag.clone(), head),
             }
-            self.memory.pending.push_entry(head);
+            self.memory.pending.push_posting(head.number, head.end);
             numbers.push(head.number);
         }
         Ok(tags::list(&numbers))
+    }
+
+    /// Adds a posting for the first event of a type in a block.
+    fn post_type(&mut self, event_type: i64, position: Position) -> Result<(), StoreError> {
+        let block = postings::block(position.get());
+        if self.memory.last_block == Some((event_type, block)) {
+            return Ok(());
+        }
+        let term = postings::term_of_type(event_type);
+        let known = self.memory.type_ends.get(&event_type).copied();
+        let end = if let Some(end) = known {
+            end
+        } else {
+            let connection = self.written()?;
+            postings::end(connection, &mut self.memory.names, term)?
+        };
+        let end = if end.count > 0 && postings::block(end.position.get()) == block {
+            end
+        } else {
+            let end = TermEnd { position, count: end.count + 1 };
+            self.memory.pending.push_posting(term, end);
+            end
+        };
+        self.memory.type_ends.insert(event_type, end);
+        self.memory.last_block = Some((event_type, block));
+        Ok(())
     }
 
     fn tag_head(&mut self, tag: &Tag) -> Result<TagHead, StoreError> {
@@ -116,7 +152,7 @@ impl Transaction<'_> {
         let head = match tags::number(self.connection, tag)? {
             Some(number) => {
                 let connection = self.written()?;
-                TagHead { number, end: tag_index::end(connection, &mut self.memory.names, number)? }
+                TagHead { number, end: postings::end(connection, &mut self.memory.names, number)? }
             }
             None => TagHead::default(),
         };

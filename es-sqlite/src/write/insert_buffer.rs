@@ -7,8 +7,8 @@ use tokio_rusqlite::rusqlite::types::{Null, Value};
 use tokio_rusqlite::rusqlite::{self, Connection, ErrorCode, Statement};
 
 use crate::connection::errors;
+use crate::tables::postings::TermEnd;
 use crate::tables::rows::{COLUMNS, TAGGED_COLUMNS};
-use crate::write::memory::TagHead;
 
 /// The numbers of rows that one statement inserts: a batch of 16 takes two thirds of the time of 16 single inserts,
 /// whatever their streams.
@@ -19,15 +19,15 @@ const WIDTH: usize = 9;
 static INSERTS: LazyLock<[String; 3]> = LazyLock::new(|| SIZES.map(|rows| insert_statement(EVENTS, WIDTH, rows)));
 static TAGGED_INSERTS: LazyLock<[String; 3]> =
     LazyLock::new(|| SIZES.map(|rows| insert_statement(TAGGED_EVENTS, WIDTH + 1, rows)));
-static ENTRY_INSERTS: LazyLock<[String; 3]> = LazyLock::new(|| SIZES.map(|rows| insert_statement(ENTRIES, 3, rows)));
+static POSTING_INSERTS: LazyLock<[String; 3]> = LazyLock::new(|| SIZES.map(|rows| insert_statement(POSTINGS, 3, rows)));
 
 /// Rows of one transaction that are not in the database yet. They are inserted sixteen at a time, at the end of the
 /// transaction, and before anything reads the log.
 #[derive(Debug, Default)]
 pub(crate) struct Pending {
     rows: Vec<Row>,
-    /// Entries of the index over tags: number, position, and which event with the tag it is.
-    entries: Vec<(i64, i64, i64)>,
+    /// Postings: the term, the position, and which of the term it is.
+    postings: Vec<(i64, i64, i64)>,
 }
 
 /// A row to insert.
@@ -58,9 +58,9 @@ impl Pending {
         if self.rows.len() == SIZES[0] { self.flush(connection) } else { Ok(()) }
     }
 
-    /// Adds the entry for an event, the last one with this tag; its row is pushed next.
-    pub(crate) fn push_entry(&mut self, TagHead { number, end }: TagHead) {
-        self.entries.push((number, end.position.as_i64(), end.count));
+    /// Adds a posting, the last one of its term; the row of its event is pushed next.
+    pub(crate) fn push_posting(&mut self, term: i64, TermEnd { position, count }: TermEnd) {
+        self.postings.push((term, position.as_i64(), count));
     }
 
     /// Inserts all waiting rows.
@@ -79,26 +79,30 @@ impl Pending {
     /// Discards the rows, after a transaction was rolled back.
     pub(crate) fn clear(&mut self) {
         self.rows.clear();
-        self.entries.clear();
+        self.postings.clear();
     }
 
     fn insert(&mut self, connection: &Connection) -> rusqlite::Result<()> {
         if self.rows.iter().all(|row| row.tags == Value::Null) {
-            return insert(connection, &INSERTS, WIDTH, &self.rows, Row::bind);
+            insert(connection, &INSERTS, WIDTH, &self.rows, Row::bind)?;
+        } else {
+            let bind = |row: &Row, statement: &mut Statement<'_>, first| {
+                row.bind(statement, first)?;
+                statement.raw_bind_parameter(first + WIDTH, &row.tags)
+            };
+            insert(connection, &TAGGED_INSERTS, WIDTH + 1, &self.rows, bind)?;
         }
-        let bind = |row: &Row, statement: &mut Statement<'_>, first| {
-            row.bind(statement, first)?;
-            statement.raw_bind_parameter(first + WIDTH, &row.tags)
-        };
-        insert(connection, &TAGGED_INSERTS, WIDTH + 1, &self.rows, bind)?;
-        // In the order of the index, so that those of one tag find its page where the last one left it.
-        self.entries.sort_unstable();
-        let bind = |(tag, position, nth): &(i64, i64, i64), statement: &mut Statement<'_>, first| {
-            statement.raw_bind_parameter(first, tag)?;
+        if self.postings.is_empty() {
+            return Ok(());
+        }
+        // In the order of the table, so that those of one term find its page where the last one left it.
+        self.postings.sort_unstable();
+        let bind = |(term, position, nth): &(i64, i64, i64), statement: &mut Statement<'_>, first| {
+            statement.raw_bind_parameter(first, term)?;
             statement.raw_bind_parameter(first + 1, position)?;
             statement.raw_bind_parameter(first + 2, nth)
         };
-        insert(connection, &ENTRY_INSERTS, 3, &self.entries, bind)
+        insert(connection, &POSTING_INSERTS, 3, &self.postings, bind)
     }
 }
 
@@ -158,4 +162,4 @@ fn insert_statement((table, columns): (&str, &str), width: usize, rows: usize) -
 /// Tables and their columns. An event without tags is the same row with or without the column for them.
 const EVENTS: (&str, &str) = ("es_event", COLUMNS);
 const TAGGED_EVENTS: (&str, &str) = ("es_event", TAGGED_COLUMNS);
-const ENTRIES: (&str, &str) = ("es_tag_event", "tag, position, nth");
+const POSTINGS: (&str, &str) = ("es_posting", "term, position, nth");

@@ -6,7 +6,7 @@ use es_framework::engine::BoundedMap;
 use es_framework::{Clock, Criterion, EventType, Position, StoreId, StoredEvent, StreamHead, StreamId, Tag, Timestamp};
 
 use crate::tables::interned::Names;
-use crate::tables::tag_index::TagEnd;
+use crate::tables::postings::TermEnd;
 use crate::write::insert_buffer::Pending;
 
 /// Where a stream ends.
@@ -22,7 +22,7 @@ pub(crate) struct Head {
 pub(crate) struct TagHead {
     /// The tag's number; 0 if it has none yet.
     pub(crate) number: i64,
-    pub(crate) end: TagEnd,
+    pub(crate) end: TermEnd,
 }
 
 /// Where a criterion was searched for, and no event met it.
@@ -45,6 +45,9 @@ pub(crate) struct Memory {
     pub(crate) last_stream: Option<i64>,
     pub(crate) tags: BoundedMap<Tag, TagHead>,
     pub(crate) last_tag: Option<i64>,
+    /// The last posting of each type, and the type and block of the last event.
+    pub(crate) type_ends: BoundedMap<i64, TermEnd>,
+    pub(crate) last_block: Option<(i64, u64)>,
     pub(crate) unmatched: BoundedMap<Criterion, Unmatched>,
     pub(crate) types: BoundedMap<Arc<EventType>, i64>,
     pub(crate) last_type: Option<(Arc<EventType>, i64)>,
@@ -71,6 +74,8 @@ impl Memory {
             last_stream: None,
             tags: BoundedMap::new(65_536),
             last_tag: None,
+            type_ends: BoundedMap::new(4_096),
+            last_block: None,
             unmatched: BoundedMap::new(256),
             types: BoundedMap::new(4_096),
             last_type: None,
@@ -90,6 +95,8 @@ impl Memory {
         self.last_stream = None;
         self.tags.clear();
         self.last_tag = None;
+        self.type_ends.clear();
+        self.last_block = None;
         self.unmatched.clear();
         self.types.clear();
         self.last_type = None;

@@ -14,9 +14,9 @@ use crate::connection::worker::{roll_back, unpanicked};
 use crate::opening::file::{DatabaseFile, Presence};
 use crate::tables::log;
 use crate::tables::meta;
+use crate::tables::postings::TermEnd;
 use crate::tables::rows::Header;
 use crate::tables::schema::Layout;
-use crate::tables::tag_index::TagEnd;
 use crate::write::append::Transaction;
 use crate::write::memory::{Memory, TagHead};
 use crate::write::upkeep::Upkeep;
@@ -171,6 +171,8 @@ impl Writer {
         self.memory.head = Some((head, time));
         self.memory.last_stream = None;
         self.memory.last_tag = None;
+        self.memory.type_ends.clear();
+        self.memory.last_block = None;
         let count = head.get().saturating_sub(before.get());
         if count > LEARNT_EVENTS {
             self.memory.heads.clear();
@@ -225,7 +227,7 @@ impl Writer {
                 let tag = names.tag(connection, *number, header.position)?;
                 if let Some(known) = tags.get(tag) {
                     let count = known.end.count + 1;
-                    *known = TagHead { number: *number, end: TagEnd { position: header.position, count } };
+                    *known = TagHead { number: *number, end: TermEnd { position: header.position, count } };
                 }
             }
         }

@@ -6,6 +6,7 @@
     reason = "a helper that fails is a test that fails, as inside a test"
 )]
 
+mod audit;
 mod columns;
 mod conformance;
 mod cut_off;
