@@ -75,6 +75,7 @@ pub mod panics;
 pub mod projections;
 pub mod queries;
 pub mod reading;
+pub mod rebuilding;
 pub mod saving;
 pub mod school;
 pub mod shared;

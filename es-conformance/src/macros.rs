@@ -359,6 +359,7 @@ macro_rules! conformance {
                 h6_a_stopped_projection_goes_on_where_it_was
                 h6_closing_the_store_ends_a_projection
                 h2_a_projection_can_have_another_name_and_a_filter
+                i2_projections_and_typed_reads_take_a_query
                 h7_unwanted_events_move_the_checkpoint
                 h2_a_projection_asks_for_the_old_names_of_its_events
                 h2_a_runner_notices_that_it_was_taken_over
@@ -370,6 +371,11 @@ macro_rules! conformance {
                 h3_whatever_panics_is_a_failure
                 h3_a_panic_at_either_end_is_a_failure
                 h3_a_reader_that_panics_harms_nobody
+            }
+            rebuilding {
+                h4_a_state_is_replaced_at_once
+                h16_a_changed_version_is_refused
+                h16_a_changed_version_builds_its_state_anew
             }
             state_models {
                 h3_readers_never_see_the_past
@@ -429,6 +435,9 @@ macro_rules! conformance_durable {
             }
             projections {
                 h1_a_projection_survives_a_reopening
+            }
+            rebuilding {
+                h4_a_rebuild_survives_a_reopening
             }
         }
     };

@@ -71,7 +71,7 @@
 //! | save state | [`Snapshots`], [`SnapshotPolicy`], [`Progress`] |
 //! | turn values into bytes | [`Codec`], `Bincode`, `Json`, [`Shape`] |
 //! | build read models | [`Projector`], [`Projection`], [`Running`], [`StateModel`] |
-//! | keep read models elsewhere | [`ReadModel`], [`Batch`], [`Checkpoint`], [`Step`] |
+//! | keep read models elsewhere | [`ReadModel`], [`Batch`], [`CheckpointRecord`] |
 //! | open a store, use streams | [`Store`], [`Stream`], [`MemoryStore`] |
 //! | write | [`CandidateEvent`], [`IntoCandidates`], [`ExpectedVersion`], [`Append`], [`Appended`], [`Limits`] |
 //! | tag events, and find them by tags | [`Tag`], [`Query`], [`Criterion`], [`Filter::query`] |
@@ -106,6 +106,7 @@
 //!
 //! A feature adds API and never changes behaviour: without `bincode`, a type that names no codec does not compile.
 
+mod consumer;
 mod domain;
 pub mod engine;
 mod log;
@@ -151,11 +152,14 @@ pub use domain::{
     Over, States, View, ViewOf,
 };
 
-// Read models.
-pub use projection::{
-    Batch, Checkpoint, ModelError, Projection, Projector, ReadModel, RunError, Running, RunningState, StateModel,
-    StateTx, Status, Step, WaitError,
+// Consumers of the log: what they do about failures, how they are watched and controlled.
+pub use consumer::{
+    Backoff, Category, Checkpoint, CheckpointRecord, ConsumerRef, ConsumerSet, ConsumerState, Consumers, ControlError,
+    Failure, IllegalTransition, Lease, ModelError, ParkedEvent, ParkedFailure, Policy, Retried, RunError, Running,
+    StartFrom, Startable, Status, StopError, StoredStatus, Then, WaitError, WishError, Wished,
 };
+// Read models.
+pub use projection::{Batch, Cleared, OnChange, Projection, Projector, ReadModel, StateModel, StateTx};
 
 /// For tools: what a store contains, whether it is intact, and payloads decoded without their Rust types.
 pub mod inspect {
