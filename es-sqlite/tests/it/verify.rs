@@ -58,6 +58,8 @@ async fn each_damaged_row_is_named() {
         ("UPDATE es_snapshot SET state = x'01'", "checksum"),
         ("UPDATE es_meta SET value = 5 WHERE key = 'generation'", "generation"),
     ] {
+        // A file of its own: the store of the damage before this one may still be closing.
+        let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("damaged.db");
         std::fs::copy(&whole, &path).unwrap();
         let connection = Connection::open(&path).unwrap();
