@@ -400,6 +400,7 @@ macro_rules! conformance {
                 h2_a_start_without_a_runtime_is_refused
                 h2_catching_up_needs_no_runtime
                 h5_waiting_needs_no_runtime_and_no_timer
+                i6_a_decision_runs_on_any_executor
                 h3_a_projection_whose_runtime_ended_has_failed
                 h6_however_often_it_is_stopped_the_same_is_returned
             }
@@ -483,6 +484,9 @@ macro_rules! conformance_shared {
                 i4_what_another_handle_wrote_makes_a_condition_fail
                 i4_of_writers_of_all_handles_under_one_condition_one_wins
                 i4_an_audit_of_the_log_of_all_handles_finds_no_violation
+            }
+            deciders {
+                i6_deciders_of_several_handles_never_overbook
             }
             projections {
                 h2_a_projection_sees_what_another_handle_writes
