@@ -154,6 +154,8 @@ impl Heartbeat {
                 }
                 answer = answered(&mut self.asked) => self.take_answer(answer),
                 () = changed(&mut self.seen, |status| match writes {
+                    // One that stands by writes nothing, so that it would be of interest for ever.
+                    _ if status.state == ConsumerState::StandingBy => false,
                     Some(_) => known.is_outdated_by(status),
                     None => known.differs_from(status),
                 }) => {}
