@@ -44,7 +44,7 @@ use crate::log::{Filter, Position, ProjectionName, Store};
 /// # let position = store.open_stream("account-alice")?.write(deposited, ExpectedVersion::Any).await?.position;
 /// let model = StateModel::new(&store);
 /// let totals = Projection::new(&store, Totals, model.clone()).start().await?;
-/// totals.wait_for(position, std::time::Duration::from_secs(5)).await?;
+/// totals.reached(position, std::time::Duration::from_secs(5)).await?;
 /// assert_eq!(model.read(|total| total.cents), 500);
 /// totals.stop().await?;
 /// # Ok(()) }
@@ -53,7 +53,7 @@ use crate::log::{Filter, Position, ProjectionName, Store};
 /// # Checkpoints
 ///
 /// A batch of events and the checkpoint are committed together. Stretches of the log without events for the projector
-/// only move the position that [`Running::status`] shows and that [`Running::wait_for`] waits for. They cost no
+/// only move the position that [`Running::status`] shows and that [`Running::reached`] waits for. They cost no
 /// transaction: the checkpoint is written with the next batch, when the projection ends, or with the first such stretch
 /// after it has been behind for five seconds. If the process is killed in between, it reads those five seconds of the
 /// log again, and nothing takes effect twice.

@@ -9,6 +9,7 @@
 mod audit;
 mod columns;
 mod conformance;
+mod consumers;
 mod cut_off;
 mod damage;
 mod errors;
