@@ -126,7 +126,7 @@ pub use log::{
     Watch, WatchBuilder,
 };
 // Small values stored next to the log.
-pub use log::{Cell, Mark, Snapshot};
+pub use log::{Cell, ListCells, Mark, Snapshot};
 // Errors of the log.
 pub use log::{AppendError, BoxError, CellError, Conflict, ErrorKind, InvalidAppend, SnapshotError, StoreError};
 

@@ -38,7 +38,7 @@ mod watch;
 pub use append::{
     Append, Appended, CommandRecord, Fingerprint, KeyedCommand, Outcome, StreamAppended, StreamWrite, WhenFull,
 };
-pub use cell::Cell;
+pub use cell::{Cell, ListCells};
 pub use checksum::checksum;
 pub use engine::Engine;
 pub use error::{AppendError, BoxError, CellError, Conflict, ErrorKind, InvalidAppend, SnapshotError, StoreError};

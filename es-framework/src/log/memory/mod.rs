@@ -3,14 +3,14 @@
 mod inspect;
 
 use std::collections::{BTreeMap, HashMap};
-use std::ops::Deref;
+use std::ops::{Bound, Deref};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::append::{Append, Appended, CommandRecord};
-use super::cell::Cell;
+use super::cell::{Cell, ListCells};
 use super::engine::Engine;
 use super::error::{AppendError, CellError, SnapshotError, StoreError};
 use super::event::StoredEvent;
@@ -213,6 +213,16 @@ impl Engine for MemoryEngine {
         let state = self.state()?;
         let Some((revision, Some(value))) = state.cells.get(key) else { return Ok(None) };
         Ok(Some(Cell::new(key.clone(), *revision, value.clone())))
+    }
+
+    async fn cells(&self, list: ListCells) -> Result<Vec<Cell>, StoreError> {
+        let state = self.state()?;
+        let after = list.after.map_or(Bound::Unbounded, Bound::Excluded);
+        let cells = state.cells.range((after, Bound::Unbounded));
+        let wanted = cells.filter(|(key, _)| key.as_str().starts_with(list.prefix.as_str()));
+        let existing =
+            wanted.filter_map(|(key, (revision, value))| Some(Cell::new(key.clone(), *revision, value.clone()?)));
+        Ok(existing.take(list.limit).collect())
     }
 
     async fn set_cell(&self, key: &CellKey, expected: u64, value: Option<Bytes>) -> Result<u64, CellError> {
