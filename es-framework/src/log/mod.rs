@@ -26,17 +26,20 @@ mod one_or_many;
 mod page_check;
 mod pages;
 mod position;
+mod query;
 mod read;
 mod reader;
 mod scalar;
 mod snapshot;
 mod store;
 mod stream;
+mod tag;
 mod time;
 mod watch;
 
 pub use append::{
-    Append, Appended, CommandRecord, Fingerprint, KeyedCommand, Outcome, StreamAppended, StreamWrite, WhenFull,
+    Append, Appended, CommandRecord, Fingerprint, KeyedCommand, MAX_CONDITIONS, Outcome, StreamAppended, StreamWrite,
+    WhenFull,
 };
 pub use cell::{Cell, ListCells};
 pub use checksum::checksum;
@@ -58,6 +61,7 @@ pub(crate) use name::check_name;
 pub use name::{CellKey, CommandKey, InvalidName, MAX_NAME_BYTES, ProjectionName, StreamId};
 pub use notifier::Notifier;
 pub use position::{Place, Position, Version};
+pub use query::{AppendCondition, Criterion, InvalidQuery, MAX_CRITERIA, MAX_CRITERION_TYPES, Query};
 pub use read::{
     Direction, ListStreams, Load, Loaded, Mark, PAGE_BYTES, PAGE_EVENTS, PAGE_SCAN, Page, Read, StreamInfo,
 };
@@ -66,6 +70,7 @@ pub use scalar::{Path, Scalar};
 pub use snapshot::Snapshot;
 pub use store::Store;
 pub use stream::{Stream, StreamMetrics};
+pub use tag::{MAX_TAGS, Tag, Tags};
 pub use time::{Clock, SystemClock, Timestamp};
 pub(crate) use watch::NotAwaited;
 pub(crate) use watch::Stretch;
