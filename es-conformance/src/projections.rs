@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use es_framework::{
-    ErrorKind, Event, ExpectedVersion, Filter, ModelError, Position, Projection, Projector, Recorded, Repository,
-    RunError, RunningState, StateModel, StateTx, Store, WaitError,
+    ConsumerState, ErrorKind, Event, ExpectedVersion, Filter, ModelError, Position, Projection, Projector, Recorded,
+    Repository, RunError, StateModel, StateTx, Store, WaitError,
 };
 use serde::{Deserialize, Serialize};
 
@@ -105,7 +105,7 @@ pub async fn h2_catching_up_goes_over_into_live(fixture: &impl Fixture) {
         last = deposit(&store, "account-b", [1]).await;
     }
     running.wait_for(last, PATIENCE).await.expect("it gets there");
-    assert_eq!(running.status().state, RunningState::Live);
+    assert_eq!(running.status().state, ConsumerState::Live);
     model.read(|total| {
         assert!(ascending(total));
         assert_eq!(total.cents, 3_300);
@@ -139,7 +139,7 @@ pub async fn h3_a_refusal_stops_before_the_event(fixture: &impl Fixture) {
     let bad = deposit(&store, "account-a", [3, 13, 4]).await;
     let failed = running.wait_for(bad, PATIENCE).await.expect_err("it refuses");
     assert!(matches!(failed, WaitError::Failed { reached, .. } if reached == p(3)), "{failed:?}");
-    assert_eq!(running.status().state, RunningState::Failed);
+    assert_eq!(running.status().state, ConsumerState::Failed);
     let error = running.finished().await.expect_err("it refused");
     assert!(matches!(&*error, RunError::Model(ModelError::Refused { position, .. }) if *position == p(4)), "{error:?}");
     model.read(|total| assert_eq!((total.cents, total.positions.clone()), (6, vec![1, 2, 3])));

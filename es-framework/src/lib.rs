@@ -70,7 +70,7 @@
 //! | save state | [`Snapshots`], [`SnapshotPolicy`], [`Progress`] |
 //! | turn values into bytes | [`Codec`], `Bincode`, `Json`, [`Shape`] |
 //! | build read models | [`Projector`], [`Projection`], [`Running`], [`StateModel`] |
-//! | keep read models elsewhere | [`ReadModel`], [`Batch`], [`Checkpoint`], [`Step`] |
+//! | keep read models elsewhere | [`ReadModel`], [`Batch`], [`CheckpointRecord`] |
 //! | open a store, use streams | [`Store`], [`Stream`], [`MemoryStore`] |
 //! | write | [`CandidateEvent`], [`IntoCandidates`], [`ExpectedVersion`], [`Append`], [`Appended`], [`Limits`] |
 //! | write idempotently | [`EventId`], [`CommandKey`], [`Outcome`] |
@@ -102,6 +102,7 @@
 //!
 //! A feature adds API and never changes behaviour: without `bincode`, a type that names no codec does not compile.
 
+mod consumer;
 mod domain;
 pub mod engine;
 mod log;
@@ -141,11 +142,13 @@ pub use domain::{
     StateError, TypedReader, TypedReading, TypedWatch, TypedWatchBuilder, WriteEventsError, commands,
 };
 
-// Read models.
-pub use projection::{
-    Batch, Checkpoint, ModelError, Projection, Projector, ReadModel, RunError, Running, RunningState, StateModel,
-    StateTx, Status, Step, WaitError,
+// Consumers of the log.
+pub use consumer::{
+    Backoff, Category, Checkpoint, CheckpointRecord, ConsumerState, ControlError, Failure, IllegalTransition,
+    ModelError, Policy, RunError, Running, Status, Then, WaitError,
 };
+// Read models.
+pub use projection::{Batch, Projection, Projector, ReadModel, StateModel, StateTx};
 
 /// For tools: what a store contains, whether it is intact, and payloads decoded without their Rust types.
 pub mod inspect {

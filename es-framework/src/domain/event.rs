@@ -241,6 +241,14 @@ impl<E: Event> Recorded<E> {
     pub fn decode(stored: StoredEvent) -> Result<Self, DecodeError> {
         Ok(Self { event: decode(&stored)?, stored })
     }
+
+    /// As [`Self::decode`], but returns the stored event with the error.
+    pub(crate) fn decode_or_return(stored: StoredEvent) -> Result<Self, (Box<StoredEvent>, DecodeError)> {
+        match decode(&stored) {
+            Ok(event) => Ok(Self { event, stored }),
+            Err(error) => Err((Box::new(stored), error)),
+        }
+    }
 }
 
 impl<E> Recorded<E> {

@@ -1,17 +1,10 @@
 //! Configuring a projection: a projector, the log it reads and the model it writes.
 
-use tokio::runtime::Handle;
-use tokio::sync::watch;
-use tracing::Instrument;
-
-use super::error::RunError;
-use super::feed::Feed;
 use super::projector::Projector;
-use super::runner::Run;
-use super::running::Running;
-use super::status::{Reporter, Status};
-use crate::log::{Filter, Position, Store};
-use crate::panics;
+use super::work::Projecting;
+use crate::consumer::{self, Consumer, Policy, RunError, Running};
+use crate::domain::Event as _;
+use crate::log::{Filter, Position, ProjectionName, Store};
 
 /// A projector, the log it reads and the model it writes, ready to run.
 ///
@@ -66,12 +59,20 @@ pub struct Projection<P: Projector> {
     model: P::Model,
     name: String,
     filter: Filter,
+    policy: Policy,
 }
 
 impl<P: Projector> Projection<P> {
     /// Creates a projection.
     pub fn new(store: impl Into<Store>, projector: P, model: P::Model) -> Self {
-        Self { store: store.into(), projector, model, name: P::NAME.to_owned(), filter: Filter::new() }
+        Self {
+            store: store.into(),
+            projector,
+            model,
+            name: P::NAME.to_owned(),
+            filter: Filter::new(),
+            policy: Policy::default(),
+        }
     }
 
     /// Keeps the checkpoint under a name other than [`Projector::NAME`], for example to build a new version of the read
@@ -85,6 +86,12 @@ impl<P: Projector> Projection<P> {
     /// the checkpoint.
     pub fn filter(mut self, filter: Filter) -> Self {
         self.filter = self.filter.and_all(filter);
+        self
+    }
+
+    /// Sets what it does about failures.
+    pub fn policy(mut self, policy: Policy) -> Self {
+        self.policy = policy;
         self
     }
 
@@ -103,14 +110,7 @@ impl<P: Projector> Projection<P> {
     /// Nothing runs if the future is dropped. The writes of [`Projector::prepare`] are committed completely or not at
     /// all.
     pub async fn start(self) -> Result<Running, RunError> {
-        let runtime = Handle::try_current().map_err(|_| RunError::NoRuntime)?;
-        let (run, feed, seen) = self.begin().await?;
-        let name = run.name().clone();
-        let reporter = Reporter::new(run.status().clone());
-        let (stop, stopping) = watch::channel(false);
-        let span = tracing::info_span!("projection", name = name.as_str());
-        runtime.spawn(run.until_stopped(feed, reporter, stopping).instrument(span));
-        Ok(Running::new(name, seen, stop))
+        consumer::start(self.into_consumer()?).await
     }
 
     /// Processes everything that is in the log now, and returns the position reached. Needs no runtime.
@@ -123,14 +123,14 @@ impl<P: Projector> Projection<P> {
     ///
     /// A dropped future leaves the checkpoint at the end of a whole batch.
     pub async fn catch_up(self) -> Result<Position, RunError> {
-        let (run, feed, _) = self.begin().await?;
-        let (position, outcome) = run.until_head(feed).await;
-        outcome.map(|()| position)
+        consumer::catch_up(self.into_consumer()?).await
     }
 
-    async fn begin(self) -> Result<(Run<P>, Feed<P::Event>, watch::Receiver<Status>), RunError> {
-        let Self { store, projector, model, name, filter } = self;
-        let begun = panics::catch_async(Run::begin(store, projector, model, name, filter)).await;
-        begun.map_err(RunError::panicked)?
+    fn into_consumer(self) -> Result<Consumer<Projecting<P>>, RunError> {
+        let Self { store, projector, model, name, filter, policy } = self;
+        let name = ProjectionName::new(name)?;
+        let wanted = filter.types(P::Event::names());
+        let work = Projecting::new(store.id(), name.clone(), projector, model);
+        Ok(Consumer { store, name, work, wanted, policy })
     }
 }

@@ -3,6 +3,7 @@
 pub(crate) mod file;
 mod guard;
 mod query;
+pub(crate) mod records;
 mod rules;
 mod tx;
 
@@ -12,8 +13,9 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use es_framework::{Checkpoint, Mark, ModelError, Position, ProjectionName, ReadModel, Step, StoreError, StoreId};
-use tokio_rusqlite::rusqlite::{self, Connection, OptionalExtension, params};
+use bytes::Bytes;
+use es_framework::{ModelError, ProjectionName, ReadModel, StoreError};
+use tokio_rusqlite::rusqlite::{self, Connection};
 
 use crate::connection::worker::block_on;
 use crate::engine::SqliteEngine;
@@ -211,17 +213,7 @@ impl ReadModel for SqliteModel {
     type Tx<'t> = SqliteTx<'t>;
 
     async fn start(&self, _: &ProjectionName) -> Result<(), ModelError> {
-        self.in_transaction(|connection| {
-            connection
-                .execute_batch(
-                    "CREATE TABLE IF NOT EXISTS projection_checkpoints (
-                        name TEXT PRIMARY KEY, store BLOB NOT NULL, position INTEGER NOT NULL,
-                        checksum INTEGER NOT NULL, events INTEGER NOT NULL
-                    ) WITHOUT ROWID",
-                )
-                .map_err(ModelError::failed)
-        })
-        .await
+        self.in_transaction(|connection| records::create(connection).map_err(ModelError::failed)).await
     }
 
     async fn transact<T, F>(&self, body: F) -> Result<T, ModelError>
@@ -233,35 +225,20 @@ impl ReadModel for SqliteModel {
         self.in_transaction(move |connection| project(connection, home, |tx| body(tx))).await
     }
 
-    fn checkpoint(tx: &mut SqliteTx<'_>, name: &ProjectionName) -> Result<Option<Checkpoint>, ModelError> {
-        let found = by_the_model(tx, |connection| {
-            let mut find = connection
-                .prepare_cached("SELECT store, position, checksum FROM projection_checkpoints WHERE name = ?1")?;
-            let found = find.query_row([name.as_str()], |row| {
-                Ok((row.get::<_, [u8; 16]>(0)?, row.get::<_, i64>(1)?, row.get::<_, u32>(2)?))
-            });
-            found.optional()
-        })?;
-        Ok(found.map(|(store, position, checksum)| {
-            Checkpoint::new(
-                StoreId::from_bytes(store),
-                Mark { position: Position::new(position.max(0).cast_unsigned()), checksum },
-            )
-        }))
+    fn get(tx: &mut SqliteTx<'_>, name: &ProjectionName, key: &str) -> Result<Option<Bytes>, ModelError> {
+        by_the_model(tx, |connection| records::get(connection, name, key))
     }
 
-    fn advance(tx: &mut SqliteTx<'_>, name: &ProjectionName, step: &Step) -> Result<(), ModelError> {
-        let Step { to, events, .. } = step;
-        let events = i64::try_from(*events).map_err(ModelError::failed)?;
-        by_the_model(tx, |connection| {
-            let mut advance = connection.prepare_cached(
-                "INSERT INTO projection_checkpoints (name, store, position, checksum, events) VALUES (?1, ?2, ?3, ?4, ?5)
-                 ON CONFLICT (name) DO UPDATE SET store = excluded.store, position = excluded.position,
-                    checksum = excluded.checksum, events = events + excluded.events",
-            )?;
-            let to = params![name.as_str(), to.store.to_bytes(), to.position.as_i64(), to.checksum, events];
-            advance.execute(to).map(drop)
-        })
+    fn put(tx: &mut SqliteTx<'_>, name: &ProjectionName, key: &str, value: &[u8]) -> Result<(), ModelError> {
+        by_the_model(tx, |connection| records::put(connection, name, key, value))
+    }
+
+    fn delete(tx: &mut SqliteTx<'_>, name: &ProjectionName, key: &str) -> Result<(), ModelError> {
+        by_the_model(tx, |connection| records::delete(connection, name, key))
+    }
+
+    fn list(tx: &mut SqliteTx<'_>, name: &ProjectionName, prefix: &str) -> Result<Vec<(String, Bytes)>, ModelError> {
+        by_the_model(tx, |connection| records::list(connection, name, prefix))
     }
 
     async fn settle(&self, _: &ProjectionName) -> Result<(), ModelError> {
@@ -270,7 +247,7 @@ impl ReadModel for SqliteModel {
     }
 }
 
-/// Runs what a projector may not: the model's own statements on its checkpoints.
+/// Runs what a projector may not: the model's own statements on its records.
 fn by_the_model<T>(tx: &SqliteTx<'_>, run: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, ModelError> {
     let connection = tx.connection();
     guard::check_open(connection).map_err(ModelError::commit_refused)?;

@@ -18,7 +18,7 @@ const LINGERS: Duration = Duration::from_secs(1);
 /// last.
 ///
 /// Tokio's timer is not used: it panics in a runtime without one, and with paused time it jumps ahead whenever all
-/// tasks wait, even while a projection's work is under way on another thread.
+/// tasks wait, even while a consumer's work is under way on another thread.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Timer {
     shared: Arc<Shared>,
@@ -108,7 +108,7 @@ impl Future for Deadline {
                 waits.looks_at = Some(Instant::now());
                 let thread = Arc::clone(&shared);
                 let begun = thread::Builder::new()
-                    .name("es-projection-timer".to_owned())
+                    .name("es-consumer-timer".to_owned())
                     .spawn(move || thread.wake_until_nobody_waits());
                 if let Err(error) = begun {
                     waits.looks_at = None;

@@ -1,4 +1,4 @@
-//! What can go wrong while a projection runs.
+//! What can go wrong while a consumer runs.
 
 use std::any::Any;
 use std::fmt;
@@ -65,7 +65,7 @@ impl RunError {
         }
     }
 
-    pub(super) fn panicked(message: String) -> Self {
+    pub(crate) fn panicked(message: String) -> Self {
         Self::Panicked { message }
     }
 }
@@ -114,6 +114,12 @@ pub enum ModelError {
         /// The error of the model's engine.
         source: BoxError,
     },
+    /// A record that the model keeps for its runner does not match its checksum, or is of a newer release. Restore the
+    /// model from a backup, or build it anew.
+    Damaged {
+        /// The key of the record.
+        key: String,
+    },
     /// The model could not be read or written.
     Failed {
         /// The error of its engine.
@@ -135,6 +141,9 @@ impl fmt::Display for ModelError {
             Self::Panicked { position: None, message } => write!(f, "the projector panicked: {message}"),
             Self::NotAllowed { source } => write!(f, "{source}"),
             Self::CommitRefused { source } => write!(f, "what the projector wrote cannot be committed: {source}"),
+            Self::Damaged { key } => {
+                write!(f, "the record {key} of the read model is damaged, or of a newer release")
+            }
             Self::Failed { source } => write!(f, "the read model failed: {source}"),
         }
     }
@@ -144,7 +153,7 @@ impl fmt::Display for ModelError {
 impl std::error::Error for ModelError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::TakenOver { .. } | Self::Panicked { .. } => None,
+            Self::TakenOver { .. } | Self::Panicked { .. } | Self::Damaged { .. } => None,
             Self::Refused { source, .. } | Self::Prepare { source } => Some(&**source),
             Self::NotAllowed { source } | Self::CommitRefused { source } | Self::Failed { source } => source.source(),
         }
@@ -167,6 +176,11 @@ impl ModelError {
         Self::CommitRefused { source: source.into() }
     }
 
+    /// The error for a record that cannot be decoded.
+    pub fn damaged(key: impl Into<String>) -> Self {
+        Self::Damaged { key: key.into() }
+    }
+
     /// The error for a panic, from what `catch_unwind` caught.
     pub fn panicked(panic: &(dyn Any + Send)) -> Self {
         Self::Panicked { position: None, message: panics::message(panic) }
@@ -179,6 +193,7 @@ impl ModelError {
             Self::Refused { .. } | Self::Prepare { .. } | Self::NotAllowed { .. } | Self::CommitRefused { .. } => {
                 ErrorKind::Caller
             }
+            Self::Damaged { .. } => ErrorKind::Data,
             Self::Panicked { .. } => ErrorKind::Internal,
             Self::Failed { source } => {
                 let store = source.downcast_ref::<StoreError>().map(StoreError::kind);

@@ -1,10 +1,11 @@
-//! The handle to a running projection.
+//! The handle to a running consumer.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
+use super::control::{Command, ControlError, Remote, Request};
 use super::error::{RunError, WaitError};
 use super::status::Status;
 use super::timer::Timer;
@@ -19,13 +20,13 @@ use crate::log::{Position, ProjectionName};
 pub struct Running {
     name: ProjectionName,
     seen: watch::Receiver<Status>,
-    stop: Arc<watch::Sender<bool>>,
+    remote: Arc<Remote>,
     timer: Timer,
 }
 
 impl Running {
-    pub(super) fn new(name: ProjectionName, seen: watch::Receiver<Status>, stop: watch::Sender<bool>) -> Self {
-        Self { name, seen, stop: Arc::new(stop), timer: Timer::default() }
+    pub(super) fn new(name: ProjectionName, seen: watch::Receiver<Status>, remote: Remote, timer: Timer) -> Self {
+        Self { name, seen, remote: Arc::new(remote), timer }
     }
 
     /// The projection's name.
@@ -75,6 +76,39 @@ impl Running {
         }
     }
 
+    /// Pauses the consumer after its current batch: it does nothing until it is [resumed](Self::resume). Pausing twice
+    /// does nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`ControlError`] if it has ended.
+    ///
+    /// # Cancel safety
+    ///
+    /// It is paused even if the future is dropped after its first poll.
+    pub async fn pause(&self) -> Result<(), ControlError> {
+        self.request(Request::Pause).await
+    }
+
+    /// Resumes the consumer where it was paused.
+    ///
+    /// # Errors
+    ///
+    /// [`ControlError::Illegal`] if it is not paused; [`ControlError::Ended`] if it has ended.
+    ///
+    /// # Cancel safety
+    ///
+    /// It is resumed even if the future is dropped after its first poll.
+    pub async fn resume(&self) -> Result<(), ControlError> {
+        self.request(Request::Resume).await
+    }
+
+    async fn request(&self, request: Request) -> Result<(), ControlError> {
+        let (reply, answer) = oneshot::channel();
+        self.remote.commands.send(Command { request, reply }).map_err(|_| ControlError::Ended)?;
+        answer.await.map_err(|_| ControlError::Ended)?
+    }
+
     /// Stops the projection and returns the position reached. The current batch is finished or rolled back, however
     /// long that takes, and the checkpoint matches what was applied. Stopping twice returns the same result twice.
     ///
@@ -86,7 +120,7 @@ impl Running {
     ///
     /// The projection stops even if the future is dropped after its first poll, and [`Self::finished`] waits for that.
     pub async fn stop(&self) -> Result<Position, Arc<RunError>> {
-        self.stop.send_replace(true);
+        self.remote.stop.send_replace(true);
         self.finished().await
     }
 
@@ -124,7 +158,8 @@ mod tests {
     #[test]
     fn waiting_and_moving_on_do_not_wait_for_each_other() {
         let (status, seen) = watch::channel(Status::new(Position::new(1)));
-        let running = Running::new(ProjectionName::new("busy").unwrap(), seen, watch::channel(false).0);
+        let remote = super::super::control::Control::new().1;
+        let running = Running::new(ProjectionName::new("busy").unwrap(), seen, remote, Timer::default());
         let (done, waited) = mpsc::channel();
         let stopped = Arc::new(AtomicBool::new(false));
         let stop = Arc::clone(&stopped);

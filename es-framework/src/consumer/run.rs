@@ -1,0 +1,276 @@
+//! The loop of all consumers.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+
+use tracing::debug;
+
+use super::checkpoint::Checkpoint;
+use super::control::{Control, Interrupt, Request};
+use super::error::RunError;
+use super::failure::{Failure, text_of};
+use super::feed::{Feed, PanickedDrop};
+use super::policy::{Jitter, Policy};
+use super::report::{Report, log};
+use super::status::{ConsumerState, IllegalTransition};
+use super::timer::Timer;
+use super::work::{Trouble, Work, check_log, position_of};
+use crate::log::{Filter, Position, ProjectionName, Read, Store, StoreError, StreamId};
+use crate::panics;
+
+/// A consumer that runs.
+pub(super) struct Run<W: Work> {
+    pub(super) store: Store,
+    pub(super) name: ProjectionName,
+    pub(super) work: W,
+    pub(super) wanted: Filter,
+    pub(super) policy: Policy,
+    pub(super) jitter: Jitter,
+    pub(super) timer: Timer,
+    pub(super) report: Report,
+    pub(super) control: Control,
+    /// What it has stored.
+    pub(super) checkpoint: Option<Checkpoint>,
+    /// How far the log was read: up to the checkpoint, or beyond it by events that the consumer does not handle.
+    pub(super) seen: Option<Checkpoint>,
+    /// Since when `seen` has been ahead of the checkpoint.
+    pub(super) unwritten: Option<Instant>,
+    /// The event that could not be processed.
+    pub(super) failing: Option<Failing>,
+    pub(super) panicked: PanickedDrop,
+}
+
+/// An event that could not be processed.
+#[derive(Debug)]
+pub(super) struct Failing {
+    pub(super) position: Position,
+    /// How often it was tried.
+    pub(super) attempts: u32,
+    /// That it will not be tried again: the consumer stops when everything before it is applied.
+    pub(super) stop: Option<RunError>,
+}
+
+/// Why a session is over.
+#[derive(Debug)]
+pub(super) enum Leave {
+    /// It was told to stop.
+    Stop,
+    /// There is a command to carry out.
+    Command,
+    /// It must begin again from the checkpoint.
+    Again,
+    /// What it writes to, or the log, is out of order.
+    Down(RunError),
+    /// It cannot continue.
+    Final(RunError),
+}
+
+impl From<Interrupt> for Leave {
+    fn from(interrupt: Interrupt) -> Self {
+        match interrupt {
+            Interrupt::Stop => Self::Stop,
+            Interrupt::Command => Self::Command,
+        }
+    }
+}
+
+impl From<RunError> for Leave {
+    fn from(error: RunError) -> Self {
+        if error.may_pass() { Self::Down(error) } else { Self::Final(error) }
+    }
+}
+
+impl From<StoreError> for Leave {
+    fn from(error: StoreError) -> Self {
+        RunError::from(error).into()
+    }
+}
+
+impl From<Trouble> for Leave {
+    fn from(trouble: Trouble) -> Self {
+        match trouble {
+            Trouble::Down(error) => Self::Down(error),
+            Trouble::Final(error) | Trouble::Afterwards(error) | Trouble::Event { error, .. } => Self::Final(error),
+            Trouble::Behind { .. } => Self::Again,
+        }
+    }
+}
+
+impl<W: Work> Run<W> {
+    /// Prepares everything, finds the checkpoint and opens the feed behind it.
+    pub(super) async fn begin(&mut self) -> Result<Feed<W::Event>, Leave> {
+        let begun = self.work.begin().await?;
+        self.checkpoint = begun.record.checkpoint();
+        (self.seen, self.unwritten) = (self.checkpoint, None);
+        if let Some(checkpoint) = &self.checkpoint {
+            check_log(&self.store, &self.name, checkpoint).await?;
+        }
+        let after = position_of(self.checkpoint.as_ref());
+        let watch = self.store.all().watch().after(after).filter(self.wanted.clone()).await?;
+        debug!(name = self.name.as_str(), after = after.get(), "consumer begins");
+        let feed = Feed::new(watch, Arc::clone(&self.panicked));
+        self.report.moved(after, ConsumerState::CatchingUp);
+        Ok(feed)
+    }
+
+    /// Runs until it is stopped or fails, and reports how it ended.
+    pub(super) async fn until_stopped(mut self, begun: Result<Feed<W::Event>, Leave>) {
+        let outcome = panics::catch_async(self.live(begun)).await;
+        let outcome = outcome.unwrap_or_else(|message| Err(RunError::panicked(message)));
+        let (position, outcome, report) = self.end(outcome).await;
+        report.ended(position, outcome);
+    }
+
+    async fn live(&mut self, mut begun: Result<Feed<W::Event>, Leave>) -> Result<(), RunError> {
+        let mut outages = 0;
+        loop {
+            let left = match begun {
+                Ok(feed) => self.session(feed, &mut outages).await,
+                Err(left) => left,
+            };
+            match left {
+                Leave::Stop => return Ok(()),
+                Leave::Final(error) => return Err(error),
+                Leave::Again => {}
+                Leave::Command => self.carry_out(),
+                Leave::Down(error) => {
+                    outages += 1;
+                    self.note_failure(&error, None, outages);
+                    self.report.enter(ConsumerState::Waiting);
+                    let pause = self.jitter.pause(&self.policy.outage, outages);
+                    match self.pause(pause).await {
+                        Ok(()) => {}
+                        Err(Interrupt::Stop) => return Ok(()),
+                        Err(Interrupt::Command) => self.carry_out(),
+                    }
+                }
+            }
+            if self.report.state() == ConsumerState::Paused {
+                match self.control.interrupted().await {
+                    Interrupt::Stop => return Ok(()),
+                    Interrupt::Command => begun = Err(Leave::Command),
+                }
+                continue;
+            }
+            begun = self.begin().await;
+        }
+    }
+
+    /// Carries out the command that was received.
+    fn carry_out(&mut self) {
+        let Some(command) = self.control.next.take() else { return };
+        let state = self.report.state();
+        let answer = match command.request {
+            Request::Pause => state.check_next(ConsumerState::Paused).map(|()| {
+                self.report.enter(ConsumerState::Paused);
+            }),
+            Request::Resume if state == ConsumerState::Paused => {
+                self.report.enter(ConsumerState::Starting);
+                Ok(())
+            }
+            Request::Resume => Err(IllegalTransition { from: state, to: ConsumerState::Starting }),
+        };
+        drop(command.reply.send(answer.map_err(Into::into)));
+    }
+
+    /// Processes what is in the log now.
+    pub(super) async fn until_head(mut self) -> (Position, Result<(), RunError>) {
+        let outcome = panics::catch_async(self.through_head()).await;
+        let outcome = outcome.unwrap_or_else(|message| Err(RunError::panicked(message)));
+        let (position, outcome, report) = self.end(outcome).await;
+        drop(report);
+        (position, outcome)
+    }
+
+    async fn through_head(&mut self) -> Result<(), RunError> {
+        loop {
+            let left = match self.begin().await {
+                Ok(feed) => match self.through_stretches(feed).await {
+                    Ok(()) => return Ok(()),
+                    Err(left) => left,
+                },
+                Err(left) => left,
+            };
+            match left {
+                Leave::Stop | Leave::Command => return Ok(()),
+                Leave::Final(error) | Leave::Down(error) => return Err(error),
+                Leave::Again => {}
+            }
+        }
+    }
+
+    async fn through_stretches(&mut self, mut feed: Feed<W::Event>) -> Result<(), Leave> {
+        let head = match self.store.engine().read(Read { events: 0, ..Read::new(StreamId::all()) }).await {
+            Ok(page) => page.head,
+            // The feed will hit the damage, after everything before it.
+            Err(StoreError::Corrupt { .. }) => u64::MAX,
+            Err(error) => return Err(error.into()),
+        };
+        let mut seen = position_of(self.seen.as_ref()).get();
+        while seen < head {
+            let Some(next) = feed.next().await else { break };
+            let next = next?;
+            seen = next.upto;
+            feed.meanwhile(self.deal_with(next)).await?;
+        }
+        Ok(())
+    }
+
+    /// Writes what is still unwritten, drops everything that belongs to the user, and returns the position reached and
+    /// the first of all errors.
+    async fn end(mut self, outcome: Result<(), RunError>) -> (Position, Result<(), RunError>, Report) {
+        let settled = panics::catch_async(async {
+            // What was passed over while the read model is out of order costs reading it again.
+            let written = if self.report.state() == ConsumerState::Waiting {
+                Ok(())
+            } else {
+                self.write_checkpoint().await.map_err(|trouble| match Leave::from(trouble) {
+                    Leave::Down(error) | Leave::Final(error) => error,
+                    Leave::Stop | Leave::Command | Leave::Again => RunError::panicked("it lost its checkpoint".into()),
+                })
+            };
+            first(written, self.work.settle().await)
+        });
+        let settled = settled.await.unwrap_or_else(|message| Err(RunError::panicked(message)));
+        let position = position_of(self.checkpoint.as_ref());
+        let Self { work, failing, panicked, report, .. } = self;
+        let dropped = [panics::catch(|| drop(work)), panics::catch(|| drop(failing))];
+        let dropped = dropped.into_iter().collect::<Result<(), _>>().map_err(RunError::panicked);
+        let outcome = first(first(first(outcome, settled), no_panic(&panicked)), dropped);
+        (position, outcome, report)
+    }
+
+    /// Waits, unless there is something else to do.
+    pub(super) async fn pause(&mut self, pause: std::time::Duration) -> Result<(), Interrupt> {
+        tokio::select! {
+            biased;
+            interrupt = self.control.interrupted() => Err(interrupt),
+            () = self.timer.at(Instant::now().checked_add(pause)) => Ok(()),
+        }
+    }
+
+    pub(super) fn note_failure(&self, error: &RunError, position: Option<Position>, attempts: u32) {
+        let (category, error, time) = (error.category(), text_of(error).into(), self.store.now());
+        self.report.failed(Failure { category, error, position, attempts, time });
+    }
+}
+
+pub(super) fn panicked_drop() -> PanickedDrop {
+    Arc::new(OnceLock::new())
+}
+
+pub(super) fn no_panic(panicked: &PanickedDrop) -> Result<(), RunError> {
+    panicked.get().map_or(Ok(()), |message| Err(RunError::panicked(message.clone())))
+}
+
+/// Returns the first of two errors; the second is logged.
+fn first(one: Result<(), RunError>, other: Result<(), RunError>) -> Result<(), RunError> {
+    match (one, other) {
+        (Err(one), Err(other)) => {
+            log(&other, "after a consumer had failed");
+            Err(one)
+        }
+        (Ok(()), other) => other,
+        (one, Ok(())) => one,
+    }
+}

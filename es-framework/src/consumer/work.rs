@@ -1,0 +1,104 @@
+//! What differs between kinds of consumers.
+
+use std::future::Future;
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::checkpoint::{Checkpoint, CheckpointRecord};
+use super::error::RunError;
+use super::feed::Events;
+use crate::domain::Event;
+use crate::log::{Position, ProjectionName, Read, Store, StreamId};
+
+/// What differs between kinds of consumers: where the checkpoint is kept, and what an event does.
+///
+/// The loop calls one method at a time, and after an error of [`Trouble::Down`] or [`Trouble::Behind`] begins anew with
+/// [`Self::begin`]. Whatever a future that was dropped has done, `begin` finds out.
+pub(crate) trait Work: Send + 'static {
+    /// The events it handles. Events of other types are never decoded.
+    type Event: Event;
+
+    /// Prepares what it writes to, and finds the checkpoint.
+    fn begin(&mut self) -> impl Future<Output = Result<Begun, Trouble>> + Send;
+
+    /// Processes some events and moves the checkpoint behind them, both or neither.
+    ///
+    /// If an event cannot be processed, those before it are applied, and [`Trouble::Event`] names it.
+    fn apply(&mut self, portion: Portion<Self::Event>) -> impl Future<Output = Result<(), Trouble>> + Send;
+
+    /// Makes everything durable and releases what was kept; called at the end, however it came.
+    fn settle(&mut self) -> impl Future<Output = Result<(), RunError>> + Send;
+}
+
+/// What [`Work::begin`] found.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Begun {
+    pub(crate) record: CheckpointRecord,
+}
+
+/// Some events in a row, and where the checkpoint goes.
+#[derive(Debug)]
+pub(crate) struct Portion<E> {
+    pub(crate) events: Arc<Events<E>>,
+    /// Which of them; empty to move the checkpoint only.
+    pub(crate) range: Range<usize>,
+    /// Where the checkpoint is.
+    pub(crate) from: Option<Checkpoint>,
+    /// Where it goes: at or behind the last of the events.
+    pub(crate) to: Checkpoint,
+}
+
+impl<E> Portion<E> {
+    /// The index of the first of the events at or after a position.
+    pub(crate) fn index(&self, position: Position) -> usize {
+        self.events.partition_point(|event| event.position() < position).clamp(self.range.start, self.range.end)
+    }
+}
+
+/// Why a portion was not applied.
+#[derive(Debug)]
+pub(crate) enum Trouble {
+    /// An event cannot be processed. Everything before it is applied, and the checkpoint is where it says.
+    Event { position: Position, checkpoint: Option<Checkpoint>, error: RunError },
+    /// What it writes to has lost more than the portion: begin again. If an event cannot be processed, it is named.
+    Behind { culprit: Option<(Position, RunError)> },
+    /// What it writes to is out of order for now.
+    Down(RunError),
+    /// The portion was committed, but it cannot continue.
+    Afterwards(RunError),
+    /// It cannot continue.
+    Final(RunError),
+}
+
+impl Trouble {
+    /// [`Self::Down`] if the error may pass by itself, otherwise [`Self::Final`].
+    pub(crate) fn of(error: RunError) -> Self {
+        if error.may_pass() { Self::Down(error) } else { Self::Final(error) }
+    }
+}
+
+/// The position of a checkpoint.
+pub(crate) fn position_of(checkpoint: Option<&Checkpoint>) -> Position {
+    checkpoint.map_or(Position::ZERO, |at| at.position)
+}
+
+/// Checks that the event at the checkpoint is still the same.
+pub(crate) async fn check_log(store: &Store, name: &ProjectionName, checkpoint: &Checkpoint) -> Result<(), RunError> {
+    let rewound = |reason: String| RunError::LogRewound { name: name.clone(), position: checkpoint.position, reason };
+    if checkpoint.store != store.id() {
+        return Err(rewound(format!("the checkpoint is of store {}, this is store {}", checkpoint.store, store.id())));
+    }
+    let position = checkpoint.position.get();
+    let at = Read { after: position.saturating_sub(1), before: Some(position + 1), ..Read::new(StreamId::all()) };
+    let page = store.engine().read(at).await?;
+    if page.head < position {
+        return Err(rewound(format!("the log ends at position {}", page.head)));
+    }
+    match page.mark {
+        Some(mark) if mark.position == checkpoint.position && mark.checksum != checkpoint.checksum => {
+            Err(rewound("the event at that position is another".to_owned()))
+        }
+        Some(_) => Ok(()),
+        None => Err(rewound("there is no event at that position".to_owned())),
+    }
+}
