@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use bytes::Bytes;
 use es_framework::engine::{
-    CellFacts, Direction, Engine, Facts, KnownEvent, ListStreams, Load, Loaded, Mark, Notifier, Page, Questions, Read,
-    StreamFacts, StreamHead, StreamInfo, Verdict, judge,
+    CellFacts, CommitHooks, Committing, Direction, Engine, Facts, Hooked, KnownEvent, ListStreams, Load, Loaded, Mark,
+    Notifier, Page, Questions, Read, StreamFacts, StreamHead, StreamInfo, Verdict, judge,
 };
 use es_framework::{
     Append, AppendError, Appended, Cell, CellError, CellKey, Clock, CommandKey, CommandRecord, EventId, Limits,
@@ -22,6 +22,8 @@ pub(crate) struct TreeEngine {
     limits: Limits,
     clock: Arc<dyn Clock>,
     notifier: Arc<Notifier>,
+    /// What runs inside the transactions of appends.
+    hooks: CommitHooks,
     /// [`None`] once the store is closed. Holding the lock means holding the only transaction.
     trees: Mutex<Option<Trees>>,
 }
@@ -40,7 +42,7 @@ impl TreeEngine {
     /// Creates an empty store.
     pub(crate) fn new(limits: Limits, clock: Arc<dyn Clock>) -> Self {
         let (id, notifier) = (StoreId::random(), Arc::new(Notifier::new(Position::ZERO)));
-        Self { id, limits, clock, notifier, trees: Mutex::new(Some(Trees::default())) }
+        Self { id, limits, clock, notifier, hooks: CommitHooks::default(), trees: Mutex::new(Some(Trees::default())) }
     }
 
     /// Runs `body` in a transaction.
@@ -146,6 +148,12 @@ impl Engine for TreeEngine {
                     let appended = plan.appended(&append, self.clock.now());
                     let events = plan.events(&append).map(|planned| planned.stored(self.id, appended.time));
                     let events: Vec<StoredEvent> = events.collect();
+                    // Nothing was written yet, so there is nothing to roll back if a hook refuses.
+                    let mut hooked = Hooked::default();
+                    if !self.hooks.is_empty() {
+                        let mut read = |read: &Read| trees.page(read);
+                        hooked.apply(&self.hooks, &mut Committing::new(&(), facts.head, &events, &mut read))?;
+                    }
                     for event in &events {
                         trees.streams.insert((event.stream.clone(), event.version.get()), event.position);
                         trees.ids.insert((event.stream.clone(), event.id.clone()), event.position);
@@ -154,6 +162,7 @@ impl Engine for TreeEngine {
                     for cell in plan.cells(&append) {
                         trees.cells.insert(cell.key.clone(), (cell.revision, cell.value.cloned()));
                     }
+                    hooked.committed();
                     self.notifier.publish(facts.head, events, appended.position);
                     (appended, true)
                 }
@@ -241,6 +250,10 @@ impl Engine for TreeEngine {
             trees.cells.insert(key.clone(), (revision, value));
             Ok(revision)
         })
+    }
+
+    fn commit_hooks(&self) -> Option<&CommitHooks> {
+        Some(&self.hooks)
     }
 
     async fn close(&self) -> Result<(), StoreError> {

@@ -6,6 +6,7 @@
 mod append;
 mod cell;
 mod checksum;
+mod commit_hook;
 mod engine;
 mod error;
 mod event;
@@ -43,6 +44,7 @@ pub use append::{
 };
 pub use cell::{Cell, CellFacts, CellWrite, ListCells};
 pub use checksum::checksum;
+pub use commit_hook::{CommitHook, CommitHooks, Committing, HookError, Hooked};
 pub use engine::Engine;
 pub use error::{AppendError, BoxError, CellError, Conflict, ErrorKind, InvalidAppend, SnapshotError, StoreError};
 pub use event::{CandidateEvent, EventType, IntoCandidates, StoredEvent};
