@@ -145,10 +145,10 @@ pub use domain::{
 // Consumers of the log.
 pub use consumer::{
     Backoff, Category, Checkpoint, CheckpointRecord, ConsumerState, ControlError, Failure, IllegalTransition,
-    ModelError, Policy, RunError, Running, Status, Then, WaitError,
+    ModelError, ParkedEvent, ParkedFailure, Policy, Retried, RunError, Running, StartFrom, Status, Then, WaitError,
 };
 // Read models.
-pub use projection::{Batch, Projection, Projector, ReadModel, StateModel, StateTx};
+pub use projection::{Batch, Cleared, Projection, Projector, ReadModel, StateModel, StateTx};
 
 /// For tools: what a store contains, whether it is intact, and payloads decoded without their Rust types.
 pub mod inspect {

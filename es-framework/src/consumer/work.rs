@@ -4,11 +4,13 @@ use std::future::Future;
 use std::ops::Range;
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::checkpoint::{Checkpoint, CheckpointRecord};
 use super::error::RunError;
 use super::feed::Events;
 use crate::domain::Event;
-use crate::log::{Position, ProjectionName, Read, Store, StreamId};
+use crate::log::{Direction, Mark, Position, ProjectionName, Read, Store, StoreError, StreamId};
 
 /// What differs between kinds of consumers: where the checkpoint is kept, and what an event does.
 ///
@@ -31,24 +33,61 @@ pub(crate) trait Work: Send + 'static {
 }
 
 /// What [`Work::begin`] found.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(crate) struct Begun {
-    pub(crate) record: CheckpointRecord,
+    /// The checkpoint; [`None`] if the consumer has never run.
+    pub(crate) record: Option<CheckpointRecord>,
+    /// The records whose keys start with [`PARKED`](super::PARKED).
+    pub(crate) parked: Vec<(String, Bytes)>,
+    /// The record [`ACKNOWLEDGED`](super::ACKNOWLEDGED).
+    pub(crate) acknowledged: Option<Bytes>,
 }
 
-/// Some events in a row, and where the checkpoint goes.
+/// Some events in a row, where the checkpoint goes, and records to write: all in one transaction.
 #[derive(Debug)]
 pub(crate) struct Portion<E> {
     pub(crate) events: Arc<Events<E>>,
-    /// Which of them; empty to move the checkpoint only.
+    /// Which of them; empty to write the checkpoint and records only.
     pub(crate) range: Range<usize>,
+    /// The indexes of those that are not to be applied, ascending: they are parked.
+    pub(crate) skip: Vec<usize>,
     /// Where the checkpoint is.
     pub(crate) from: Option<Checkpoint>,
     /// Where it goes: at or behind the last of the events.
-    pub(crate) to: Checkpoint,
+    pub(crate) to: Option<Checkpoint>,
+    /// Whether what the consumer has written so far is to be removed first.
+    pub(crate) clear: bool,
+    /// Records to write. If only the first events are applied, those that belong to them.
+    pub(crate) writes: Vec<Write>,
+}
+
+/// A record to write, or to remove.
+#[derive(Debug, Clone)]
+pub(crate) struct Write {
+    /// The event that it belongs to; [`Position::ZERO`] if to none.
+    pub(crate) at: Position,
+    pub(crate) key: String,
+    pub(crate) value: Option<Bytes>,
+}
+
+impl Write {
+    pub(crate) fn now(key: String, value: Option<Bytes>) -> Self {
+        Self { at: Position::ZERO, key, value }
+    }
 }
 
 impl<E> Portion<E> {
+    /// Only the checkpoint.
+    pub(crate) fn checkpoint(from: Option<Checkpoint>, to: Option<Checkpoint>) -> Self {
+        let events = Arc::new(Events::none());
+        Self { events, range: 0..0, skip: Vec::new(), from, to, clear: false, writes: Vec::new() }
+    }
+
+    /// Whether the event with this index is to be applied.
+    pub(crate) fn applies(&self, index: usize) -> bool {
+        self.skip.is_empty() || self.skip.binary_search(&index).is_err()
+    }
+
     /// The index of the first of the events at or after a position.
     pub(crate) fn index(&self, position: Position) -> usize {
         self.events.partition_point(|event| event.position() < position).clamp(self.range.start, self.range.end)
@@ -101,4 +140,17 @@ pub(crate) async fn check_log(store: &Store, name: &ProjectionName, checkpoint: 
         Some(_) => Ok(()),
         None => Err(rewound("there is no event at that position".to_owned())),
     }
+}
+
+/// The checkpoint at a position: at the last event at or below it; [`None`] if there is none.
+pub(crate) async fn checkpoint_at(store: &Store, position: Position) -> Result<Option<Checkpoint>, StoreError> {
+    let last = Read {
+        direction: Direction::Backward,
+        before: Some(position.get().saturating_add(1)),
+        events: 1,
+        ..Read::new(StreamId::all())
+    };
+    let page = store.engine().read(last).await?;
+    let mark = page.events.first().map(|event| Mark { position: event.position, checksum: event.checksum });
+    Ok(mark.map(|mark| Checkpoint::new(store.id(), mark)))
 }
