@@ -274,6 +274,16 @@ macro_rules! conformance {
                 g5_a_state_in_memory_is_never_brought_up_to_date_by_a_part
                 g7_a_snapshot_older_than_the_truncation_is_refused
             }
+            inline {
+                h15_an_inline_projection_can_be_read_when_the_append_returns
+                h15_an_append_that_it_refuses_writes_nothing
+                h15_a_refused_append_takes_no_other_down
+                h15_what_one_of_several_refuses_is_taken_back_from_all
+                h15_turning_it_asynchronous_and_back_loses_and_repeats_nothing
+                h15_a_retry_that_is_known_does_not_take_effect_again
+                h15_what_cannot_be_inline_says_so_and_leaves_appends_alone
+                h15_readers_see_whole_appends_that_are_never_taken_back
+            }
             projections {
                 h1_each_event_takes_effect_exactly_once
                 h2_catching_up_goes_over_into_live
@@ -346,6 +356,9 @@ macro_rules! conformance_durable {
             aggregates {
                 g6_keys_and_snapshots_survive_a_reopening
             }
+            inline {
+                h15_it_goes_on_after_reopening
+            }
             projections {
                 h1_a_projection_survives_a_reopening
             }
@@ -382,6 +395,9 @@ macro_rules! conformance_shared {
             }
             aggregates {
                 g5_repositories_of_two_handles_share_an_aggregate
+            }
+            inline {
+                h15_events_of_another_handle_without_it_are_applied_first
             }
             projections {
                 h2_a_projection_sees_what_another_handle_writes

@@ -148,7 +148,7 @@ pub use consumer::{
     ModelError, ParkedEvent, ParkedFailure, Policy, Retried, RunError, Running, StartFrom, Status, Then, WaitError,
 };
 // Read models.
-pub use projection::{Batch, Cleared, Projection, Projector, ReadModel, StateModel, StateTx};
+pub use projection::{Batch, Cleared, Inline, InlineModel, Projection, Projector, ReadModel, StateModel, StateTx};
 
 /// For tools: what a store contains, whether it is intact, and payloads decoded without their Rust types.
 pub mod inspect {

@@ -1,5 +1,7 @@
 //! Configuring a projection: a projector, the log it reads and the model it writes.
 
+use std::sync::Arc;
+
 use super::projector::Projector;
 use super::work::Projecting;
 use crate::consumer::{self, Consumer, Policy, RunError, Running, StartFrom};
@@ -135,10 +137,16 @@ impl<P: Projector> Projection<P> {
     }
 
     fn into_consumer(self) -> Result<Consumer<Projecting<P>>, RunError> {
+        self.into_parts().map(|(consumer, _, _)| consumer)
+    }
+
+    /// The consumer that catches up, and what else an inline projection needs.
+    pub(super) fn into_parts(self) -> Result<(Consumer<Projecting<P>>, Arc<P>, P::Model), RunError> {
         let Self { store, projector, model, name, filter, policy, start_from } = self;
         let name = ProjectionName::new(name)?;
         let wanted = filter.types(P::Event::names());
-        let work = Projecting::new(store.id(), name.clone(), projector, model);
-        Ok(Consumer { store, name, work, wanted, policy, start_from })
+        let projector = Arc::new(projector);
+        let work = Projecting::new(store.id(), name.clone(), Arc::clone(&projector), model.clone());
+        Ok((Consumer { store, name, work, wanted, policy, start_from }, projector, model))
     }
 }

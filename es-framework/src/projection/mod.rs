@@ -1,6 +1,8 @@
 //! Projections: read models folded from `@all`.
 
 mod builder;
+mod inline;
+mod inline_state;
 mod model;
 mod projector;
 mod record_map;
@@ -9,6 +11,7 @@ mod undo;
 mod work;
 
 pub use builder::Projection;
+pub use inline::{Inline, InlineModel};
 pub use model::{Batch, Cleared, ReadModel};
 pub use projector::Projector;
 pub use state::{StateModel, StateTx};

@@ -23,11 +23,11 @@ pub(super) struct Projecting<P: Projector> {
     term: u64,
 }
 
-type Tx<'t, P> = <<P as Projector>::Model as ReadModel>::Tx<'t>;
+pub(super) type Tx<'t, P> = <<P as Projector>::Model as ReadModel>::Tx<'t>;
 
 impl<P: Projector> Projecting<P> {
-    pub(super) fn new(store: StoreId, name: ProjectionName, projector: P, model: P::Model) -> Self {
-        Self { store, name, projector: Arc::new(projector), model, term: 0 }
+    pub(super) fn new(store: StoreId, name: ProjectionName, projector: Arc<P>, model: P::Model) -> Self {
+        Self { store, name, projector, model, term: 0 }
     }
 }
 
@@ -285,7 +285,8 @@ fn find<P: Projector>(tx: &mut Tx<'_, P>, name: &ProjectionName) -> Result<Optio
     record.map(Some).ok_or_else(|| ModelError::damaged(CheckpointRecord::KEY))
 }
 
-fn record<P: Projector>(
+/// The checkpoint's record, or that of a consumer that has never run.
+pub(super) fn record<P: Projector>(
     tx: &mut Tx<'_, P>,
     name: &ProjectionName,
     store: StoreId,

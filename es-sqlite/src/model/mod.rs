@@ -2,6 +2,7 @@
 
 pub(crate) mod file;
 mod guard;
+mod inline;
 mod query;
 pub(crate) mod records;
 mod rules;

@@ -18,6 +18,7 @@ use crate::tables::commands;
 use crate::tables::interned::{self, stream_sum};
 use crate::tables::log;
 use crate::tables::rows::{self, COLUMNS, Header, REMOVED};
+use crate::write::inline;
 use crate::write::insert_buffer::{InsertError, Row};
 use crate::write::memory::{Head, Memory};
 
@@ -47,11 +48,11 @@ pub(crate) fn append(append: &Append, tx: &mut Transaction<'_>) -> Result<Append
         Verdict::Write(plan) => plan,
     };
     let appended = plan.appended(append, tx.memory.clock.now());
-    tx.insert(append, &plan, &appended)?;
-    for PlannedCell { key, revision, value, .. } in plan.cells(append) {
-        cells::write(tx.connection, key, revision, value)?;
+    if tx.memory.hooks.is_empty() {
+        tx.write(append, &plan, &appended)?;
+    } else {
+        inline::write(tx, append, &plan, &appended)?;
     }
-    tx.remember(append.command.as_ref(), &appended)?;
     Ok(appended)
 }
 
@@ -65,6 +66,20 @@ impl<'w> Transaction<'w> {
         let flushed = self.memory.pending.flush(self.connection);
         self.inserted(flushed)?;
         Ok(self.connection)
+    }
+
+    /// The writer's memory.
+    pub(super) fn memory(&mut self) -> &mut Memory {
+        self.memory
+    }
+
+    /// Writes events, cells and the command's record by a plan.
+    pub(super) fn write(&mut self, append: &Append, plan: &Plan, appended: &Appended) -> Result<(), StoreError> {
+        self.insert(append, plan, appended)?;
+        for PlannedCell { key, revision, value, .. } in plan.cells(append) {
+            cells::write(self.connection, key, revision, value)?;
+        }
+        self.remember(append.command.as_ref(), appended)
     }
 
     /// Most ids are new, and the index over ids detects the others when the events are written: looking up each id
@@ -266,7 +281,7 @@ impl<'w> Transaction<'w> {
         Ok(number)
     }
 
-    fn head(&mut self) -> Result<(Position, Timestamp), StoreError> {
+    pub(super) fn head(&mut self) -> Result<(Position, Timestamp), StoreError> {
         if let Some(head) = self.memory.head {
             return Ok(head);
         }
