@@ -35,7 +35,8 @@
 //! [`guide`] explains how to write an engine from scratch.
 //!
 //! A fact starts with its letter and number in the specification: A writing, B idempotency, C reading, D watching, E
-//! snapshots, F the store as a whole, G the typed layer, H projections. Nothing is skipped at run time: an engine
+//! snapshots, F the store as a whole, G the typed layer, H projections, I tags, queries and
+//! conditions. Nothing is skipped at run time: an engine
 //! without a capability leaves out the macro of that group.
 //!
 //! This crate is not a benchmark, and does not deal with files, disks or power: what an engine guarantees beyond the
@@ -49,8 +50,12 @@
 
 pub mod aggregates;
 pub mod bank;
+pub mod boundaries;
 pub mod commands;
 pub mod concurrency;
+pub mod conditions;
+pub mod contended;
+pub mod deciders;
 pub mod durable;
 pub mod executors;
 pub mod filters;
@@ -69,8 +74,11 @@ pub mod paging;
 pub mod panicking;
 pub mod panics;
 pub mod projections;
+pub mod queries;
 pub mod reading;
+pub mod rebuilding;
 pub mod saving;
+pub mod school;
 pub mod shared;
 pub mod snapshots;
 pub mod state_models;
@@ -78,6 +86,8 @@ mod states;
 pub mod store;
 pub mod strange_models;
 pub mod support;
+pub mod tag_model;
+pub mod tags;
 pub mod turns;
 pub mod watched;
 pub mod watching;

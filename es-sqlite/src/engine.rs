@@ -202,6 +202,11 @@ impl SqliteEngine {
         self.reading_by(self.queries.as_deref(), Turn::Now, move |connection, _| Ok(look(connection))).await
     }
 
+    /// Where the file is; [`None`] if in memory.
+    pub(crate) fn path(&self) -> Option<PathBuf> {
+        self.readers.as_ref().map(|readers| readers.store().file.path().to_owned())
+    }
+
     pub(crate) fn store_id(&self) -> StoreId {
         self.id
     }
@@ -232,9 +237,9 @@ impl SqliteEngine {
             self.alarm.watched(&self.notifier);
             return pool.read(turn, job).await;
         }
-        let done = self.writing()?.read(move |connection, writer| {
-            pool::in_transaction(connection, |connection| job(connection, &mut writer.memory.names))
-        });
+        let done = self
+            .writing()?
+            .read(move |connection, writer| pool::in_transaction(connection, &mut writer.memory.names, job));
         done.await?
     }
 }
@@ -271,12 +276,12 @@ impl Drop for SqliteEngine {
 /// Reads the facts that opening a store needs.
 async fn facts(worker: &Worker, write: bool) -> Result<(StoreId, Position), StoreError> {
     let facts = worker.run(move |connection| {
-        pool::in_transaction(connection, |connection| {
+        pool::in_transaction(connection, &mut Names::default(), |connection, names| {
             if write {
                 // Refuse now rather than at the first write, where the caller could do nothing about it.
                 meta::check_write_requires(connection)?;
             }
-            schema::check(connection)?;
+            schema::check(connection, names.layout)?;
             Ok((meta::store_id(connection)?, log::find_head(connection)?.position))
         })
     });

@@ -5,10 +5,13 @@
 
 mod checkpoint;
 mod control;
+mod elsewhere;
 mod error;
 mod failure;
 mod feed;
 mod handle;
+mod heartbeat;
+mod lease;
 mod parked;
 mod policy;
 mod report;
@@ -16,23 +19,31 @@ mod requests;
 mod run;
 mod sealed;
 mod session;
+mod set;
 mod start;
 mod status;
+mod stored_status;
 mod timer;
+mod wish;
 mod work;
 
 pub use checkpoint::{Checkpoint, CheckpointRecord};
 pub use control::{ControlError, Retried};
+pub use elsewhere::{ConsumerRef, WishError, Wished};
 pub use error::{ModelError, RunError, WaitError};
 pub use failure::{Category, Failure};
 pub use handle::Running;
-pub(crate) use parked::PARKED;
+pub use lease::Lease;
+pub(crate) use parked::{DROPPED, PARKED};
 pub use parked::{ParkedEvent, ParkedFailure};
 pub use policy::{Backoff, Policy, Then};
+pub(crate) use sealed::{open as open_sealed, seal};
+pub use set::{ConsumerSet, Consumers, Startable, StopError};
 pub use start::StartFrom;
 pub(crate) use start::{Consumer, catch_up, start};
 pub use status::{ConsumerState, IllegalTransition, Status};
-pub(crate) use work::{Begun, Portion, Trouble, Work, position_of};
+pub use stored_status::StoredStatus;
+pub(crate) use work::{AtHead, Begun, Portion, Trouble, Work, position_of};
 
 /// The key of the record with the token of the last wish that was carried out.
 pub(crate) const ACKNOWLEDGED: &str = "acknowledged";

@@ -33,12 +33,15 @@ impl<W: Work> Run<W> {
                 Some(Err(error)) => return error.into(),
                 None => return Leave::Again,
             };
-            let state = if next.caught_up { ConsumerState::Live } else { ConsumerState::CatchingUp };
+            let caught_up = next.caught_up;
             if let Err(left) = feed.meanwhile(self.deal_with(next)).await {
                 return left;
             }
             *outages = 0;
-            self.report.moved(position_of(self.seen.as_ref()), state);
+            self.tell(caught_up);
+            if caught_up && let Err(left) = self.at_head().await {
+                return left;
+            }
         }
     }
 
@@ -186,10 +189,12 @@ impl<W: Work> Run<W> {
     /// everything before it is applied.
     async fn apply(&mut self, portion: Portion<W::Event>) -> Result<Result<usize, (Position, RunError)>, Leave> {
         let (end, count) = (portion.range.end, portion.range.len() - portion.skip.len());
+        let last = portion.events.get(portion.range.clone()).and_then(<[_]>::last).map(Recorded::time);
         let begun = Instant::now();
         match self.step(portion).await {
             Ok(()) => {
-                self.report.batch(count, begun.elapsed());
+                let age = last.map_or(Duration::ZERO, |last| self.store.now().since(last));
+                self.report.batch(count, age, begun.elapsed());
                 Ok(Ok(end))
             }
             Err(Trouble::Event { position, error, .. }) => Ok(Err((position, error))),
@@ -206,6 +211,10 @@ impl<W: Work> Run<W> {
                 if matches!(&trouble, Trouble::Final(RunError::Model(ModelError::TakenOver { .. }))) {
                     // Do not try anything else.
                     self.seen = self.checkpoint;
+                    if self.contender.is_some() {
+                        // Whoever it was, the lease says who goes on.
+                        return Err(Leave::Again);
+                    }
                 }
                 Err(trouble.into())
             }
@@ -223,7 +232,11 @@ impl<W: Work> Run<W> {
         if attempts >= backoff.attempts.get() {
             return Ok(Some(error));
         }
-        self.report.moved(position_of(self.checkpoint.as_ref()), ConsumerState::Retrying);
+        if self.rebuilding {
+            self.report.enter(ConsumerState::Retrying);
+        } else {
+            self.report.moved(position_of(self.checkpoint.as_ref()), self.store.head(), ConsumerState::Retrying);
+        }
         let pause = self.jitter.pause(&backoff, attempts);
         self.pause(pause).await?;
         Ok(None)

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::error::RunError;
 use super::failure::Failure;
@@ -136,17 +137,46 @@ pub struct Status {
     /// [`Projection`](crate::Projection#checkpoints). After it has ended, both are the same, unless the checkpoint could
     /// not be written.
     pub position: Position,
+    /// While it builds its read model anew: the position up to which it has done so. Queries see the old one, up to
+    /// [`Self::position`], until it has reached the end of the log.
+    pub rebuilt: Option<Position>,
     /// Why it could not continue.
     pub error: Option<Arc<RunError>>,
     /// The last failure, whether it has recovered from it or not; [`None`] if nothing has failed since it started.
     pub last_failure: Option<Failure>,
     /// The number of parked events.
     pub parked: usize,
+    /// The end of the log, as far as this process knew when the consumer moved last.
+    pub head: Position,
+    /// How far it is behind: zero if it has processed the whole log, otherwise the time since the last event that it has
+    /// handled was written.
+    pub behind: Duration,
+    /// The number of events it has handled since it started.
+    pub events: u64,
+    /// Who holds its lease, and which term it has; [`None`] without a lease.
+    pub lease: Option<(Arc<str>, u64)>,
+    /// The token of the last wish that was carried out or refused.
+    pub acknowledged: Option<String>,
+    /// Why that wish was refused.
+    pub refused: Option<String>,
 }
 
 impl Status {
     pub(super) fn new(position: Position) -> Self {
-        Self { state: ConsumerState::Starting, position, error: None, last_failure: None, parked: 0 }
+        Self {
+            state: ConsumerState::Starting,
+            position,
+            rebuilt: None,
+            error: None,
+            last_failure: None,
+            parked: 0,
+            head: position,
+            behind: Duration::ZERO,
+            events: 0,
+            lease: None,
+            acknowledged: None,
+            refused: None,
+        }
     }
 
     pub(super) fn is_over(&self) -> bool {

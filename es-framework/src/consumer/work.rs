@@ -21,12 +21,20 @@ pub(crate) trait Work: Send + 'static {
     type Event: Event;
 
     /// Prepares what it writes to, and finds the checkpoint.
-    fn begin(&mut self) -> impl Future<Output = Result<Begun, Trouble>> + Send;
+    ///
+    /// With a term, it writes it into the checkpoint's record in the same transaction, unless a higher one is there
+    /// ([`Trouble::Fenced`]). From then on every transaction compares it.
+    fn begin(&mut self, term: Option<u64>) -> impl Future<Output = Result<Begun, Trouble>> + Send;
 
     /// Processes some events and moves the checkpoint behind them, both or neither.
     ///
     /// If an event cannot be processed, those before it are applied, and [`Trouble::Event`] names it.
     fn apply(&mut self, portion: Portion<Self::Event>) -> impl Future<Output = Result<(), Trouble>> + Send;
+
+    /// Called once everything that was in the log is applied, if [`Begun::rebuilding`] said so.
+    fn at_head(&mut self) -> impl Future<Output = Result<AtHead, Trouble>> + Send {
+        async { Ok(AtHead::Stay) }
+    }
 
     /// Makes everything durable and releases what was kept; called at the end, however it came.
     fn settle(&mut self) -> impl Future<Output = Result<(), RunError>> + Send;
@@ -41,6 +49,19 @@ pub(crate) struct Begun {
     pub(crate) parked: Vec<(String, Bytes)>,
     /// The record [`ACKNOWLEDGED`](super::ACKNOWLEDGED).
     pub(crate) acknowledged: Option<Bytes>,
+    /// Whether something is built anew that nobody can see yet.
+    pub(crate) rebuilding: bool,
+}
+
+/// What follows once everything that was in the log is applied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AtHead {
+    /// The same as before.
+    Stay,
+    /// Begin again.
+    Again,
+    /// The consumer has done what it was started for.
+    Done,
 }
 
 /// Some events in a row, where the checkpoint goes, and records to write: all in one transaction.
@@ -103,6 +124,8 @@ pub(crate) enum Trouble {
     Behind { culprit: Option<(Position, RunError)> },
     /// What it writes to is out of order for now.
     Down(RunError),
+    /// The checkpoint has this higher term: another owns the name.
+    Fenced(u64),
     /// The portion was committed, but it cannot continue.
     Afterwards(RunError),
     /// It cannot continue.

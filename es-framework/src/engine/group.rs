@@ -136,12 +136,7 @@ fn answer<W: Send + 'static, A: Send + 'static>(
     committer: &mut impl Committer<W, A>,
     ended: impl Fn() -> Result<(), StoreError>,
 ) {
-    let mut permits = Permit::default();
-    for write in &mut writes {
-        permits.merge(std::mem::take(&mut write.permit));
-    }
-    // All at once, because giving back takes the lock that callers take.
-    drop(permits);
+    drop(Permit::of_all(&mut writes));
     for write in writes {
         committer.answer(write.item, ended());
     }

@@ -27,7 +27,8 @@ use super::time::Clock;
 ///
 /// What an engine promises:
 ///
-/// 1. An append is judged by [`judge`](super::judge()) inside the transaction that writes it, and is atomic.
+/// 1. An append is judged by [`judge`](super::judge()) inside the transaction that writes it, and is atomic. If several
+///    are written in one transaction, each is judged against all that were written before it.
 /// 2. Positions are assigned in commit order without gaps, and never twice. A reader that has seen position *p* never
 ///    later sees a new event at or below *p*.
 /// 3. After a commit the engine notifies its [`Notifier`], in the order of the commits.

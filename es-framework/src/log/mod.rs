@@ -11,6 +11,7 @@ mod engine;
 mod error;
 mod event;
 mod expected_version;
+mod extensions;
 mod filter;
 mod head;
 mod id;

@@ -1,10 +1,12 @@
 //! Configuring a projection: a projector, the log it reads and the model it writes.
 
-use std::sync::Arc;
+use std::future::Future;
+use std::pin::Pin;
 
+use super::generation::OnChange;
 use super::projector::Projector;
-use super::work::Projecting;
-use crate::consumer::{self, Consumer, Policy, RunError, Running, StartFrom};
+use super::work::{Projecting, Purpose};
+use crate::consumer::{self, Consumer, Lease, Policy, RunError, Running, StartFrom, Startable};
 use crate::domain::Event as _;
 use crate::log::{Filter, Position, ProjectionName, Store};
 
@@ -63,6 +65,8 @@ pub struct Projection<P: Projector> {
     filter: Filter,
     policy: Policy,
     start_from: StartFrom,
+    on_change: OnChange,
+    lease: Option<Lease>,
 }
 
 impl<P: Projector> Projection<P> {
@@ -76,6 +80,8 @@ impl<P: Projector> Projection<P> {
             filter: Filter::new(),
             policy: Policy::default(),
             start_from: StartFrom::Beginning,
+            on_change: OnChange::default(),
+            lease: None,
         }
     }
 
@@ -105,6 +111,20 @@ impl<P: Projector> Projection<P> {
         self
     }
 
+    /// Sets what it does if the read model was built by another version of the projector, or with other tables: it does
+    /// not start by default.
+    pub fn on_change(mut self, on_change: OnChange) -> Self {
+        self.on_change = on_change;
+        self
+    }
+
+    /// Lets only one runner of this name run at a time, over all processes on the store; see [`Lease`] for when that is
+    /// needed.
+    pub fn lease(mut self, lease: Lease) -> Self {
+        self.lease = Some(lease);
+        self
+    }
+
     /// Prepares the model, finds the checkpoint and runs in a task of its own: first through the existing log, then
     /// through new events as they are written, until it is stopped or fails.
     ///
@@ -120,7 +140,30 @@ impl<P: Projector> Projection<P> {
     /// Nothing runs if the future is dropped. The writes of [`Projector::prepare`] are committed completely or not at
     /// all.
     pub async fn start(self) -> Result<Running, RunError> {
-        consumer::start(self.into_consumer()?).await
+        consumer::start(self.into_consumer(Purpose::Run)?).await
+    }
+
+    /// Builds the read model anew from the beginning, beside the one that answers meanwhile, and replaces it in one
+    /// transaction when it has reached the end of the log. Then it ends: [`Running::finished`] returns the position.
+    ///
+    /// A projection of the same name may run at the same time, here or in another process: it goes on with the old read
+    /// model, and after the replacement with the new one. If it is of another version, it then ends with
+    /// [`RunError::ProjectorChanged`].
+    ///
+    /// Killed or stopped, it goes on where it was when it is started again, and the old read model stays. Where the new one
+    /// is built meanwhile, and what the replacement costs, is up to the read model. Parked events are those of the new
+    /// one afterwards.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::start`]; [`ModelError::NotAllowed`](crate::ModelError::NotAllowed) if the read model cannot be built
+    /// beside itself.
+    ///
+    /// # Cancel safety
+    ///
+    /// As for [`Self::start`].
+    pub async fn rebuild(self) -> Result<Running, RunError> {
+        consumer::start(self.into_consumer(Purpose::Rebuild)?).await
     }
 
     /// Processes everything that is in the log now, and returns the position reached. Needs no runtime.
@@ -133,20 +176,27 @@ impl<P: Projector> Projection<P> {
     ///
     /// A dropped future leaves the checkpoint at the end of a whole batch.
     pub async fn catch_up(self) -> Result<Position, RunError> {
-        consumer::catch_up(self.into_consumer()?).await
+        consumer::catch_up(self.into_consumer(Purpose::Run)?).await
     }
 
-    fn into_consumer(self) -> Result<Consumer<Projecting<P>>, RunError> {
-        self.into_parts().map(|(consumer, _, _)| consumer)
-    }
-
-    /// The consumer that catches up, and what else an inline projection needs.
-    pub(super) fn into_parts(self) -> Result<(Consumer<Projecting<P>>, Arc<P>, P::Model), RunError> {
-        let Self { store, projector, model, name, filter, policy, start_from } = self;
+    pub(super) fn into_consumer(self, purpose: Purpose) -> Result<Consumer<Projecting<P>>, RunError> {
+        let Self { store, projector, model, name, filter, policy, start_from, on_change, lease } = self;
         let name = ProjectionName::new(name)?;
         let wanted = filter.types(P::Event::names());
-        let projector = Arc::new(projector);
-        let work = Projecting::new(store.id(), name.clone(), Arc::clone(&projector), model.clone());
-        Ok((Consumer { store, name, work, wanted, policy, start_from }, projector, model))
+        let work = Projecting::new(store.id(), name.clone(), projector, model, purpose, on_change);
+        // It has a status of its own.
+        let name = if purpose == Purpose::Rebuild { ProjectionName::new(format!("{name}~rebuild"))? } else { name };
+        let start_from = if purpose == Purpose::Rebuild { StartFrom::Beginning } else { start_from };
+        Ok(Consumer { store, name, work, wanted, policy, start_from, lease })
+    }
+}
+
+impl<P: Projector> Startable for Projection<P> {
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+
+    fn start(self: Box<Self>) -> Pin<Box<dyn Future<Output = Result<Running, RunError>> + Send>> {
+        Box::pin((*self).start())
     }
 }

@@ -10,7 +10,7 @@ use tracing::debug;
 use super::builder::Projection;
 use super::model::{Batch, ReadModel};
 use super::projector::Projector;
-use super::work::{Tx, record};
+use super::work::{Purpose, Tx, record};
 use crate::consumer::{self, CheckpointRecord, ModelError, PARKED, RunError};
 use crate::domain::Recorded;
 use crate::log::{
@@ -135,7 +135,8 @@ where
     ///
     /// A dropped future leaves the projection not inline, with the checkpoint at the end of a whole batch.
     pub async fn inline(self) -> Result<Inline<P::Model>, RunError> {
-        let (consumer, projector, model) = self.into_parts()?;
+        let consumer = self.into_consumer(Purpose::Run)?;
+        let (projector, model) = (Arc::clone(&consumer.work.projector), consumer.work.model.clone());
         let (store, name, wanted) = (consumer.store.clone(), consumer.name.clone(), consumer.wanted.clone());
         model.check_inline(&store)?;
         if store.engine().commit_hooks().is_none() {

@@ -9,7 +9,7 @@ use tracing::warn;
 use super::inline::InlineModel;
 use super::model::Batch;
 use super::record_map::RecordMap;
-use super::state::{Held, Inner, Saving, StateModel, StateTx};
+use super::state::{Held, Inner, Saving, StateModel, StateTx, Touched};
 use super::undo::{Undo, UndoMark};
 use crate::consumer::ModelError;
 use crate::log::{Position, Store};
@@ -53,11 +53,12 @@ impl<S: Default + Send + 'static> InlineModel for StateModel<S> {
         F: for<'t> FnOnce(&mut StateTx<'t, S>) -> Result<T, ModelError>,
     {
         let mut held = self.inner.lock();
-        held.touched = false;
+        held.touched = Touched::Not;
         let done = panics::catch(|| body(&mut StateTx { held: &mut held }))
             .unwrap_or_else(|message| Err(ModelError::Panicked { position: None, message }));
-        held.records.commit();
-        let touched = held.touched;
+        let written = held.records.commit();
+        held.unsaved |= written;
+        let touched = held.touched != Touched::Not;
         if let Some(before) = held.open.last_mut() {
             before.touched |= touched;
         }
@@ -68,7 +69,7 @@ impl<S: Default + Send + 'static> InlineModel for StateModel<S> {
         self.within(transaction, |tx: &mut StateTx<'_, S>| {
             batch.run(tx)?;
             tx.held.events += batch.events();
-            if tx.held.touched
+            if tx.held.touched != Touched::Not
                 && let Some(undo) = &mut tx.held.undo
             {
                 undo.keep(batch.clone());
@@ -141,6 +142,6 @@ impl<S: Default + Send + 'static> Inner<S> {
             held.put(fresh);
         }
         (held.records, held.undo) = (RecordMap::default(), Some(Undo::to(None)));
-        (held.saved, held.events) = (Position::ZERO, 0);
+        (held.saved, held.events, held.unsaved) = (Position::ZERO, 0, false);
     }
 }

@@ -35,7 +35,9 @@ pub struct StateModel<S> {
 
 pub(super) struct Inner<S> {
     pub(super) store: Store,
-    pub(super) snapshots: Snapshots<S>,
+    pub(super) snapshots: Arc<Snapshots<S>>,
+    /// If it is built beside another model: of which generation.
+    beside: Option<u64>,
     /// Of the snapshots that it saves: the records, then the state.
     fingerprint: Fingerprint,
     held: Mutex<Held<S>>,
@@ -48,20 +50,32 @@ pub(super) struct Held<S> {
     name: Option<ProjectionName>,
     pub(super) state: S,
     pub(super) records: RecordMap,
-    /// The position of the saved snapshot.
+    /// Where the newest known snapshot was saved. It may be beyond the checkpoint, which can be moved back.
     pub(super) saved: Position,
+    /// Whether records were written since.
+    pub(super) unsaved: bool,
     /// Events folded since the last snapshot was taken.
     pub(super) events: u64,
     /// Whether a snapshot is being saved.
     saving: bool,
-    /// Whether the running transaction has accessed the state mutably.
-    pub(super) touched: bool,
+    /// What the running transaction has done to the state.
+    pub(super) touched: Touched,
     /// For rolling back a batch that fails; [`None`] if the state cannot be saved.
     pub(super) undo: Option<Undo<S>>,
     /// Whether the undo data was released because the projection has stopped.
     pub(super) released: bool,
     /// What the running transaction of the log has changed, append by append.
     pub(super) open: Vec<Before>,
+}
+
+/// What a transaction has done to a state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Touched {
+    Not,
+    /// It has accessed it mutably.
+    Mutably,
+    /// It has replaced it by the default.
+    Emptied,
 }
 
 impl<S: Default> Default for Held<S> {
@@ -71,9 +85,10 @@ impl<S: Default> Default for Held<S> {
             state: S::default(),
             records: RecordMap::default(),
             saved: Position::ZERO,
+            unsaved: false,
             events: 0,
             saving: false,
-            touched: false,
+            touched: Touched::Not,
             undo: Some(Undo::to(None)),
             released: false,
             open: Vec::new(),
@@ -113,7 +128,9 @@ impl<S> Deref for StateTx<'_, S> {
 
 impl<S> DerefMut for StateTx<'_, S> {
     fn deref_mut(&mut self) -> &mut S {
-        self.held.touched = true;
+        if self.held.touched == Touched::Not {
+            self.held.touched = Touched::Mutably;
+        }
         &mut self.held.state
     }
 }
@@ -144,8 +161,17 @@ impl<S: Default + Send + 'static> StateModel<S> {
     /// policy sees counts the folded events; its version is the position.
     pub fn saved_by(store: impl Into<Store>, snapshots: Snapshots<S>) -> Self {
         let fingerprint = with_records(snapshots.fingerprint());
-        let inner =
-            Inner { store: store.into(), snapshots, fingerprint, held: Mutex::default(), ended: Condvar::new() };
+        Self::of(Inner {
+            store: store.into(),
+            snapshots: Arc::new(snapshots),
+            beside: None,
+            fingerprint,
+            held: Mutex::default(),
+            ended: Condvar::new(),
+        })
+    }
+
+    fn of(inner: Inner<S>) -> Self {
         Self { inner: Arc::new(inner) }
     }
 
@@ -161,24 +187,25 @@ impl<S: Default + Send + 'static> StateModel<S> {
     {
         let (done, snapshot, released) = {
             let mut held = self.inner.settled();
-            held.touched = false;
+            held.touched = Touched::Not;
             let done = panics::catch(|| body(&mut StateTx { held: &mut held }))
                 .unwrap_or_else(|message| Err(ModelError::Panicked { position: None, message }));
             if done.is_err() {
                 held.records.roll_back();
-                if held.touched {
+                if held.touched != Touched::Not {
                     self.inner.take_back(&mut held);
                 }
                 (done, None, None)
             } else {
-                held.records.commit();
+                held.unsaved |= held.records.commit();
                 let events = batch.as_ref().map_or(0, Batch::events);
                 held.events += events;
-                if held.touched {
+                if held.touched != Touched::Not {
+                    let cleared = held.touched == Touched::Emptied;
                     match (batch, &mut held.undo) {
                         (Some(batch), Some(undo)) => undo.keep(batch),
                         // This transaction cannot be run again.
-                        (None, undo) => *undo = None,
+                        (None, undo) => *undo = cleared.then(|| Undo::to(None)),
                         (Some(_), None) => {}
                     }
                 }
@@ -224,6 +251,14 @@ impl<S> Inner<S> {
     pub(super) fn lock(&self) -> MutexGuard<'_, Held<S>> {
         // A panic under the lock comes from a reader, which changes nothing; those of projectors are caught.
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The name under which the state is saved.
+    fn saved_as(&self, name: &ProjectionName) -> Result<ProjectionName, ModelError> {
+        match self.beside {
+            None => Ok(name.clone()),
+            Some(generation) => ProjectionName::new(format!("{name}~{generation}")).map_err(ModelError::not_allowed),
+        }
     }
 
     /// Locks the state once no transaction of the log has changed it without having ended.
@@ -280,7 +315,9 @@ impl<S> Inner<S> {
         held: &mut Held<S>,
         name: &ProjectionName,
     ) -> Result<(Option<Snapshot>, Option<Undo<S>>), ModelError> {
-        let Some(checkpoint) = held.checkpoint().filter(|at| at.position > held.saved) else { return Ok((None, None)) };
+        if !held.unsaved {
+            return Ok((None, None));
+        }
         let state = match panics::catch(|| self.snapshots.to_saved(&held.state)).map_err(panicked)? {
             Ok(state) => state,
             // It would decode to another state. Nothing is lost: the projection folds from the last snapshot next time.
@@ -296,16 +333,21 @@ impl<S> Inner<S> {
         bytes.extend(state);
         let bytes = Bytes::from(bytes);
         let released = held.undo.replace(Undo::to(Some(bytes.slice(records..))));
-        let at = checkpoint.position.get();
+        held.unsaved = false;
+        // An older snapshot would not replace a newer one, even if the checkpoint was moved back.
+        let at = held.position().max(held.saved).get();
         Ok((Some(Snapshot::new(StreamId::all(), name.clone(), at, self.fingerprint, bytes)), released))
     }
 
     pub(super) async fn save(&self, snapshot: Snapshot) -> Result<(), ModelError> {
         let position = Position::new(snapshot.at);
-        self.store.engine().save_snapshot(snapshot).await.map_err(ModelError::failed)?;
+        let saved = self.store.engine().save_snapshot(snapshot).await.map_err(ModelError::failed);
         let mut held = self.lock();
-        held.saved = held.saved.max(position);
-        Ok(())
+        match saved {
+            Ok(()) => held.saved = held.saved.max(position),
+            Err(_) => held.unsaved = true,
+        }
+        saved
     }
 
     /// The state and the records of a snapshot, and the bytes of the state.
@@ -361,7 +403,7 @@ impl<S: Default> Inner<S> {
         if let Ok(fresh) = panics::catch(S::default) {
             held.put(fresh);
         }
-        (held.records, held.saved, held.events) = (RecordMap::default(), Position::ZERO, 0);
+        (held.records, held.saved, held.events, held.unsaved) = (RecordMap::default(), Position::ZERO, 0, false);
     }
 
     pub(super) fn fold_again(&self, held: &mut Held<S>, undo: &Undo<S>) -> bool {
@@ -390,27 +432,28 @@ impl<S: Default + Send + 'static> ReadModel for StateModel<S> {
     /// Loads the state from the snapshot, unless the one in memory is this projection's and at least as new.
     async fn start(&self, name: &ProjectionName) -> Result<(), ModelError> {
         let inner = &self.inner;
+        let name = &inner.saved_as(name)?;
         let load = Load { events: 0, ..Load::new(StreamId::all(), Some(name.clone())) };
         let loaded = inner.store.engine().load(load).await.map_err(ModelError::failed)?;
         let at = loaded.snapshot.as_ref().map_or(Position::ZERO, |snapshot| Position::new(snapshot.at));
         let restored = loaded.snapshot.and_then(|snapshot| inner.restore(&snapshot));
         let mut held = inner.settled();
-        let here = (held.name.as_ref() == Some(name)).then(|| held.position());
-        let (state, records, undo) = match (restored, here) {
-            (Some((_, _, bytes)), Some(here)) if at == here => {
-                (held.saved, held.undo) = (at, Some(Undo::to(Some(bytes))));
+        let is_here = held.name.as_ref() == Some(name) && !held.records.is_empty();
+        let (state, records, undo) = match restored {
+            Some((_, _, bytes)) if is_here && at == held.saved && !held.unsaved => {
+                held.undo = Some(Undo::to(Some(bytes)));
                 return Ok(());
             }
-            (Some((state, records, bytes)), here) if here.is_none_or(|here| here < at) => {
+            Some((state, records, bytes)) if !is_here || at > held.position().max(held.saved) => {
                 (state, records, Undo::to(Some(bytes)))
             }
-            (_, Some(here)) if here > Position::ZERO => return Ok(()),
+            _ if is_here => return Ok(()),
             _ => (panics::catch(S::default).map_err(panicked)?, RecordMap::default(), Undo::to(None)),
         };
         held.put(state);
         held.name = Some(name.clone());
         (held.records, held.undo, held.events) = (records, Some(undo), 0);
-        held.saved = held.position();
+        (held.saved, held.unsaved) = (at, false);
         Ok(())
     }
 
@@ -447,12 +490,13 @@ impl<S: Default + Send + 'static> ReadModel for StateModel<S> {
 
     fn clear(tx: &mut StateTx<'_, S>) -> Result<Cleared, ModelError> {
         let empty = panics::catch(S::default).map_err(panicked)?;
-        tx.held.touched = true;
+        tx.held.touched = Touched::Emptied;
         tx.held.put(empty);
         Ok(Cleared::All)
     }
 
     async fn settle(&self, name: &ProjectionName) -> Result<(), ModelError> {
+        let name = &self.inner.saved_as(name)?;
         let (snapshot, released) = {
             let mut held = self.inner.settled();
             let taken = self.inner.snapshot(&mut held, name);
@@ -466,6 +510,57 @@ impl<S: Default + Send + 'static> ReadModel for StateModel<S> {
             Some(snapshot) => self.inner.save(snapshot).await,
             None => Ok(()),
         }
+    }
+
+    async fn beside(&self, _: &ProjectionName, generation: u64) -> Result<Self, ModelError> {
+        let Inner { store, snapshots, fingerprint, .. } = &*self.inner;
+        let (store, snapshots, fingerprint) = (store.clone(), Arc::clone(snapshots), *fingerprint);
+        Ok(Self::of(Inner {
+            store,
+            snapshots,
+            beside: Some(generation),
+            fingerprint,
+            held: Mutex::default(),
+            ended: Condvar::new(),
+        }))
+    }
+
+    async fn replace_by<F>(&self, name: &ProjectionName, built: &Self, agree: F) -> Result<(), ModelError>
+    where
+        F: for<'t> FnOnce(&mut StateTx<'t, S>) -> Result<(), ModelError> + Send + 'static,
+    {
+        if Arc::ptr_eq(&self.inner, &built.inner) {
+            return Err(ModelError::not_allowed("a model cannot be replaced by itself"));
+        }
+        let empty = panics::catch(S::default).map_err(panicked)?;
+        let (snapshot, released) = {
+            let mut held = self.inner.settled();
+            let agreed = panics::catch(|| agree(&mut StateTx { held: &mut held }));
+            if let Err(error) = agreed.map_err(panicked).and_then(|agreed| agreed) {
+                held.records.roll_back();
+                return Err(error);
+            }
+            held.records.commit();
+            let state = std::mem::replace(&mut built.inner.lock().state, empty);
+            held.put(state);
+            let released = held.undo.take();
+            // The saved snapshot is of the old state, even if it is at the same position.
+            (held.unsaved, held.events) = (true, 0);
+            (self.inner.snapshot(&mut held, name), released)
+        };
+        drop(released);
+        match snapshot {
+            Ok((Some(snapshot), released)) => {
+                drop(released);
+                // Until the next snapshot a restart would find the old state, and build the new one once more.
+                if let Err(error) = self.inner.save(snapshot).await {
+                    warn!(%name, error = &error as &dyn std::error::Error, "state cannot be saved");
+                }
+            }
+            Ok((None, _)) => {}
+            Err(error) => warn!(%name, error = &error as &dyn std::error::Error, "state cannot be encoded"),
+        }
+        Ok(())
     }
 }
 

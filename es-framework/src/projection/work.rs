@@ -3,11 +3,14 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use bytes::Bytes;
+
+use super::generation::{BuiltBy, Identity, OnChange};
 use super::model::{Batch, Cleared, ReadModel};
 use super::projector::Projector;
+use super::rebuild::Beside;
 use crate::consumer::{
-    ACKNOWLEDGED, Begun, Checkpoint, CheckpointRecord, ModelError, PARKED, Portion, RunError, Trouble, Work,
-    position_of,
+    AtHead, Begun, Checkpoint, CheckpointRecord, ModelError, Portion, RunError, Trouble, Work, position_of,
 };
 use crate::log::{BoxError, Position, ProjectionName, StoreId};
 use crate::panics;
@@ -15,43 +18,71 @@ use crate::panics;
 /// A projector and its model, as the loop of all consumers runs them.
 #[derive(Debug)]
 pub(super) struct Projecting<P: Projector> {
-    store: StoreId,
-    name: ProjectionName,
-    projector: Arc<P>,
-    model: P::Model,
+    pub(super) store: StoreId,
+    pub(super) name: ProjectionName,
+    pub(super) projector: Arc<P>,
+    pub(super) model: P::Model,
+    pub(super) purpose: Purpose,
+    pub(super) on_change: OnChange,
+    /// Of the projector, once it is known.
+    pub(super) identity: Option<Identity>,
+    /// What is built beside the model.
+    pub(super) beside: Option<Beside<P::Model>>,
+    /// The record of who has built the target.
+    pub(super) built_by: Bytes,
+    /// The term of the lease, if it has one.
+    pub(super) lease: Option<u64>,
     /// The term of the stored checkpoint.
     term: u64,
+}
+
+/// What a projection was started for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// To keep its read model up to date.
+    Run,
+    /// To build it anew once.
+    Rebuild,
 }
 
 pub(super) type Tx<'t, P> = <<P as Projector>::Model as ReadModel>::Tx<'t>;
 
 impl<P: Projector> Projecting<P> {
-    pub(super) fn new(store: StoreId, name: ProjectionName, projector: Arc<P>, model: P::Model) -> Self {
-        Self { store, name, projector, model, term: 0 }
+    pub(super) fn new(
+        store: StoreId,
+        name: ProjectionName,
+        projector: P,
+        model: P::Model,
+        purpose: Purpose,
+        on_change: OnChange,
+    ) -> Self {
+        let (projector, identity, beside, built_by) = (Arc::new(projector), None, None, Bytes::new());
+        Self { store, name, projector, model, purpose, on_change, identity, beside, built_by, lease: None, term: 0 }
+    }
+
+    /// What it writes to: the model, or what is built beside it.
+    pub(super) fn target(&self) -> &P::Model {
+        self.beside.as_ref().map_or(&self.model, |beside| &beside.model)
     }
 }
 
 impl<P: Projector> Work for Projecting<P> {
     type Event = P::Event;
 
-    async fn begin(&mut self) -> Result<Begun, Trouble> {
-        self.model.start(&self.name).await.map_err(trouble)?;
-        let (projector, name) = (Arc::clone(&self.projector), self.name.clone());
-        let begun = self.model.transact(move |tx: &mut Tx<'_, P>| {
-            let prepared =
-                panics::catch(|| projector.prepare(tx).map_err(|error| ModelError::Prepare { source: error.into() }));
-            prepared.map_err(|message| ModelError::Panicked { position: None, message })??;
-            let record = find::<P>(tx, &name)?;
-            let parked = P::Model::list(tx, &name, PARKED)?;
-            let acknowledged = P::Model::get(tx, &name, ACKNOWLEDGED)?;
-            Ok(Begun { record, parked, acknowledged })
-        });
-        let begun = begun.await.map_err(|error| match error {
-            ModelError::CommitRefused { source } => trouble(ModelError::Prepare { source }),
-            error => trouble(error),
+    async fn begin(&mut self, term: Option<u64>) -> Result<Begun, Trouble> {
+        self.lease = term;
+        let begun = self.find_target().await.map_err(|error| match error {
+            RunError::Model(ModelError::CommitRefused { source }) => trouble(ModelError::Prepare { source }),
+            error => Trouble::of(error),
         })?;
-        self.term = begun.record.map_or(0, |record| record.term);
-        Ok(begun)
+        let found = begun.record.map_or(0, |record| record.term);
+        match term {
+            Some(term) if found > term => Err(Trouble::Fenced(found)),
+            term => {
+                self.term = term.unwrap_or(found);
+                Ok(begun)
+            }
+        }
     }
 
     async fn apply(&mut self, portion: Portion<P::Event>) -> Result<(), Trouble> {
@@ -65,6 +96,7 @@ impl<P: Projector> Work for Projecting<P> {
                 Some(*position)
             }
             ModelError::CommitRefused { .. } | ModelError::Panicked { position: None, .. } => None,
+            ModelError::Rebuilt { .. } => return Err(Trouble::Behind { culprit: None }),
             _ => return Err(trouble(error)),
         };
         // The model is asked where it is, and believed: it may have lost more than the transaction, or have committed it.
@@ -98,8 +130,17 @@ impl<P: Projector> Work for Projecting<P> {
         }
     }
 
+    async fn at_head(&mut self) -> Result<AtHead, Trouble> {
+        self.replace().await.map_err(|error| Trouble::of(error.into()))
+    }
+
     async fn settle(&mut self) -> Result<(), RunError> {
-        Ok(self.model.settle(&self.name).await?)
+        match (&self.beside, self.purpose) {
+            (Some(beside), _) => Ok(beside.model.settle(&self.name).await?),
+            (None, Purpose::Run) => Ok(self.model.settle(&self.name).await?),
+            // Another runner may be using the model.
+            (None, Purpose::Rebuild) => Ok(()),
+        }
     }
 }
 
@@ -201,9 +242,12 @@ impl<P: Projector> Projecting<P> {
             projected.map_err(|message| ModelError::Panicked { position: at, message })?
         };
         let (projector, written, name) = (Arc::clone(&self.projector), Arc::clone(portion), self.name.clone());
-        let (store, term) = (self.store, self.term);
+        let (store, term, built_by) = (self.store, self.term, self.built_by.clone());
         let batch = Batch::new(count, bytes, fold, |fold| {
             move |tx: &mut Tx<'_, P>| {
+                if P::Model::get(tx, &name, BuiltBy::KEY)?.as_ref() != Some(&built_by) {
+                    return Err(ModelError::Rebuilt { name: name.clone() });
+                }
                 let found = record::<P>(tx, &name, store)?;
                 if found.checkpoint() != from || found.term != term {
                     let (expected, found) = (position_of(from.as_ref()), found.mark.position);
@@ -227,16 +271,16 @@ impl<P: Projector> Projecting<P> {
         });
         if portion.clear {
             // It cannot be folded again.
-            self.model.transact(move |tx: &mut Tx<'_, P>| batch.run(tx)).await
+            self.target().transact(move |tx: &mut Tx<'_, P>| batch.run(tx)).await
         } else {
-            self.model.transact_batch(batch).await
+            self.target().transact_batch(batch).await
         }
     }
 
     /// Reads the checkpoint from the model.
     async fn find_checkpoint(&mut self) -> Result<Option<Checkpoint>, ModelError> {
         let (name, store) = (self.name.clone(), self.store);
-        let found = self.model.transact(move |tx: &mut Tx<'_, P>| record::<P>(tx, &name, store));
+        let found = self.target().transact(move |tx: &mut Tx<'_, P>| record::<P>(tx, &name, store));
         Ok(found.await?.checkpoint())
     }
 }
@@ -263,7 +307,7 @@ fn project<P: Projector>(
 }
 
 /// Empties the model: what it can empty by itself, and what the projector empties.
-fn clear<P: Projector>(tx: &mut Tx<'_, P>, projector: &P) -> Result<(), ModelError> {
+pub(super) fn clear<P: Projector>(tx: &mut Tx<'_, P>, projector: &P) -> Result<(), ModelError> {
     let by_itself = P::Model::clear(tx)?;
     let by_projector =
         panics::catch(|| projector.clear(tx).map_err(|error| ModelError::Prepare { source: error.into() }));
@@ -279,7 +323,10 @@ fn clear<P: Projector>(tx: &mut Tx<'_, P>, projector: &P) -> Result<(), ModelErr
 }
 
 /// The checkpoint's record, if the consumer has ever run.
-fn find<P: Projector>(tx: &mut Tx<'_, P>, name: &ProjectionName) -> Result<Option<CheckpointRecord>, ModelError> {
+pub(super) fn find<P: Projector>(
+    tx: &mut Tx<'_, P>,
+    name: &ProjectionName,
+) -> Result<Option<CheckpointRecord>, ModelError> {
     let Some(bytes) = P::Model::get(tx, name, CheckpointRecord::KEY)? else { return Ok(None) };
     let record = CheckpointRecord::decode(&bytes);
     record.map(Some).ok_or_else(|| ModelError::damaged(CheckpointRecord::KEY))

@@ -17,7 +17,9 @@ use crate::tables::cells;
 use crate::tables::commands;
 use crate::tables::interned::{self, stream_sum};
 use crate::tables::log;
-use crate::tables::rows::{self, COLUMNS, Header, REMOVED};
+use crate::tables::postings::TermEnd;
+use crate::tables::rows::{self, COLUMNS, Header, REMOVED, TAGGED_COLUMNS};
+use crate::tables::schema::Layout;
 use crate::write::inline;
 use crate::write::insert_buffer::{InsertError, Row};
 use crate::write::memory::{Head, Memory};
@@ -28,16 +30,12 @@ const CAREFUL: u32 = 1_000;
 /// A write transaction, together with the writer's memory.
 #[derive(Debug)]
 pub(crate) struct Transaction<'w> {
-    connection: &'w Connection,
-    memory: &'w mut Memory,
+    pub(super) connection: &'w Connection,
+    pub(super) memory: &'w mut Memory,
 }
 
 /// Checks an append and writes it. If it returns an error of the store, the append may be half written.
 pub(crate) fn append(append: &Append, tx: &mut Transaction<'_>) -> Result<Appended, AppendError> {
-    let tagged = append.streams.iter().flat_map(|write| &write.events).any(|event| !event.tags().is_empty());
-    if tagged || !append.conditions.is_empty() {
-        return Err(StoreError::WriteRequires { feature: "tags".to_owned() }.into());
-    }
     let plan = match tx.judge(append)? {
         Verdict::Known { appended, remember } => {
             if remember {
@@ -112,6 +110,9 @@ impl<'w> Transaction<'w> {
         for question in questions.streams() {
             facts.push(self.head_of(question.stream)?.stream);
         }
+        for condition in questions.conditions() {
+            facts.push_condition(self.first_match(condition)?);
+        }
         for key in questions.cells() {
             facts.push_cell(cells::facts(self.connection, key)?);
         }
@@ -184,6 +185,7 @@ impl<'w> Transaction<'w> {
             position = position.next();
             version = version.next();
             let event_type = self.type_number(event.event_type())?;
+            let tags = self.post(event_type, event.tags(), position)?;
             let metadata = event.metadata().map(Metadata::as_str);
             let checksum = checksum(
                 position,
@@ -211,7 +213,7 @@ impl<'w> Transaction<'w> {
                     checksum,
                 ));
             }
-            let row = Row { position, stream: number, version, event_type, time, checksum, event: event.clone() };
+            let row = Row { position, stream: number, version, event_type, time, checksum, tags, event: event.clone() };
             let pushed = self.memory.pending.push(self.connection, row);
             self.inserted(pushed)?;
         }
@@ -272,7 +274,12 @@ impl<'w> Transaction<'w> {
         } else {
             let number = match interned::type_number(self.connection, event_type)? {
                 Some(number) => number,
-                None => interned::add_type(self.connection, event_type)?,
+                None => {
+                    let number = interned::add_type(self.connection, event_type)?;
+                    // It has no event yet, so nothing has to be looked up.
+                    self.memory.type_ends.insert(number, TermEnd::default());
+                    number
+                }
             };
             self.memory.types.insert(Arc::clone(event_type), number);
             number
@@ -298,7 +305,8 @@ impl<'w> Transaction<'w> {
             EventIdKind::Text(text) => Value::Text(text.to_owned()),
             _ => return Ok(None),
         };
-        let mut statement = self.written()?.prepare_cached(&KNOWN).map_err(errors::store)?;
+        let known = if self.memory.names.layout == Layout::Tagged { &KNOWN_TAGGED } else { &KNOWN };
+        let mut statement = self.written()?.prepare_cached(known).map_err(errors::store)?;
         let mut rows = statement.query((number, stored_id)).map_err(errors::store)?;
         let Some(row) = rows.next().map_err(errors::store)? else { return Ok(None) };
         let header = Header::of(row)?;
@@ -315,5 +323,9 @@ impl<'w> Transaction<'w> {
     }
 }
 
-static KNOWN: LazyLock<String> =
-    LazyLock::new(|| format!("SELECT {COLUMNS} FROM es_event INDEXED BY es_event_id WHERE stream = ?1 AND id = ?2"));
+static KNOWN: LazyLock<String> = LazyLock::new(|| known(COLUMNS));
+static KNOWN_TAGGED: LazyLock<String> = LazyLock::new(|| known(TAGGED_COLUMNS));
+
+fn known(columns: &str) -> String {
+    format!("SELECT {columns} FROM es_event INDEXED BY es_event_id WHERE stream = ?1 AND id = ?2")
+}

@@ -14,9 +14,11 @@ use crate::connection::worker::{roll_back, unpanicked};
 use crate::opening::file::{DatabaseFile, Presence};
 use crate::tables::log;
 use crate::tables::meta;
-use crate::tables::schema;
+use crate::tables::postings::TermEnd;
+use crate::tables::rows::Header;
+use crate::tables::schema::Layout;
 use crate::write::append::Transaction;
-use crate::write::memory::Memory;
+use crate::write::memory::{Memory, TagHead};
 use crate::write::upkeep::Upkeep;
 
 /// Maximum number of events of other processes that are scanned for their streams; beyond that all heads are discarded.
@@ -159,16 +161,14 @@ impl Writer {
         if known.is_some() {
             self.foreign_commit = Some(Instant::now());
         }
-        let format = schema::format(connection).map_err(errors::store)?;
-        if format != schema::FORMAT {
-            return Err(StoreError::FormatChanged { opened: schema::FORMAT, found: format });
-        }
+        let layout = Layout::read(connection)?;
         let generation = meta::integer(connection, meta::GENERATION)?;
         if self.generation != generation {
             meta::check_write_requires(connection)?;
             self.memory.forget();
             self.generation = generation;
         }
+        self.memory.names.layout = layout;
         self.learn(connection)?;
         self.data_version = Some(data_version);
         Ok(())
@@ -183,11 +183,20 @@ impl Writer {
         }
         self.memory.head = Some((head, time));
         self.memory.last_stream = None;
+        self.memory.last_tag = None;
+        self.memory.type_ends.clear();
+        self.memory.last_block = None;
         let count = head.get().saturating_sub(before.get());
         if count > LEARNT_EVENTS {
             self.memory.heads.clear();
+            self.memory.tags.clear();
         } else if count > 0 {
             self.learn_heads(connection, before)?;
+            match self.learn_tags(connection, before) {
+                // Whoever reads the event reports the damage. What the index knows of its tags is right.
+                Err(StoreError::Corrupt { .. }) => self.memory.tags.clear(),
+                learnt => learnt?,
+            }
         }
         // Events of other processes precede ours in the log, so watchers are notified of them first.
         let Memory { names, store, .. } = &mut self.memory;
@@ -206,6 +215,33 @@ impl Writer {
                 let version = Version::new(version.unsigned_abs());
                 known.number = number;
                 known.stream.version = version;
+            }
+        }
+        Ok(())
+    }
+
+    /// Learns where the events with the known tags end. Each row is verified, because a conflict would be missed if its
+    /// tags became others.
+    fn learn_tags(&mut self, connection: &Connection, after: Position) -> Result<(), StoreError> {
+        let Memory { names, tags, .. } = &mut self.memory;
+        if names.layout == Layout::Plain || tags.is_empty() {
+            return Ok(());
+        }
+        let sql = format!("SELECT {} FROM es_event NOT INDEXED WHERE position > ?1 ORDER BY position", names.columns());
+        let mut statement = connection.prepare_cached(&sql).map_err(errors::store)?;
+        let mut rows = statement.query([after.as_i64()]).map_err(errors::store)?;
+        let mut numbers = Vec::new();
+        while let Some(row) = rows.next().map_err(errors::store)? {
+            let header = Header::of(row)?;
+            header.verify(row, connection, names)?;
+            numbers.clear();
+            header.each_tag(row, |number| numbers.push(number))?;
+            for number in &numbers {
+                let tag = names.tag(connection, *number, header.position)?;
+                if let Some(known) = tags.get(tag) {
+                    let count = known.end.count + 1;
+                    *known = TagHead { number: *number, end: TermEnd { position: header.position, count } };
+                }
             }
         }
         Ok(())

@@ -116,7 +116,9 @@ impl Iterator for Candidates<'_> {
         };
         let at = lists.iter().filter_map(List::first).min()?;
         // An event that is on several lists is found once.
-        lists.iter_mut().for_each(|list| list.drop_first(at));
+        for list in lists {
+            list.drop_first(at);
+        }
         Some(at)
     }
 }
@@ -128,7 +130,9 @@ impl DoubleEndedIterator for Candidates<'_> {
             Self::Listed(lists) => lists,
         };
         let at = lists.iter().filter_map(List::last).max()?;
-        lists.iter_mut().for_each(|list| list.drop_last(at));
+        for list in lists {
+            list.drop_last(at);
+        }
         Some(at)
     }
 }
