@@ -4,10 +4,12 @@ use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use tokio::runtime::Handle;
 use tracing::debug;
 
 use super::builder::Projection;
+use super::generation::BuiltBy;
 use super::model::{Batch, ReadModel};
 use super::projector::Projector;
 use super::work::{Purpose, Tx, record};
@@ -144,10 +146,10 @@ where
         }
         // Most of the log in batches of its own, so that the writer has little to catch up with.
         consumer::catch_up(consumer).await?;
-        check_parked::<P>(&model, &name).await?;
+        let built_by = check_records::<P>(&model, &name).await?;
         let runtime = Handle::try_current().ok();
         let (id, model_of_hook) = (store.id(), model.clone());
-        let hook = Hook { store: id, name: name.clone(), projector, model: model_of_hook, wanted, runtime };
+        let hook = Hook { store: id, name: name.clone(), projector, model: model_of_hook, wanted, built_by, runtime };
         let registered = store.engine().commit_hooks().is_some_and(|hooks| hooks.register(Arc::new(hook)));
         if !registered {
             return Err(ModelError::not_allowed(format!("the projection {name} is inline already")).into());
@@ -215,14 +217,18 @@ impl<M: ReadModel> fmt::Debug for Inline<M> {
     }
 }
 
-/// Later events of a parked key would be applied before it.
-async fn check_parked<P: Projector>(model: &P::Model, name: &ProjectionName) -> Result<(), ModelError> {
+/// Checks that no events are parked, because later events of their keys would be applied before them. Returns the record
+/// of who has built the model.
+async fn check_records<P: Projector>(model: &P::Model, name: &ProjectionName) -> Result<Option<Bytes>, ModelError> {
     let of = name.clone();
-    let parked = model.transact(move |tx: &mut Tx<'_, P>| P::Model::list(tx, &of, PARKED)).await?;
-    if parked.is_empty() {
-        return Ok(());
+    let read = model.transact(move |tx: &mut Tx<'_, P>| {
+        Ok((P::Model::list(tx, &of, PARKED)?.len(), P::Model::get(tx, &of, BuiltBy::KEY)?))
+    });
+    let (parked, built_by) = read.await?;
+    if parked == 0 {
+        return Ok(built_by);
     }
-    let reason = format!("{} events of the projection {name} are parked: retry or drop them first", parked.len());
+    let reason = format!("{parked} events of the projection {name} are parked: retry or drop them first");
     Err(ModelError::not_allowed(reason))
 }
 
@@ -234,6 +240,8 @@ struct Hook<P: Projector> {
     model: P::Model,
     /// Which events it wants.
     wanted: Filter,
+    /// The record of who has built the model.
+    built_by: Option<Bytes>,
     runtime: Option<Handle>,
 }
 
@@ -275,8 +283,7 @@ where
     P::Model: InlineModel,
 {
     fn catch_up_and_apply(&self, committing: &mut Committing<'_>) -> Result<(), HookError> {
-        let found =
-            self.model.within(committing.transaction, |tx: &mut Tx<'_, P>| record::<P>(tx, &self.name, self.store));
+        let found = self.model.within(committing.transaction, |tx: &mut Tx<'_, P>| self.record(tx));
         let mut at = found.map_err(refused)?;
         self.check_log(&at, committing.before)?;
         while at.mark.position < committing.before {
@@ -292,6 +299,14 @@ where
         let mark = Mark { position: last.position, checksum: last.checksum };
         let wanted = committing.events.iter().filter(|event| self.wanted.matches(&event.header()));
         self.fold(committing.transaction, wanted.cloned().collect(), at, mark).map(drop)
+    }
+
+    /// Reads the checkpoint, and checks that the model is still the one that this projector has built.
+    fn record(&self, tx: &mut Tx<'_, P>) -> Result<CheckpointRecord, ModelError> {
+        if P::Model::get(tx, &self.name, BuiltBy::KEY)? != self.built_by {
+            return Err(ModelError::Rebuilt { name: self.name.clone() });
+        }
+        record::<P>(tx, &self.name, self.store)
     }
 
     /// Applies events, and moves the checkpoint.
