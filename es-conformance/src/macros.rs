@@ -376,6 +376,7 @@ macro_rules! conformance {
                 h6_a_stopped_projection_goes_on_where_it_was
                 h6_closing_the_store_ends_a_projection
                 h2_a_projection_can_have_another_name_and_a_filter
+                i2_projections_and_typed_reads_take_a_query
                 h7_unwanted_events_move_the_checkpoint
                 h2_a_projection_asks_for_the_old_names_of_its_events
                 h2_a_runner_notices_that_it_was_taken_over
@@ -521,6 +522,7 @@ macro_rules! conformance_inspected {
                 inspect_lists_types_with_their_shapes
                 inspect_lists_cells_snapshots_and_commands
                 inspect_finds_events_by_id_in_every_stream
+                inspect_shows_the_tags_of_an_event
                 inspect_verifies_a_whole_store
                 inspect_refuses_a_cursor_that_is_none
             }

@@ -16,8 +16,9 @@ pub const MAX_CRITERION_TYPES: usize = 128;
 
 /// Which events a decision depends on: those that meet at least one of its criteria.
 ///
-/// A query without criteria matches no event; [`Query::all`] matches every event. Engines answer queries from an index,
-/// so that the cost grows with the events that match, not with the log.
+/// A query without criteria matches no event; [`Query::all`] matches every event. Engines answer queries from an index
+/// over tags and types: a criterion costs what the events with its rarest tag cost, or those of its types if they are
+/// fewer, however long the log is.
 ///
 /// ```
 /// use es_framework::{Criterion, Query, Tag};

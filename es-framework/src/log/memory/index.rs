@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
+use foldhash::fast::RandomState;
+
 use crate::log::event::StoredEvent;
 use crate::log::query::{Criterion, Query};
 use crate::log::tag::Tag;
@@ -11,8 +13,8 @@ use crate::log::tag::Tag;
 /// For each type and each tag the events that have it, as ascending indices into the log.
 #[derive(Debug, Default)]
 pub(super) struct Index {
-    types: HashMap<Arc<str>, Vec<usize>>,
-    tags: HashMap<Tag, Vec<usize>>,
+    types: HashMap<Arc<str>, Vec<usize>, RandomState>,
+    tags: HashMap<Tag, Vec<usize>, RandomState>,
 }
 
 impl Index {
