@@ -67,6 +67,7 @@ mod fixture;
 pub mod folding;
 pub mod guide;
 pub mod idempotency;
+pub mod inline;
 pub mod inspected;
 pub mod keys;
 pub mod ledger;

@@ -198,6 +198,13 @@ macro_rules! conformance {
                 cells_are_set_if_they_are_at_the_expected_revision
                 cells_are_removed_and_never_get_an_old_revision_again
                 cells_are_apart_and_take_any_bytes
+                cells_are_listed_by_prefix_in_the_order_of_their_keys
+                cells_are_set_by_an_append_together_with_its_events
+                cells_and_events_of_an_append_are_written_together_or_not_at_all
+                cells_can_be_set_by_an_append_without_events
+                cells_are_not_set_again_by_a_retry
+                cells_of_an_append_are_refused_if_they_cannot_be_valid
+                cells_set_by_appends_of_many_at_once_count_what_they_wrote
                 cells_set_by_many_at_once_are_won_by_one
                 cells_and_appends_go_on_beside_each_other
             }
@@ -348,6 +355,16 @@ macro_rules! conformance {
                 g5_a_state_in_memory_is_never_brought_up_to_date_by_a_part
                 g7_a_snapshot_older_than_the_truncation_is_refused
             }
+            inline {
+                h15_an_inline_projection_can_be_read_when_the_append_returns
+                h15_an_append_that_it_refuses_writes_nothing
+                h15_a_refused_append_takes_no_other_down
+                h15_what_one_of_several_refuses_is_taken_back_from_all
+                h15_turning_it_asynchronous_and_back_loses_and_repeats_nothing
+                h15_a_retry_that_is_known_does_not_take_effect_again
+                h15_what_cannot_be_inline_says_so_and_leaves_appends_alone
+                h15_readers_see_whole_appends_that_are_never_taken_back
+            }
             projections {
                 h1_each_event_takes_effect_exactly_once
                 h2_catching_up_goes_over_into_live
@@ -434,6 +451,9 @@ macro_rules! conformance_durable {
             aggregates {
                 g6_keys_and_snapshots_survive_a_reopening
             }
+            inline {
+                h15_it_goes_on_after_reopening
+            }
             tags {
                 i1_after_reopening_tags_are_there
             }
@@ -479,6 +499,9 @@ macro_rules! conformance_shared {
             }
             aggregates {
                 g5_repositories_of_two_handles_share_an_aggregate
+            }
+            inline {
+                h15_events_of_another_handle_without_it_are_applied_first
             }
             contended {
                 i4_what_another_handle_wrote_makes_a_condition_fail

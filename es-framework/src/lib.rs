@@ -71,6 +71,7 @@
 //! | save state | [`Snapshots`], [`SnapshotPolicy`], [`Progress`] |
 //! | turn values into bytes | [`Codec`], `Bincode`, `Json`, [`Shape`] |
 //! | build read models | [`Projector`], [`Projection`], [`Running`], [`StateModel`] |
+//! | build them in the transactions of appends | [`Projection::inline`], [`Inline`], [`InlineModel`] |
 //! | keep read models elsewhere | [`ReadModel`], [`Batch`], [`CheckpointRecord`] |
 //! | decide what a consumer does about failures | [`Policy`], [`Backoff`], [`Then`], [`Category`], [`ParkedEvent`] |
 //! | watch and control consumers | [`Running`], [`Status`], [`ConsumerState`], [`Store::consumer`], [`StoredStatus`], [`Wished`] |
@@ -87,6 +88,7 @@
 //! | test decisions | [`Scenario`], [`DecisionScenario`] |
 //! | handle errors | [`ErrorKind`], [`AppendError`], [`StoreError`], [`ExecuteError`], [`DecisionError`], [`RunError`] |
 //! | read payloads without their Rust types | [`inspect`] |
+//! | keep small values next to the log | [`Cell`], [`ListCells`], [`Append::set_cell`] |
 //! | write an engine | [`Engine`], the module [`engine`] |
 //!
 //! Start with [`Repository`] for the typed layer, with [`Store`] for the log alone, and with [`Projection`] for read
@@ -126,8 +128,8 @@ pub use log::{
 // Writing.
 pub use log::{
     Append, AppendCondition, Appended, CandidateEvent, CommandRecord, EventType, ExpectedVersion, Fingerprint,
-    IntoCandidates, InvalidMetadata, KeyedCommand, Limits, MAX_CONDITIONS, Metadata, Outcome, StreamAppended,
-    StreamWrite, WhenFull,
+    IntoCandidates, InvalidMetadata, KeyedCommand, Limits, MAX_CELLS, MAX_CONDITIONS, Metadata, Outcome,
+    StreamAppended, StreamWrite, WhenFull,
 };
 // Reading and watching.
 pub use log::{
@@ -137,7 +139,7 @@ pub use log::{
 // Queries over types and tags.
 pub use log::{Criterion, InvalidQuery, MAX_CRITERIA, MAX_CRITERION_TYPES, Query};
 // Small values stored next to the log.
-pub use log::{Cell, Mark, Snapshot};
+pub use log::{Cell, CellWrite, ListCells, Mark, Snapshot};
 // Errors of the log.
 pub use log::{AppendError, BoxError, CellError, Conflict, ErrorKind, InvalidAppend, SnapshotError, StoreError};
 
@@ -162,7 +164,9 @@ pub use consumer::{
     StartFrom, Startable, Status, StopError, StoredStatus, Then, WaitError, WishError, Wished,
 };
 // Read models.
-pub use projection::{Batch, Cleared, OnChange, Projection, Projector, ReadModel, StateModel, StateTx};
+pub use projection::{
+    Batch, Cleared, Inline, InlineModel, OnChange, Projection, Projector, ReadModel, StateModel, StateTx,
+};
 
 /// For tools: what a store contains, whether it is intact, and payloads decoded without their Rust types.
 pub mod inspect {

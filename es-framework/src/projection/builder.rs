@@ -227,7 +227,7 @@ impl<P: Projector> Projection<P> {
         consumer::catch_up(self.into_consumer(Purpose::Run)?).await
     }
 
-    fn into_consumer(self, purpose: Purpose) -> Result<Consumer<Projecting<P>>, RunError> {
+    pub(super) fn into_consumer(self, purpose: Purpose) -> Result<Consumer<Projecting<P>>, RunError> {
         let Self { store, projector, model, name, part, filter, policy, start_from, on_change, lease } = self;
         let name = ProjectionName::new(name)?;
         let wanted = filter.types(P::Event::names());

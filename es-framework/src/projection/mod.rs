@@ -2,6 +2,8 @@
 
 mod builder;
 mod generation;
+mod inline;
+mod inline_state;
 mod model;
 mod projector;
 mod rebuild;
@@ -13,6 +15,7 @@ mod work;
 
 pub use builder::Projection;
 pub use generation::OnChange;
+pub use inline::{Inline, InlineModel};
 pub use model::{Batch, Cleared, ReadModel};
 pub use projector::Projector;
 pub use state::{StateModel, StateTx};

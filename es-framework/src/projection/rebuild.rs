@@ -146,9 +146,11 @@ impl<P: Projector> Projecting<P> {
                 P::Model::put(tx, &name, BuiltBy::KEY, &built_by)?;
             }
             let mut progress = Progress::find::<P>(tx, &name, part)?;
-            if part != Part::WHOLE {
-                progress = progress.split::<P>(tx, &name, part, store)?;
-            }
+            progress = if part == Part::WHOLE {
+                progress.join::<P>(tx, &name)?
+            } else {
+                progress.split::<P>(tx, &name, part, store)?
+            };
             let record = progress.record();
             if let Some(term) = term {
                 progress = progress.claim::<P>(tx, &name, store, term)?;

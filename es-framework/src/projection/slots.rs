@@ -95,6 +95,24 @@ impl Progress {
         Ok(Self::Slots(slots))
     }
 
+    /// Puts slots that are all at the same place together again, as what is stored as a whole.
+    pub(super) fn join<P: Projector>(self, tx: &mut Tx<'_, P>, name: &ProjectionName) -> Result<Self, ModelError> {
+        let Self::Slots(slots) = &self else { return Ok(self) };
+        let mut marks = slots.values().map(|record| record.mark);
+        let first = marks.next();
+        if marks.any(|mark| Some(mark) != first) {
+            return Ok(self);
+        }
+        for slot in slots.keys() {
+            P::Model::delete(tx, name, &key_of(*slot))?;
+        }
+        let record = self.record();
+        if let Some(record) = &record {
+            P::Model::put(tx, name, CheckpointRecord::KEY, &record.encode())?;
+        }
+        Ok(Self::Whole(record))
+    }
+
     /// The checkpoint up to which all events are applied, with the highest of the terms; [`None`] if the consumer has
     /// never run.
     pub(super) fn record(&self) -> Option<CheckpointRecord> {
@@ -161,7 +179,11 @@ pub(super) fn put<P: Projector>(
     slot: u32,
     record: &CheckpointRecord,
 ) -> Result<(), ModelError> {
-    P::Model::put(tx, name, &format!("{SLOT}{slot:02}"), &record.encode())
+    P::Model::put(tx, name, &key_of(slot), &record.encode())
+}
+
+fn key_of(slot: u32) -> String {
+    format!("{SLOT}{slot:02}")
 }
 
 /// The slots after a step that has reached this checkpoint. A slot that was further on stays where it is, unless the

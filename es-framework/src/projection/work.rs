@@ -407,6 +407,15 @@ pub(super) fn find<P: Projector>(
     record.map(Some).ok_or_else(|| ModelError::damaged(CheckpointRecord::KEY))
 }
 
+/// The checkpoint's record, or that of a consumer that has never run.
+pub(super) fn record<P: Projector>(
+    tx: &mut Tx<'_, P>,
+    name: &ProjectionName,
+    store: StoreId,
+) -> Result<CheckpointRecord, ModelError> {
+    Ok(find::<P>(tx, name)?.unwrap_or_else(|| CheckpointRecord::new(store)))
+}
+
 fn trouble(error: ModelError) -> Trouble {
     Trouble::of(error.into())
 }

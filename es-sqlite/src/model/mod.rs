@@ -3,6 +3,7 @@
 mod beside;
 pub(crate) mod file;
 mod guard;
+mod inline;
 mod query;
 pub(crate) mod records;
 mod replace;

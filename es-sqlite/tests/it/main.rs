@@ -16,6 +16,7 @@ mod errors;
 mod files;
 mod flips;
 mod image;
+mod inline;
 mod load;
 mod passing_over;
 mod permissions;
