@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use es_framework::{
-    Bincode, ErrorKind, Event, ExpectedVersion, Position, Projection, Projector, Recorded, RunError, RunningState,
+    Bincode, ConsumerState, ErrorKind, Event, ExpectedVersion, Position, Projection, Projector, Recorded, RunError,
     SnapshotPolicy, Snapshots, StateModel, StateTx, Store, WaitError,
 };
 
@@ -157,7 +157,7 @@ pub async fn h3_a_projection_whose_runtime_ended_has_failed(fixture: &impl Fixtu
         let gone = |error: &RunError| matches!(error, RunError::TaskEnded);
         assert!(matches!(&waited, Err(WaitError::Failed { source, .. }) if gone(source)), "{waited:?}");
         let status = running.status();
-        assert_eq!(status.state, RunningState::Failed);
+        assert_eq!(status.state, ConsumerState::Failed);
         assert!(status.error.is_some_and(|error| gone(&error)));
         for asked in [within("its end", running.finished()).await, within("its end", running.stop()).await] {
             assert!(asked.is_err_and(|error| gone(&error)));
@@ -184,7 +184,7 @@ pub async fn h6_however_often_it_is_stopped_the_same_is_returned(fixture: &impl 
     assert_eq!((one.expect("it stops"), other.expect("it stops")), (last, last));
     assert_eq!(running.finished().await.expect("it stopped"), last);
     assert_eq!(running.stop().await.expect("it stopped"), last);
-    assert_eq!(running.status().state, RunningState::Stopped);
+    assert_eq!(running.status().state, ConsumerState::Stopped);
     let never = running.wait_for(p(1_000), PATIENCE).await.expect_err("it was stopped");
     assert!(matches!(never, WaitError::Stopped { reached, .. } if reached == last), "{never:?}");
     running.wait_for(last, Duration::ZERO).await.expect("it has been there");

@@ -50,10 +50,12 @@
 
 pub mod aggregates;
 pub mod bank;
+pub mod boundaries;
 pub mod commands;
 pub mod concurrency;
 pub mod conditions;
 pub mod contended;
+pub mod deciders;
 pub mod durable;
 pub mod executors;
 pub mod filters;
@@ -73,7 +75,9 @@ pub mod panics;
 pub mod projections;
 pub mod queries;
 pub mod reading;
+pub mod rebuilding;
 pub mod saving;
+pub mod school;
 pub mod shared;
 pub mod snapshots;
 pub mod state_models;

@@ -292,6 +292,35 @@ macro_rules! conformance {
                 g8_the_log_says_which_command_wrote_an_event
                 g6_known_commands_are_answered_in_any_order
             }
+            boundaries {
+                i6_a_decision_reads_aggregates_and_views_and_its_event_names_its_stream
+                i6_a_view_is_folded_from_what_its_query_finds
+                i7_an_aggregate_that_was_only_read_is_checked
+                i7_a_decision_over_two_aggregates_writes_all_or_nothing
+                i7_an_aggregate_named_twice_is_one
+                i6_all_states_are_as_of_one_position
+                i5_a_key_repeated_returns_the_first_outcome
+                i6_provenance_travels_and_rejections_are_not_remembered
+                i6_tries_are_bounded_and_a_conflict_says_what_changed
+                i4_an_event_that_does_not_match_is_no_conflict
+                i6_a_decision_can_insist_on_a_version
+                i6_an_event_in_the_wrong_stream_is_refused
+            }
+            deciders {
+                i6_many_deciders_never_overbook_and_every_seat_is_taken
+                i6_deciders_without_a_common_memory_never_overbook
+                i6_a_rule_across_streams_holds_under_concurrency
+                i6_write_skew_between_views_is_impossible
+                i7_transfers_at_the_same_time_conserve_money
+                i6_a_decision_that_is_dropped_is_whole_or_absent
+                i6_kept_decisions_hold_up_nobody
+                i6_what_panics_is_never_written_and_harms_nobody
+                i6_an_event_that_turns_out_unfoldable_is_said_to_be_written
+                i6_only_what_is_new_is_read_and_folded
+                i6_decisions_and_commands_share_what_they_have_read
+                i6_a_rejection_from_memory_is_confirmed
+                i6_a_rejection_from_a_fresh_load_is_final
+            }
             turns {
                 g5_a_kept_command_holds_up_nobody
                 g5_any_number_of_kept_commands_hold_up_nobody
@@ -330,6 +359,7 @@ macro_rules! conformance {
                 h6_a_stopped_projection_goes_on_where_it_was
                 h6_closing_the_store_ends_a_projection
                 h2_a_projection_can_have_another_name_and_a_filter
+                i2_projections_and_typed_reads_take_a_query
                 h7_unwanted_events_move_the_checkpoint
                 h2_a_projection_asks_for_the_old_names_of_its_events
                 h2_a_runner_notices_that_it_was_taken_over
@@ -341,6 +371,11 @@ macro_rules! conformance {
                 h3_whatever_panics_is_a_failure
                 h3_a_panic_at_either_end_is_a_failure
                 h3_a_reader_that_panics_harms_nobody
+            }
+            rebuilding {
+                h4_a_state_is_replaced_at_once
+                h16_a_changed_version_is_refused
+                h16_a_changed_version_builds_its_state_anew
             }
             state_models {
                 h3_readers_never_see_the_past
@@ -399,6 +434,9 @@ macro_rules! conformance_durable {
             }
             projections {
                 h1_a_projection_survives_a_reopening
+            }
+            rebuilding {
+                h4_a_rebuild_survives_a_reopening
             }
         }
     };

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use es_framework::{
-    Bincode, BoxError, CandidateEvent, DecodeError, Event, EventType, ExpectedVersion, ModelError, Position,
-    Projection, Projector, Recorded, RunError, Running, RunningState, SnapshotPolicy, Snapshots, StateModel, StateTx,
+    Bincode, BoxError, CandidateEvent, ConsumerState, DecodeError, Event, EventType, ExpectedVersion, ModelError,
+    Position, Projection, Projector, Recorded, RunError, Running, SnapshotPolicy, Snapshots, StateModel, StateTx,
     Store, WaitError,
 };
 use serde::{Deserialize, Deserializer, Serialize};
@@ -195,7 +195,7 @@ async fn failed<T, E>(running: &Running, ends: impl Future<Output = Result<T, E>
     drop(within("it ends", ends).await);
     let error = within("it says so", running.finished()).await.expect_err("it failed");
     let status = running.status();
-    assert_eq!(status.state, RunningState::Failed, "{error:?}");
+    assert_eq!(status.state, ConsumerState::Failed, "{error:?}");
     assert!(Arc::ptr_eq(&error, &status.error.expect("the status has it")));
     assert!(Arc::ptr_eq(&error, &within("stopping", running.stop()).await.expect_err("stopping says it")));
     let waited = running.wait_for(p(1_000), PATIENCE).await.expect_err("it never gets there");
@@ -266,7 +266,7 @@ pub async fn h3_a_panic_while_saving_a_state_is_a_failure(fixture: &impl Fixture
         for _ in 0..1_000 {
             at = note(&store, 2, &[bad]).await;
             running.wait_for(at, PATIENCE).await.expect("what was applied stays");
-            if running.status().state == RunningState::Failed {
+            if running.status().state == ConsumerState::Failed {
                 break;
             }
         }

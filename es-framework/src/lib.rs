@@ -65,12 +65,13 @@
 //! | define events | [`Event`](derive@Event), [`Recorded`], [`Envelope`] |
 //! | fold events into state | [`Aggregate`](derive@Aggregate), [`Apply`] |
 //! | decide on commands | [`commands`](macro@commands), [`Handle`], [`HandledBy`], [`IntoDecision`], [`Context`] |
+//! | decide over several aggregates and views | [`Decide`], [`View`](derive@View), [`Events`], [`Current`], [`Decision`], [`Decided`] |
 //! | load and execute | [`Repository`], [`Execute`], [`Receipt`], [`Folded`] |
 //! | record where a command comes from | [`Provenance`] |
 //! | save state | [`Snapshots`], [`SnapshotPolicy`], [`Progress`] |
 //! | turn values into bytes | [`Codec`], `Bincode`, `Json`, [`Shape`] |
 //! | build read models | [`Projector`], [`Projection`], [`Running`], [`StateModel`] |
-//! | keep read models elsewhere | [`ReadModel`], [`Batch`], [`Checkpoint`], [`Step`] |
+//! | keep read models elsewhere | [`ReadModel`], [`Batch`], [`CheckpointRecord`] |
 //! | open a store, use streams | [`Store`], [`Stream`], [`MemoryStore`] |
 //! | write | [`CandidateEvent`], [`IntoCandidates`], [`ExpectedVersion`], [`Append`], [`Appended`], [`Limits`] |
 //! | tag events, and find them by tags | [`Tag`], [`Query`], [`Criterion`], [`Filter::query`] |
@@ -80,7 +81,8 @@
 //! | read | [`Reader`], [`Reading`], [`StoredEvent`], [`Filter`], [`AsOf`] |
 //! | watch | [`WatchBuilder`], [`Watch`] |
 //! | locate an event | [`Version`], [`Position`], [`Place`], [`Timestamp`] |
-//! | handle errors | [`ErrorKind`], [`AppendError`], [`StoreError`], [`ExecuteError`], [`RunError`] |
+//! | test decisions | [`Scenario`], [`DecisionScenario`] |
+//! | handle errors | [`ErrorKind`], [`AppendError`], [`StoreError`], [`ExecuteError`], [`DecisionError`], [`RunError`] |
 //! | read payloads without their Rust types | [`inspect`] |
 //! | write an engine | [`Engine`], the module [`engine`] |
 //!
@@ -104,6 +106,7 @@
 //!
 //! A feature adds API and never changes behaviour: without `bincode`, a type that names no codec does not compile.
 
+mod consumer;
 mod domain;
 pub mod engine;
 mod log;
@@ -138,16 +141,25 @@ pub use log::{AppendError, BoxError, CellError, Conflict, ErrorKind, InvalidAppe
 // The typed layer: events, aggregates, commands.
 pub use domain::{
     Aggregate, Apply, Bincode, Codec, CodecError, Command, Context, DecodeError, EncodeError, Envelope, Event, Execute,
-    ExecuteError, FoldPanic, Folded, Handle, HandledBy, IntoDecision, Json, KeyError, LoadError, Progress, Provenance,
-    Receipt, Recorded, Repository, RepositoryBuilder, RepositoryMetrics, Scenario, Shape, SnapshotPolicy, Snapshots,
-    StateError, TypedReader, TypedReading, TypedWatch, TypedWatchBuilder, WriteEventsError, commands,
+    ExecuteError, FoldPanic, Folded, Handle, HandledBy, IntoDecision, Json, KeyError, LoadError, NamesStream, Progress,
+    Provenance, Receipt, Recorded, Repository, RepositoryBuilder, RepositoryMetrics, Scenario, Shape, SnapshotPolicy,
+    Snapshots, State, StateError, TypedReader, TypedReading, TypedWatch, TypedWatchBuilder, WriteEventsError, commands,
 };
 
-// Read models.
-pub use projection::{
-    Batch, Checkpoint, ModelError, Projection, Projector, ReadModel, RunError, Running, RunningState, StateModel,
-    StateTx, Status, Step, WaitError,
+// Decisions over several aggregates and views.
+pub use domain::{
+    Boundary, Current, Decide, DecideContext, Decided, Decision, DecisionError, DecisionScenario, Events, EventsError,
+    Over, States, View, ViewOf,
 };
+
+// Consumers of the log: what they do about failures, how they are watched and controlled.
+pub use consumer::{
+    Backoff, Category, Checkpoint, CheckpointRecord, ConsumerRef, ConsumerSet, ConsumerState, Consumers, ControlError,
+    Failure, IllegalTransition, Lease, ModelError, ParkedEvent, ParkedFailure, Policy, Retried, RunError, Running,
+    StartFrom, Startable, Status, StopError, StoredStatus, Then, WaitError, WishError, Wished,
+};
+// Read models.
+pub use projection::{Batch, Cleared, OnChange, Projection, Projector, ReadModel, StateModel, StateTx};
 
 /// For tools: what a store contains, whether it is intact, and payloads decoded without their Rust types.
 pub mod inspect {

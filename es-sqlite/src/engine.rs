@@ -196,6 +196,11 @@ impl SqliteEngine {
         self.reading_by(self.queries.as_deref(), Turn::Now, move |connection, _| Ok(look(connection))).await
     }
 
+    /// Where the file is; [`None`] if in memory.
+    pub(crate) fn path(&self) -> Option<PathBuf> {
+        self.readers.as_ref().map(|readers| readers.store().file.path().to_owned())
+    }
+
     pub(crate) fn store_id(&self) -> StoreId {
         self.id
     }

@@ -9,6 +9,7 @@ use tracing::{Instrument, warn};
 
 use super::aggregate::{Aggregate, Apply, HandledBy};
 use super::cache::{Base, Cache, Slot};
+use super::decision::remember_repository;
 use super::event::DecodeError;
 use super::execute::Execute;
 use super::fold::{FoldPanic, caught};
@@ -63,6 +64,13 @@ pub(super) struct Inner<A: Aggregate> {
 pub(super) struct Settings {
     pub(super) tries: u32,
     cache: usize,
+}
+
+impl Settings {
+    /// Whether any state is cached.
+    pub(super) fn caches(&self) -> bool {
+        self.cache > 0
+    }
 }
 
 /// Builds a repository with custom settings; created by [`Repository::builder`].
@@ -217,8 +225,15 @@ impl<A: Aggregate> RepositoryBuilder<A> {
         self
     }
 
-    /// Builds the repository.
+    /// Builds the repository. [Decisions](crate::Decide) on its aggregates share the cache of the newest repository that
+    /// was built on their store and is still alive.
     pub fn build(self) -> Repository<A> {
+        let inner = self.inner();
+        remember_repository(&inner);
+        Repository { inner }
+    }
+
+    pub(super) fn inner(self) -> Arc<Inner<A>> {
         let snapshots = A::SNAPSHOTS.map(|snapshots| {
             let fingerprint = snapshots.fingerprint();
             (snapshots, fingerprint)
@@ -232,11 +247,11 @@ impl<A: Aggregate> RepositoryBuilder<A> {
             failures: Failures::default(),
             counters: Counters::default(),
         };
-        Repository { inner: Arc::new(inner) }
+        Arc::new(inner)
     }
 }
 
-impl<A: Apply> Repository<A> {
+impl<A: Aggregate + Apply> Repository<A> {
     /// The store it works on.
     pub fn store(&self) -> &Store {
         &self.inner.store
@@ -407,7 +422,7 @@ impl<A: Apply> Repository<A> {
     }
 }
 
-impl<A: Apply> Inner<A> {
+impl<A: Aggregate + Apply> Inner<A> {
     pub(super) fn slot(&self, stream: &StreamId) -> Arc<Slot<A>> {
         self.cache.slot(stream)
     }
@@ -426,6 +441,7 @@ impl<A: Apply> Inner<A> {
         let span = tracing::debug_span!("load", aggregate = A::CATEGORY, stream = stream.as_str());
         async {
             let name = self.snapshots.is_some().then(snapshot_name);
+            let head = self.store.head();
             let loaded = self.store.engine().load(Load { until, ..Load::new(stream.clone(), name) }).await?;
             let before = until.map(|until| until.next().get());
             let restored = loaded.snapshot.as_ref().map(|snapshot| self.try_restore(snapshot));
@@ -451,6 +467,10 @@ impl<A: Apply> Inner<A> {
                     base.fold_all(rest).await?;
                 }
                 None => base.fold_all(self.events_after(stream, Version::ZERO, before)).await?,
+            }
+            if until.is_none() {
+                // The load saw at least what was in the log before it began.
+                base.current_at = base.current_at.max(head);
             }
             Ok(base)
         }
@@ -497,7 +517,31 @@ impl<A: Apply> Inner<A> {
 
     /// Folds the events that were written since.
     pub(super) async fn refresh(&self, stream: &StreamId, base: &mut Base<A>) -> Result<(), LoadError> {
-        base.fold_all(self.events_after(stream, base.version, None)).await
+        let head = self.store.head();
+        base.fold_all(self.events_after(stream, base.version, None)).await?;
+        base.current_at = base.current_at.max(head);
+        Ok(())
+    }
+
+    /// Folds those of the events written since that are at or below a position that the log has reached.
+    pub(super) async fn refresh_until(
+        &self,
+        stream: &StreamId,
+        base: &mut Base<A>,
+        until: Position,
+    ) -> Result<(), LoadError> {
+        let mut events = self.events_after(stream, base.version, None);
+        while let Some(batch) = events.next_batch().await {
+            let mut batch = batch?;
+            let length = batch.len();
+            batch.retain(|event| event.position <= until);
+            base.fold_events(&batch)?;
+            if batch.len() < length {
+                break;
+            }
+        }
+        base.current_at = base.current_at.max(until);
+        Ok(())
     }
 
     fn events_after(&self, stream: &StreamId, after: Version, before: Option<u64>) -> Reading {

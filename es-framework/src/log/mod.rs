@@ -10,6 +10,7 @@ mod engine;
 mod error;
 mod event;
 mod expected_version;
+mod extensions;
 mod filter;
 mod head;
 mod id;

@@ -1,17 +1,14 @@
 //! Configuring a projection: a projector, the log it reads and the model it writes.
 
-use tokio::runtime::Handle;
-use tokio::sync::watch;
-use tracing::Instrument;
+use std::future::Future;
+use std::pin::Pin;
 
-use super::error::RunError;
-use super::feed::Feed;
+use super::generation::OnChange;
 use super::projector::Projector;
-use super::runner::Run;
-use super::running::Running;
-use super::status::{Reporter, Status};
-use crate::log::{Filter, Position, Store};
-use crate::panics;
+use super::work::{Projecting, Purpose};
+use crate::consumer::{self, Consumer, Lease, Policy, RunError, Running, StartFrom, Startable};
+use crate::domain::Event as _;
+use crate::log::{Filter, Position, ProjectionName, Store};
 
 /// A projector, the log it reads and the model it writes, ready to run.
 ///
@@ -66,12 +63,26 @@ pub struct Projection<P: Projector> {
     model: P::Model,
     name: String,
     filter: Filter,
+    policy: Policy,
+    start_from: StartFrom,
+    on_change: OnChange,
+    lease: Option<Lease>,
 }
 
 impl<P: Projector> Projection<P> {
     /// Creates a projection.
     pub fn new(store: impl Into<Store>, projector: P, model: P::Model) -> Self {
-        Self { store: store.into(), projector, model, name: P::NAME.to_owned(), filter: Filter::new() }
+        Self {
+            store: store.into(),
+            projector,
+            model,
+            name: P::NAME.to_owned(),
+            filter: Filter::new(),
+            policy: Policy::default(),
+            start_from: StartFrom::Beginning,
+            on_change: OnChange::default(),
+            lease: None,
+        }
     }
 
     /// Keeps the checkpoint under a name other than [`Projector::NAME`], for example to build a new version of the read
@@ -85,6 +96,32 @@ impl<P: Projector> Projection<P> {
     /// the checkpoint.
     pub fn filter(mut self, filter: Filter) -> Self {
         self.filter = self.filter.and_all(filter);
+        self
+    }
+
+    /// Sets what it does about failures.
+    pub fn policy(mut self, policy: Policy) -> Self {
+        self.policy = policy;
+        self
+    }
+
+    /// Sets where it starts if it has no checkpoint yet: at the beginning by default.
+    pub fn start_from(mut self, start_from: StartFrom) -> Self {
+        self.start_from = start_from;
+        self
+    }
+
+    /// Sets what it does if the read model was built by another version of the projector, or with other tables: it does
+    /// not start by default.
+    pub fn on_change(mut self, on_change: OnChange) -> Self {
+        self.on_change = on_change;
+        self
+    }
+
+    /// Lets only one runner of this name run at a time, over all processes on the store; see [`Lease`] for when that is
+    /// needed.
+    pub fn lease(mut self, lease: Lease) -> Self {
+        self.lease = Some(lease);
         self
     }
 
@@ -103,14 +140,30 @@ impl<P: Projector> Projection<P> {
     /// Nothing runs if the future is dropped. The writes of [`Projector::prepare`] are committed completely or not at
     /// all.
     pub async fn start(self) -> Result<Running, RunError> {
-        let runtime = Handle::try_current().map_err(|_| RunError::NoRuntime)?;
-        let (run, feed, seen) = self.begin().await?;
-        let name = run.name().clone();
-        let reporter = Reporter::new(run.status().clone());
-        let (stop, stopping) = watch::channel(false);
-        let span = tracing::info_span!("projection", name = name.as_str());
-        runtime.spawn(run.until_stopped(feed, reporter, stopping).instrument(span));
-        Ok(Running::new(name, seen, stop))
+        consumer::start(self.into_consumer(Purpose::Run)?).await
+    }
+
+    /// Builds the read model anew from the beginning, beside the one that answers meanwhile, and replaces it in one
+    /// transaction when it has reached the end of the log. Then it ends: [`Running::finished`] returns the position.
+    ///
+    /// A projection of the same name may run at the same time, here or in another process: it goes on with the old read
+    /// model, and after the replacement with the new one. If it is of another version, it then ends with
+    /// [`RunError::ProjectorChanged`].
+    ///
+    /// Killed or stopped, it goes on where it was when it is started again, and the old read model stays. Where the new one
+    /// is built meanwhile, and what the replacement costs, is up to the read model. Parked events are those of the new
+    /// one afterwards.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::start`]; [`ModelError::NotAllowed`](crate::ModelError::NotAllowed) if the read model cannot be built
+    /// beside itself.
+    ///
+    /// # Cancel safety
+    ///
+    /// As for [`Self::start`].
+    pub async fn rebuild(self) -> Result<Running, RunError> {
+        consumer::start(self.into_consumer(Purpose::Rebuild)?).await
     }
 
     /// Processes everything that is in the log now, and returns the position reached. Needs no runtime.
@@ -123,14 +176,27 @@ impl<P: Projector> Projection<P> {
     ///
     /// A dropped future leaves the checkpoint at the end of a whole batch.
     pub async fn catch_up(self) -> Result<Position, RunError> {
-        let (run, feed, _) = self.begin().await?;
-        let (position, outcome) = run.until_head(feed).await;
-        outcome.map(|()| position)
+        consumer::catch_up(self.into_consumer(Purpose::Run)?).await
     }
 
-    async fn begin(self) -> Result<(Run<P>, Feed<P::Event>, watch::Receiver<Status>), RunError> {
-        let Self { store, projector, model, name, filter } = self;
-        let begun = panics::catch_async(Run::begin(store, projector, model, name, filter)).await;
-        begun.map_err(RunError::panicked)?
+    fn into_consumer(self, purpose: Purpose) -> Result<Consumer<Projecting<P>>, RunError> {
+        let Self { store, projector, model, name, filter, policy, start_from, on_change, lease } = self;
+        let name = ProjectionName::new(name)?;
+        let wanted = filter.types(P::Event::names());
+        let work = Projecting::new(store.id(), name.clone(), projector, model, purpose, on_change);
+        // It has a status of its own.
+        let name = if purpose == Purpose::Rebuild { ProjectionName::new(format!("{name}~rebuild"))? } else { name };
+        let start_from = if purpose == Purpose::Rebuild { StartFrom::Beginning } else { start_from };
+        Ok(Consumer { store, name, work, wanted, policy, start_from, lease })
+    }
+}
+
+impl<P: Projector> Startable for Projection<P> {
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+
+    fn start(self: Box<Self>) -> Pin<Box<dyn Future<Output = Result<Running, RunError>> + Send>> {
+        Box::pin((*self).start())
     }
 }

@@ -1,21 +1,17 @@
 //! Projections: read models folded from `@all`.
 
 mod builder;
-mod error;
-mod feed;
+mod generation;
 mod model;
 mod projector;
-mod runner;
-mod running;
+mod rebuild;
+mod record_map;
 mod state;
-mod status;
-mod timer;
 mod undo;
+mod work;
 
 pub use builder::Projection;
-pub use error::{ModelError, RunError, WaitError};
-pub use model::{Batch, Checkpoint, ReadModel, Step};
+pub use generation::OnChange;
+pub use model::{Batch, Cleared, ReadModel};
 pub use projector::Projector;
-pub use running::Running;
 pub use state::{StateModel, StateTx};
-pub use status::{RunningState, Status};

@@ -4,65 +4,16 @@ use std::fmt::{self, Debug};
 use std::future::Future;
 use std::sync::Arc;
 
-use super::error::ModelError;
-use crate::log::{Mark, Position, ProjectionName, StoreId};
+use bytes::Bytes;
 
-/// How far a projection has got, and in which log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Checkpoint {
-    /// The store it reads.
-    pub store: StoreId,
-    /// The position of the last event it has processed.
-    pub position: Position,
-    /// The checksum of that event, which detects a log that was rewound.
-    pub checksum: u32,
-}
-
-impl Checkpoint {
-    /// Creates a checkpoint.
-    pub fn new(store: StoreId, mark: Mark) -> Self {
-        Self { store, position: mark.position, checksum: mark.checksum }
-    }
-}
-
-/// One step of a projection: the checkpoint it starts from, the one it reaches, and the number of events in between.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Step {
-    /// Where the runner expects the checkpoint to be; [`None`] before the first step.
-    pub from: Option<Checkpoint>,
-    /// Where the step moves it.
-    pub to: Checkpoint,
-    /// The number of events given to the projector.
-    pub events: u64,
-}
-
-impl Step {
-    /// Creates a step.
-    pub fn new(from: Option<Checkpoint>, to: Checkpoint, events: u64) -> Self {
-        Self { from, to, events }
-    }
-
-    /// Checks that the checkpoint is where the runner left it.
-    ///
-    /// # Errors
-    ///
-    /// [`ModelError::TakenOver`] if it is not.
-    pub fn check(&self, name: &ProjectionName, found: Option<&Checkpoint>) -> Result<(), ModelError> {
-        if self.from.as_ref() == found {
-            return Ok(());
-        }
-        let position = |checkpoint: Option<&Checkpoint>| checkpoint.map_or(Position::ZERO, |at| at.position);
-        let (expected, found) = (position(self.from.as_ref()), position(found));
-        Err(ModelError::TakenOver { name: name.clone(), expected, found })
-    }
-}
+use crate::consumer::ModelError;
+use crate::log::{Fingerprint, Position, ProjectionName};
 
 /// The work of one transaction of a model: check the checkpoint, apply some events to the model, and move the
 /// checkpoint. Cheap to clone; can be run again on a model whose checkpoint is back where it was.
 pub struct Batch<M: ReadModel> {
     run: Arc<Run<M>>,
+    fold: Arc<Run<M>>,
     events: u64,
     bytes: usize,
 }
@@ -71,11 +22,13 @@ type Run<M> = dyn for<'t> Fn(&mut <M as ReadModel>::Tx<'t>) -> Result<(), ModelE
 
 impl<M: ReadModel> Batch<M> {
     /// Creates a batch of `events` events, with payloads and metadata of `bytes` bytes in total.
-    pub fn new<F>(events: u64, bytes: usize, run: F) -> Self
+    pub(super) fn new<F, R>(events: u64, bytes: usize, fold: F, run: impl FnOnce(Arc<Run<M>>) -> R) -> Self
     where
         F: for<'t> Fn(&mut M::Tx<'t>) -> Result<(), ModelError> + Send + Sync + 'static,
+        R: for<'t> Fn(&mut M::Tx<'t>) -> Result<(), ModelError> + Send + Sync + 'static,
     {
-        Self { run: Arc::new(run), events, bytes }
+        let fold: Arc<Run<M>> = Arc::new(fold);
+        Self { run: Arc::new(run(Arc::clone(&fold))), fold, events, bytes }
     }
 
     /// Runs the batch inside a transaction.
@@ -85,6 +38,15 @@ impl<M: ReadModel> Batch<M> {
     /// The [`ModelError`] for which the transaction must be rolled back, including a panic of the projector.
     pub fn run(&self, tx: &mut M::Tx<'_>) -> Result<(), ModelError> {
         (self.run)(tx)
+    }
+
+    /// Applies the events only, without the checkpoint: for a model that must fold again what it had committed.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::run`].
+    pub fn fold(&self, tx: &mut M::Tx<'_>) -> Result<(), ModelError> {
+        (self.fold)(tx)
     }
 
     /// The number of events.
@@ -100,7 +62,7 @@ impl<M: ReadModel> Batch<M> {
 
 impl<M: ReadModel> Clone for Batch<M> {
     fn clone(&self) -> Self {
-        Self { run: Arc::clone(&self.run), events: self.events, bytes: self.bytes }
+        Self { run: Arc::clone(&self.run), fold: Arc::clone(&self.fold), events: self.events, bytes: self.bytes }
     }
 }
 
@@ -110,7 +72,21 @@ impl<M: ReadModel> Debug for Batch<M> {
     }
 }
 
+/// What became of a read model that was to be emptied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cleared {
+    /// It is as before the first event.
+    All,
+    /// Nothing was done.
+    Nothing,
+}
+
 /// Where a projector keeps its results, with transactions that include the checkpoint; implemented once per engine.
+///
+/// Next to the projector's results a model keeps *records*: small named values, written in the same transactions. The
+/// checkpoint is one of them ([`CheckpointRecord`](crate::CheckpointRecord)); what they mean is up to the runner, so that
+/// every model has all of it. The key of a record is ASCII text of at most 255 bytes, its value at most a few kilobytes.
+/// A record belongs to a consumer's name. A model that belongs to one consumer only may ignore the name.
 pub trait ReadModel: Debug + Clone + Send + Sync + 'static {
     /// A transaction, as the projector sees it.
     type Tx<'t>;
@@ -161,19 +137,53 @@ pub trait ReadModel: Debug + Clone + Send + Sync + 'static {
         self.transact(move |tx: &mut Self::Tx<'_>| batch.run(tx))
     }
 
-    /// The checkpoint of this name, as the transaction sees it.
+    /// Reads the record of this consumer under this key, as the transaction sees it.
     ///
     /// # Errors
     ///
     /// [`ModelError`] if it cannot be read.
-    fn checkpoint(tx: &mut Self::Tx<'_>, name: &ProjectionName) -> Result<Option<Checkpoint>, ModelError>;
+    fn get(tx: &mut Self::Tx<'_>, name: &ProjectionName, key: &str) -> Result<Option<Bytes>, ModelError>;
 
-    /// Moves the checkpoint of this name to `step.to` inside the transaction, which found it at `step.from`.
+    /// Writes a record of this consumer, replacing the one under this key.
     ///
     /// # Errors
     ///
     /// [`ModelError`] if it cannot be written.
-    fn advance(tx: &mut Self::Tx<'_>, name: &ProjectionName, step: &Step) -> Result<(), ModelError>;
+    fn put(tx: &mut Self::Tx<'_>, name: &ProjectionName, key: &str, value: &[u8]) -> Result<(), ModelError>;
+
+    /// Removes the record of this consumer under this key, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError`] if it cannot be removed.
+    fn delete(tx: &mut Self::Tx<'_>, name: &ProjectionName, key: &str) -> Result<(), ModelError>;
+
+    /// Lists the records of this consumer whose keys start with `prefix`, in the order of the bytes of their keys.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError`] if they cannot be read.
+    fn list(tx: &mut Self::Tx<'_>, name: &ProjectionName, prefix: &str) -> Result<Vec<(String, Bytes)>, ModelError>;
+
+    /// Removes everything that the projector has written, and no record; [`Cleared::Nothing`] by default, for a model that
+    /// does not know what that is.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError`] if it cannot be removed.
+    fn clear(tx: &mut Self::Tx<'_>) -> Result<Cleared, ModelError> {
+        let _: &mut Self::Tx<'_> = tx;
+        Ok(Cleared::Nothing)
+    }
+
+    /// Notes that what follows in the transaction belongs to the event at this position; called before each event is
+    /// passed to the projector. Does nothing by default.
+    ///
+    /// For an engine that sends its statements later than the projector executes them, so that the error of a statement
+    /// can name its event as [`ModelError::Refused`].
+    fn at(tx: &mut Self::Tx<'_>, position: Position) {
+        let (_, _): (&mut Self::Tx<'_>, Position) = (tx, position);
+    }
 
     /// Makes everything durable and releases what was kept for the run; called when a projection stops.
     ///
@@ -185,4 +195,79 @@ pub trait ReadModel: Debug + Clone + Send + Sync + 'static {
     ///
     /// A dropped future has written either all of it or nothing.
     fn settle(&self, name: &ProjectionName) -> impl Future<Output = Result<(), ModelError>> + Send;
+
+    /// Returns what the rows of the projector look like, given what it does in `prepare`: the same value at every start, and
+    /// another one once its tables change. By default all rows look alike.
+    ///
+    /// # Errors
+    ///
+    /// The error of `prepare`, or a failure of the model.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future has no effect on the model.
+    fn shape<F>(&self, prepare: F) -> impl Future<Output = Result<Fingerprint, ModelError>> + Send
+    where
+        F: for<'t> FnOnce(&mut Self::Tx<'t>) -> Result<(), ModelError> + Send + 'static,
+    {
+        drop(prepare);
+        async { Ok(Fingerprint::default()) }
+    }
+
+    /// Opens the place where the results of the projection `name` are built anew, while this model goes on answering. What
+    /// an earlier attempt at the same generation has left there is found again, unless it was lost with its process.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::NotAllowed`] by default: this model can only be built anew in place.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future has opened the place or nothing.
+    fn beside(&self, name: &ProjectionName, generation: u64) -> impl Future<Output = Result<Self, ModelError>> + Send {
+        let _: (&ProjectionName, u64) = (name, generation);
+        async {
+            let reason = "this read model cannot be built beside the one that answers; build it in place, or under another \
+                          name";
+            Err(ModelError::not_allowed(reason))
+        }
+    }
+
+    /// Replaces the results of the projection `name` by those in `built`, which [`Self::beside`] has opened, in one
+    /// transaction of this model: readers see the old results until then, and the new ones from then on. In the same
+    /// transaction, and before anything is replaced, `agree` checks and writes the records.
+    ///
+    /// # Errors
+    ///
+    /// The error of `agree`, or a failure of either model; nothing has changed then.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future has replaced everything or nothing.
+    fn replace_by<F>(
+        &self,
+        name: &ProjectionName,
+        built: &Self,
+        agree: F,
+    ) -> impl Future<Output = Result<(), ModelError>> + Send
+    where
+        F: for<'t> FnOnce(&mut Self::Tx<'t>) -> Result<(), ModelError> + Send + 'static,
+    {
+        let _: (&ProjectionName, &Self) = (name, built);
+        drop(agree);
+        async { Err(ModelError::not_allowed("this read model cannot be replaced by another")) }
+    }
+
+    /// Removes the place that [`Self::beside`] has opened, and everything in it. Does nothing by default.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError`] if something is left.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future may leave something behind, which takes up space only.
+    fn discard(self) -> impl Future<Output = Result<(), ModelError>> + Send {
+        async { Ok(()) }
+    }
 }

@@ -10,9 +10,10 @@ use bytes::Bytes;
 use tokio::runtime::Handle;
 use tracing::{debug, warn};
 
-use super::error::ModelError;
-use super::model::{Batch, Checkpoint, ReadModel, Step};
+use super::model::{Batch, Cleared, ReadModel};
+use super::record_map::RecordMap;
 use super::undo::Undo;
+use crate::consumer::{Checkpoint, CheckpointRecord, ModelError};
 use crate::domain::{Progress, Snapshots, StateError};
 use crate::log::{Fingerprint, Load, Mark, Position, ProjectionName, Snapshot, Store, StreamId, Version};
 use crate::panics;
@@ -26,14 +27,17 @@ use crate::panics;
 /// this, at most 16,384 events and 16 MiB of them are kept in memory, and the state is encoded once as many events were
 /// folded as it has bytes (every 1,000 events if it is smaller), whatever the snapshot policy. Only if the state cannot
 /// be saved, or the projector folds the same events differently than before, does the model fall back to the state of
-/// the last snapshot after such a failure; [`Running::position`](super::Running::position) goes back with it.
+/// the last snapshot after such a failure; [`Running::position`](crate::Running::position) goes back with it.
 pub struct StateModel<S> {
     inner: Arc<Inner<S>>,
 }
 
 struct Inner<S> {
     store: Store,
-    snapshots: Snapshots<S>,
+    snapshots: Arc<Snapshots<S>>,
+    /// If it is built beside another model: of which generation.
+    beside: Option<u64>,
+    /// Of the snapshots that it saves: the records, then the state.
     fingerprint: Fingerprint,
     held: Mutex<Held<S>>,
 }
@@ -42,17 +46,29 @@ struct Held<S> {
     /// The projection it belongs to, once it has started.
     name: Option<ProjectionName>,
     state: S,
-    checkpoint: Option<Checkpoint>,
-    /// The position of the saved snapshot.
+    records: RecordMap,
+    /// Where the newest known snapshot was saved. It may be beyond the checkpoint, which can be moved back.
     saved: Position,
+    /// Whether records were written since.
+    unsaved: bool,
     /// Events folded since the last snapshot was taken.
     events: u64,
     /// Whether a snapshot is being saved.
     saving: bool,
-    /// Whether the running transaction has accessed the state mutably.
-    touched: bool,
+    /// What the running transaction has done to the state.
+    touched: Touched,
     /// For rolling back a batch that fails; [`None`] if the state cannot be saved.
     undo: Option<Undo<S>>,
+}
+
+/// What a transaction has done to a state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Touched {
+    Not,
+    /// It has accessed it mutably.
+    Mutably,
+    /// It has replaced it by the default.
+    Emptied,
 }
 
 impl<S: Default> Default for Held<S> {
@@ -60,19 +76,24 @@ impl<S: Default> Default for Held<S> {
         Self {
             name: None,
             state: S::default(),
-            checkpoint: None,
+            records: RecordMap::default(),
             saved: Position::ZERO,
+            unsaved: false,
             events: 0,
             saving: false,
-            touched: false,
+            touched: Touched::Not,
             undo: Some(Undo::to(None)),
         }
     }
 }
 
 impl<S> Held<S> {
+    fn checkpoint(&self) -> Option<Checkpoint> {
+        CheckpointRecord::decode(self.records.get(CheckpointRecord::KEY)?)?.checkpoint()
+    }
+
     fn position(&self) -> Position {
-        self.checkpoint.map_or(Position::ZERO, |at| at.position)
+        self.checkpoint().map_or(Position::ZERO, |at| at.position)
     }
 
     /// Replaces the state. The old one may panic when it is dropped, which is only logged.
@@ -98,14 +119,16 @@ impl<S> Deref for StateTx<'_, S> {
 
 impl<S> DerefMut for StateTx<'_, S> {
     fn deref_mut(&mut self) -> &mut S {
-        self.held.touched = true;
+        if self.held.touched == Touched::Not {
+            self.held.touched = Touched::Mutably;
+        }
         &mut self.held.state
     }
 }
 
 impl<S> fmt::Debug for StateTx<'_, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("StateTx").field("checkpoint", &self.held.checkpoint).finish_non_exhaustive()
+        f.debug_struct("StateTx").field("checkpoint", &self.held.checkpoint()).finish_non_exhaustive()
     }
 }
 
@@ -128,8 +151,17 @@ impl<S: Default + Send + 'static> StateModel<S> {
     /// Creates a model that is saved according to `snapshots`, and when its projection stops. The progress that the
     /// policy sees counts the folded events; its version is the position.
     pub fn saved_by(store: impl Into<Store>, snapshots: Snapshots<S>) -> Self {
-        let fingerprint = snapshots.fingerprint();
-        let inner = Inner { store: store.into(), snapshots, fingerprint, held: Mutex::default() };
+        let fingerprint = with_records(snapshots.fingerprint());
+        Self::of(Inner {
+            store: store.into(),
+            snapshots: Arc::new(snapshots),
+            beside: None,
+            fingerprint,
+            held: Mutex::default(),
+        })
+    }
+
+    fn of(inner: Inner<S>) -> Self {
         Self { inner: Arc::new(inner) }
     }
 
@@ -145,26 +177,30 @@ impl<S: Default + Send + 'static> StateModel<S> {
     {
         let (done, snapshot, released) = {
             let mut held = self.inner.lock();
-            let (from, events) = (held.checkpoint, held.events);
-            held.touched = false;
+            held.touched = Touched::Not;
             let done = panics::catch(|| body(&mut StateTx { held: &mut held }))
                 .unwrap_or_else(|message| Err(ModelError::Panicked { position: None, message }));
             if done.is_err() {
-                if !held.touched || self.inner.take_back(&mut held) {
-                    (held.checkpoint, held.events) = (from, events);
+                held.records.roll_back();
+                if held.touched != Touched::Not {
+                    self.inner.take_back(&mut held);
                 }
                 (done, None, None)
             } else {
-                if held.touched {
+                held.unsaved |= held.records.commit();
+                let events = batch.as_ref().map_or(0, Batch::events);
+                held.events += events;
+                if held.touched != Touched::Not {
+                    let cleared = held.touched == Touched::Emptied;
                     match (batch, &mut held.undo) {
-                        (Some(batch), Some(undo)) => undo.keep(from, batch),
+                        (Some(batch), Some(undo)) => undo.keep(batch),
                         // This transaction cannot be run again.
-                        (None, undo) => *undo = None,
+                        (None, undo) => *undo = cleared.then(|| Undo::to(None)),
                         (Some(_), None) => {}
                     }
                 }
                 // Only after events were folded: reading the checkpoint must not run the policy.
-                let due = if held.events == events { Ok((None, None)) } else { self.inner.due(&mut held) };
+                let due = if events == 0 { Ok((None, None)) } else { self.inner.due(&mut held) };
                 match due {
                     Ok((snapshot, released)) => (done, snapshot, released),
                     // The runner will find the checkpoint moved: the batch is in the state, and the projection fails.
@@ -207,6 +243,14 @@ impl<S> Inner<S> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The name under which the state is saved.
+    fn saved_as(&self, name: &ProjectionName) -> Result<ProjectionName, ModelError> {
+        match self.beside {
+            None => Ok(name.clone()),
+            Some(generation) => ProjectionName::new(format!("{name}~{generation}")).map_err(ModelError::not_allowed),
+        }
+    }
+
     /// A snapshot of the state, if the policy wants one and none is being saved; and the undo data it replaces, to be
     /// dropped without the lock.
     fn due(&self, held: &mut Held<S>) -> Result<(Option<Snapshot>, Option<Undo<S>>), ModelError> {
@@ -244,7 +288,9 @@ impl<S> Inner<S> {
         held: &mut Held<S>,
         name: &ProjectionName,
     ) -> Result<(Option<Snapshot>, Option<Undo<S>>), ModelError> {
-        let Some(checkpoint) = held.checkpoint.filter(|at| at.position > held.saved) else { return Ok((None, None)) };
+        if !held.unsaved {
+            return Ok((None, None));
+        }
         let state = match panics::catch(|| self.snapshots.to_saved(&held.state)).map_err(panicked)? {
             Ok(state) => state,
             // It would decode to another state. Nothing is lost: the projection folds from the last snapshot next time.
@@ -254,32 +300,52 @@ impl<S> Inner<S> {
             }
             Err(error) => return Err(ModelError::failed(error)),
         };
-        let mut bytes = Vec::with_capacity(CHECKSUM + state.len());
-        bytes.extend(checkpoint.checksum.to_le_bytes());
+        let mut bytes = Vec::with_capacity(256 + state.len());
+        held.records.encode(&mut bytes);
+        let records = bytes.len();
         bytes.extend(state);
         let bytes = Bytes::from(bytes);
-        let released = held.undo.replace(Undo::to(Some(bytes.slice(CHECKSUM..))));
-        let at = checkpoint.position.get();
+        let released = held.undo.replace(Undo::to(Some(bytes.slice(records..))));
+        held.unsaved = false;
+        // An older snapshot would not replace a newer one, even if the checkpoint was moved back.
+        let at = held.position().max(held.saved).get();
         Ok((Some(Snapshot::new(StreamId::all(), name.clone(), at, self.fingerprint, bytes)), released))
     }
 
     async fn save(&self, snapshot: Snapshot) -> Result<(), ModelError> {
         let position = Position::new(snapshot.at);
-        self.store.engine().save_snapshot(snapshot).await.map_err(ModelError::failed)?;
+        let saved = self.store.engine().save_snapshot(snapshot).await.map_err(ModelError::failed);
         let mut held = self.lock();
-        held.saved = held.saved.max(position);
-        Ok(())
+        match saved {
+            Ok(()) => held.saved = held.saved.max(position),
+            Err(_) => held.unsaved = true,
+        }
+        saved
     }
 
-    /// The state and the checkpoint of a snapshot, and the bytes of the state.
-    fn restore(&self, snapshot: &Snapshot) -> Option<(S, Checkpoint, Bytes)> {
+    /// The state and the records of a snapshot, and the bytes of the state.
+    fn restore(&self, snapshot: &Snapshot) -> Option<(S, RecordMap, Bytes)> {
         let name = &snapshot.name;
-        if snapshot.fingerprint != self.fingerprint {
+        let mut bytes = snapshot.state.clone();
+        let records = if snapshot.fingerprint == self.fingerprint {
+            let records = RecordMap::decode(&mut bytes);
+            if records.is_none() {
+                warn!(%name, "the records of the snapshot are damaged: folding from the beginning");
+            }
+            records?
+        } else if snapshot.fingerprint == self.snapshots.fingerprint() {
+            // An earlier release saved the checksum of the event at its position before the state, and no records.
+            let checksum = bytes::Buf::try_get_u32_le(&mut bytes).ok()?;
+            let mark = Mark { position: Position::new(snapshot.at), checksum };
+            let record = CheckpointRecord::of(&Checkpoint::new(self.store.id(), mark));
+            let mut records = RecordMap::default();
+            records.set(CheckpointRecord::KEY, Some(record.encode()));
+            records.commit();
+            records
+        } else {
             debug!(%name, "snapshot is of another shape or version: folding from the beginning");
             return None;
-        }
-        let checksum = snapshot.state.first_chunk()?;
-        let bytes = snapshot.state.slice(CHECKSUM..);
+        };
         let state = match panics::catch(|| self.snapshots.from_saved(&bytes)) {
             Ok(Ok(state)) => state,
             Ok(Err(error)) => {
@@ -291,28 +357,26 @@ impl<S> Inner<S> {
                 return None;
             }
         };
-        let mark = Mark { position: Position::new(snapshot.at), checksum: u32::from_le_bytes(*checksum) };
-        Some((state, Checkpoint::new(self.store.id(), mark), bytes))
+        Some((state, records, bytes))
     }
 }
 
 impl<S: Default> Inner<S> {
     /// Rolls back a batch that failed after accessing the state. A state that cannot be restored is discarded, and the
     /// runner folds it again.
-    fn take_back(&self, held: &mut Held<S>) -> bool {
+    fn take_back(&self, held: &mut Held<S>) {
         let undo = held.undo.take();
         if let Some(undo) = undo
             && self.fold_again(held, &undo)
         {
             held.undo = Some(undo);
-            return true;
+            return;
         }
         warn!(name = held.name.as_ref().map(ProjectionName::as_str), "the state is folded again from its snapshot");
         if let Ok(fresh) = panics::catch(S::default) {
             held.put(fresh);
         }
-        (held.checkpoint, held.saved, held.events) = (None, Position::ZERO, 0);
-        false
+        (held.records, held.saved, held.events, held.unsaved) = (RecordMap::default(), Position::ZERO, 0, false);
     }
 
     fn fold_again(&self, held: &mut Held<S>, undo: &Undo<S>) -> bool {
@@ -322,10 +386,7 @@ impl<S: Default> Inner<S> {
         });
         let Ok(Some(older)) = older else { return false };
         held.put(older);
-        undo.batches().all(|(from, run)| {
-            held.checkpoint = from;
-            matches!(panics::catch(|| run(&mut StateTx { held: &mut *held })), Ok(Ok(())))
-        })
+        undo.batches().all(|fold| matches!(panics::catch(|| fold(&mut StateTx { held: &mut *held })), Ok(Ok(()))))
     }
 }
 
@@ -333,8 +394,10 @@ fn panicked(message: String) -> ModelError {
     ModelError::Panicked { position: None, message }
 }
 
-/// The number of bytes before the state in a snapshot: the checksum of the event at its position.
-const CHECKSUM: usize = 4;
+/// The fingerprint of a snapshot that contains the model's records before the state.
+fn with_records(of_state: Fingerprint) -> Fingerprint {
+    Fingerprint::of(&[&of_state.to_bytes()[..], b"records"].concat())
+}
 
 impl<S: Default + Send + 'static> ReadModel for StateModel<S> {
     type Tx<'t> = StateTx<'t, S>;
@@ -342,26 +405,28 @@ impl<S: Default + Send + 'static> ReadModel for StateModel<S> {
     /// Loads the state from the snapshot, unless the one in memory is this projection's and at least as new.
     async fn start(&self, name: &ProjectionName) -> Result<(), ModelError> {
         let inner = &self.inner;
+        let name = &inner.saved_as(name)?;
         let load = Load { events: 0, ..Load::new(StreamId::all(), Some(name.clone())) };
         let loaded = inner.store.engine().load(load).await.map_err(ModelError::failed)?;
+        let at = loaded.snapshot.as_ref().map_or(Position::ZERO, |snapshot| Position::new(snapshot.at));
         let restored = loaded.snapshot.and_then(|snapshot| inner.restore(&snapshot));
         let mut held = inner.lock();
-        let in_memory = held.checkpoint.filter(|_| held.name.as_ref() == Some(name));
-        let (state, checkpoint, undo) = match (restored, in_memory) {
-            (Some((_, saved, bytes)), Some(at)) if saved == at => {
-                (held.saved, held.undo) = (saved.position, Some(Undo::to(Some(bytes))));
+        let is_here = held.name.as_ref() == Some(name) && !held.records.is_empty();
+        let (state, records, undo) = match restored {
+            Some((_, _, bytes)) if is_here && at == held.saved && !held.unsaved => {
+                held.undo = Some(Undo::to(Some(bytes)));
                 return Ok(());
             }
-            (Some((state, saved, bytes)), at) if at.is_none_or(|at| at.position < saved.position) => {
-                (state, Some(saved), Undo::to(Some(bytes)))
+            Some((state, records, bytes)) if !is_here || at > held.position().max(held.saved) => {
+                (state, records, Undo::to(Some(bytes)))
             }
-            (_, Some(_)) => return Ok(()),
-            _ => (panics::catch(S::default).map_err(panicked)?, None, Undo::to(None)),
+            _ if is_here => return Ok(()),
+            _ => (panics::catch(S::default).map_err(panicked)?, RecordMap::default(), Undo::to(None)),
         };
         held.put(state);
         held.name = Some(name.clone());
-        (held.checkpoint, held.undo, held.events) = (checkpoint, Some(undo), 0);
-        held.saved = held.position();
+        (held.records, held.undo, held.events) = (records, Some(undo), 0);
+        (held.saved, held.unsaved) = (at, false);
         Ok(())
     }
 
@@ -377,17 +442,34 @@ impl<S: Default + Send + 'static> ReadModel for StateModel<S> {
         self.in_transaction(Some(batch.clone()), move |tx: &mut StateTx<'_, S>| batch.run(tx)).await
     }
 
-    fn checkpoint(tx: &mut StateTx<'_, S>, _: &ProjectionName) -> Result<Option<Checkpoint>, ModelError> {
-        Ok(tx.held.checkpoint)
+    fn get(tx: &mut StateTx<'_, S>, _: &ProjectionName, key: &str) -> Result<Option<Bytes>, ModelError> {
+        Ok(tx.held.records.get(key).cloned())
     }
 
-    fn advance(tx: &mut StateTx<'_, S>, _: &ProjectionName, step: &Step) -> Result<(), ModelError> {
-        tx.held.checkpoint = Some(step.to);
-        tx.held.events += step.events;
+    fn put(tx: &mut StateTx<'_, S>, _: &ProjectionName, key: &str, value: &[u8]) -> Result<(), ModelError> {
+        tx.held.records.set(key, Some(Bytes::copy_from_slice(value)));
         Ok(())
     }
 
+    fn delete(tx: &mut StateTx<'_, S>, _: &ProjectionName, key: &str) -> Result<(), ModelError> {
+        tx.held.records.set(key, None);
+        Ok(())
+    }
+
+    fn list(tx: &mut StateTx<'_, S>, _: &ProjectionName, prefix: &str) -> Result<Vec<(String, Bytes)>, ModelError> {
+        let found = tx.held.records.starting_with(prefix);
+        Ok(found.map(|(key, value)| (key.clone(), value.clone())).collect())
+    }
+
+    fn clear(tx: &mut StateTx<'_, S>) -> Result<Cleared, ModelError> {
+        let empty = panics::catch(S::default).map_err(panicked)?;
+        tx.held.touched = Touched::Emptied;
+        tx.held.put(empty);
+        Ok(Cleared::All)
+    }
+
     async fn settle(&self, name: &ProjectionName) -> Result<(), ModelError> {
+        let name = &self.inner.saved_as(name)?;
         let (snapshot, released) = {
             let mut held = self.inner.lock();
             let taken = self.inner.snapshot(&mut held, name);
@@ -400,6 +482,50 @@ impl<S: Default + Send + 'static> ReadModel for StateModel<S> {
             Some(snapshot) => self.inner.save(snapshot).await,
             None => Ok(()),
         }
+    }
+
+    async fn beside(&self, _: &ProjectionName, generation: u64) -> Result<Self, ModelError> {
+        let Inner { store, snapshots, fingerprint, .. } = &*self.inner;
+        let (store, snapshots, fingerprint) = (store.clone(), Arc::clone(snapshots), *fingerprint);
+        Ok(Self::of(Inner { store, snapshots, beside: Some(generation), fingerprint, held: Mutex::default() }))
+    }
+
+    async fn replace_by<F>(&self, name: &ProjectionName, built: &Self, agree: F) -> Result<(), ModelError>
+    where
+        F: for<'t> FnOnce(&mut StateTx<'t, S>) -> Result<(), ModelError> + Send + 'static,
+    {
+        if Arc::ptr_eq(&self.inner, &built.inner) {
+            return Err(ModelError::not_allowed("a model cannot be replaced by itself"));
+        }
+        let empty = panics::catch(S::default).map_err(panicked)?;
+        let (snapshot, released) = {
+            let mut held = self.inner.lock();
+            let agreed = panics::catch(|| agree(&mut StateTx { held: &mut held }));
+            if let Err(error) = agreed.map_err(panicked).and_then(|agreed| agreed) {
+                held.records.roll_back();
+                return Err(error);
+            }
+            held.records.commit();
+            let state = std::mem::replace(&mut built.inner.lock().state, empty);
+            held.put(state);
+            let released = held.undo.take();
+            // The saved snapshot is of the old state, even if it is at the same position.
+            (held.unsaved, held.events) = (true, 0);
+            (self.inner.snapshot(&mut held, name), released)
+        };
+        drop(released);
+        match snapshot {
+            Ok((Some(snapshot), released)) => {
+                drop(released);
+                // Until the next snapshot a restart would find the old state, and build the new one once more.
+                if let Err(error) = self.inner.save(snapshot).await {
+                    warn!(%name, error = &error as &dyn std::error::Error, "state cannot be saved");
+                }
+            }
+            Ok((None, _)) => {}
+            Err(error) => warn!(%name, error = &error as &dyn std::error::Error, "state cannot be encoded"),
+        }
+        Ok(())
     }
 }
 

@@ -2,9 +2,9 @@
 
 use bytes::Bytes;
 
-use super::error::ModelError;
-use super::model::{Batch, Checkpoint, ReadModel};
+use super::model::{Batch, ReadModel};
 use super::state::{StateModel, StateTx};
+use crate::consumer::ModelError;
 
 /// The maximum number of events kept for refolding.
 const EVENTS: u64 = 16_384;
@@ -24,17 +24,12 @@ const FEW: usize = 1_000;
 pub(super) struct Undo<S> {
     /// [`None`] for the default state.
     state: Option<Bytes>,
-    batches: Vec<Kept<S>>,
+    batches: Vec<Box<Fold<S>>>,
     events: u64,
     bytes: usize,
 }
 
-struct Kept<S> {
-    from: Option<Checkpoint>,
-    run: Box<Run<S>>,
-}
-
-type Run<S> = dyn for<'t> Fn(&mut StateTx<'t, S>) -> Result<(), ModelError> + Send + Sync;
+type Fold<S> = dyn for<'t> Fn(&mut StateTx<'t, S>) -> Result<(), ModelError> + Send + Sync;
 
 impl<S> Undo<S> {
     /// Goes back to this state; [`None`] is the default.
@@ -46,9 +41,9 @@ impl<S> Undo<S> {
         self.state.as_ref()
     }
 
-    /// The batches in order, each with the checkpoint that it expects.
-    pub(super) fn batches(&self) -> impl Iterator<Item = (Option<Checkpoint>, &Run<S>)> {
-        self.batches.iter().map(|kept| (kept.from, &*kept.run))
+    /// The batches in order.
+    pub(super) fn batches(&self) -> impl Iterator<Item = &Fold<S>> {
+        self.batches.iter().map(|fold| &**fold)
     }
 
     /// Whether so much is kept that the state should be encoded again.
@@ -63,9 +58,9 @@ where
     StateModel<S>: for<'t> ReadModel<Tx<'t> = StateTx<'t, S>>,
 {
     /// Keeps a batch that was committed.
-    pub(super) fn keep(&mut self, from: Option<Checkpoint>, batch: Batch<StateModel<S>>) {
+    pub(super) fn keep(&mut self, batch: Batch<StateModel<S>>) {
         self.events += batch.events();
         self.bytes += batch.bytes();
-        self.batches.push(Kept { from, run: Box::new(move |tx: &mut StateTx<'_, S>| batch.run(tx)) });
+        self.batches.push(Box::new(move |tx: &mut StateTx<'_, S>| batch.fold(tx)));
     }
 }

@@ -1,8 +1,11 @@
 //! Read models in SQLite.
 
+mod beside;
 pub(crate) mod file;
 mod guard;
 mod query;
+pub(crate) mod records;
+mod replace;
 mod rules;
 mod tx;
 
@@ -12,12 +15,14 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use es_framework::{Checkpoint, Mark, ModelError, Position, ProjectionName, ReadModel, Step, StoreError, StoreId};
-use tokio_rusqlite::rusqlite::{self, Connection, OptionalExtension, params};
+use bytes::Bytes;
+use es_framework::{Fingerprint, ModelError, ProjectionName, ReadModel, StoreError};
+use tokio_rusqlite::rusqlite::{self, Connection};
 
 use crate::connection::worker::block_on;
 use crate::engine::SqliteEngine;
 use crate::error::OpenError;
+use crate::model::beside::BuiltAt;
 use crate::model::file::SqliteFile;
 use crate::model::rules::{Asker, Home};
 use crate::options::Durability;
@@ -55,6 +60,8 @@ struct Own {
     /// A connection that cannot write, for queries alongside the projection; [`None`] in memory, where there is only
     /// one connection.
     reader: Option<SqliteFile>,
+    /// If it is built beside another model: where it is.
+    built_at: Option<BuiltAt>,
 }
 
 impl Own {
@@ -71,7 +78,7 @@ impl Own {
 impl Drop for Own {
     fn drop(&mut self) {
         let Some(reader) = self.reader.take() else { return };
-        let own = Self { writer: self.writer.clone(), reader: None };
+        let own = Self { writer: self.writer.clone(), reader: None, built_at: None };
         let closing = thread::Builder::new().name("es-sqlite-drop".to_owned()).spawn(move || {
             if let Err(error) = block_on(async { reader.close().await.and(own.close().await) }) {
                 tracing::warn!(%error, "a read model that was dropped could not be closed cleanly");
@@ -96,7 +103,7 @@ impl SqliteModel {
         let path = path.as_ref().to_owned();
         let writer = SqliteFile::open(&path, Durability::Normal, PATIENCE).await?;
         let reader = writer.open_for_queries(PATIENCE).await?;
-        Ok(Self { location: Location::Own(Arc::new(Own { writer, reader: Some(reader) })) })
+        Ok(Self::own(Own { writer, reader: Some(reader), built_at: None }))
     }
 
     /// Creates an empty read model in memory, private to its handles and gone with the last of them.
@@ -110,7 +117,11 @@ impl SqliteModel {
     /// A dropped future leaves nothing behind.
     pub async fn in_memory() -> Result<Self, OpenError> {
         let writer = SqliteFile::in_memory().await?;
-        Ok(Self { location: Location::Own(Arc::new(Own { writer, reader: None })) })
+        Ok(Self::own(Own { writer, reader: None, built_at: None }))
+    }
+
+    fn own(own: Own) -> Self {
+        Self { location: Location::Own(Arc::new(own)) }
     }
 
     pub(crate) fn in_log(store: Arc<SqliteEngine>) -> Self {
@@ -163,7 +174,7 @@ impl SqliteModel {
     fn home(&self) -> Home {
         match &self.location {
             Location::InLog(_) => Home::Log,
-            Location::Own(_) => Home::Own,
+            Location::Own(own) => own.built_at.as_ref().map_or(Home::Own, |at| at.home),
         }
     }
 
@@ -211,17 +222,7 @@ impl ReadModel for SqliteModel {
     type Tx<'t> = SqliteTx<'t>;
 
     async fn start(&self, _: &ProjectionName) -> Result<(), ModelError> {
-        self.in_transaction(|connection| {
-            connection
-                .execute_batch(
-                    "CREATE TABLE IF NOT EXISTS projection_checkpoints (
-                        name TEXT PRIMARY KEY, store BLOB NOT NULL, position INTEGER NOT NULL,
-                        checksum INTEGER NOT NULL, events INTEGER NOT NULL
-                    ) WITHOUT ROWID",
-                )
-                .map_err(ModelError::failed)
-        })
-        .await
+        self.in_transaction(|connection| records::create(connection).map_err(ModelError::failed)).await
     }
 
     async fn transact<T, F>(&self, body: F) -> Result<T, ModelError>
@@ -233,44 +234,51 @@ impl ReadModel for SqliteModel {
         self.in_transaction(move |connection| project(connection, home, |tx| body(tx))).await
     }
 
-    fn checkpoint(tx: &mut SqliteTx<'_>, name: &ProjectionName) -> Result<Option<Checkpoint>, ModelError> {
-        let found = by_the_model(tx, |connection| {
-            let mut find = connection
-                .prepare_cached("SELECT store, position, checksum FROM projection_checkpoints WHERE name = ?1")?;
-            let found = find.query_row([name.as_str()], |row| {
-                Ok((row.get::<_, [u8; 16]>(0)?, row.get::<_, i64>(1)?, row.get::<_, u32>(2)?))
-            });
-            found.optional()
-        })?;
-        Ok(found.map(|(store, position, checksum)| {
-            Checkpoint::new(
-                StoreId::from_bytes(store),
-                Mark { position: Position::new(position.max(0).cast_unsigned()), checksum },
-            )
-        }))
+    fn get(tx: &mut SqliteTx<'_>, name: &ProjectionName, key: &str) -> Result<Option<Bytes>, ModelError> {
+        by_the_model(tx, |connection| records::get(connection, name, key))
     }
 
-    fn advance(tx: &mut SqliteTx<'_>, name: &ProjectionName, step: &Step) -> Result<(), ModelError> {
-        let Step { to, events, .. } = step;
-        let events = i64::try_from(*events).map_err(ModelError::failed)?;
-        by_the_model(tx, |connection| {
-            let mut advance = connection.prepare_cached(
-                "INSERT INTO projection_checkpoints (name, store, position, checksum, events) VALUES (?1, ?2, ?3, ?4, ?5)
-                 ON CONFLICT (name) DO UPDATE SET store = excluded.store, position = excluded.position,
-                    checksum = excluded.checksum, events = events + excluded.events",
-            )?;
-            let to = params![name.as_str(), to.store.to_bytes(), to.position.as_i64(), to.checksum, events];
-            advance.execute(to).map(drop)
-        })
+    fn put(tx: &mut SqliteTx<'_>, name: &ProjectionName, key: &str, value: &[u8]) -> Result<(), ModelError> {
+        by_the_model(tx, |connection| records::put(connection, name, key, value))
+    }
+
+    fn delete(tx: &mut SqliteTx<'_>, name: &ProjectionName, key: &str) -> Result<(), ModelError> {
+        by_the_model(tx, |connection| records::delete(connection, name, key))
+    }
+
+    fn list(tx: &mut SqliteTx<'_>, name: &ProjectionName, prefix: &str) -> Result<Vec<(String, Bytes)>, ModelError> {
+        by_the_model(tx, |connection| records::list(connection, name, prefix))
     }
 
     async fn settle(&self, _: &ProjectionName) -> Result<(), ModelError> {
         // Every batch was committed with its checkpoint.
         Ok(())
     }
+
+    async fn shape<F>(&self, prepare: F) -> Result<Fingerprint, ModelError>
+    where
+        F: for<'t> FnOnce(&mut SqliteTx<'t>) -> Result<(), ModelError> + Send + 'static,
+    {
+        beside::shape(self.home(), prepare).await
+    }
+
+    async fn beside(&self, name: &ProjectionName, generation: u64) -> Result<Self, ModelError> {
+        beside::open(self, name, generation).await
+    }
+
+    async fn replace_by<F>(&self, name: &ProjectionName, built: &Self, agree: F) -> Result<(), ModelError>
+    where
+        F: for<'t> FnOnce(&mut SqliteTx<'t>) -> Result<(), ModelError> + Send + 'static,
+    {
+        beside::replace(self, name, built, agree).await
+    }
+
+    async fn discard(self) -> Result<(), ModelError> {
+        beside::discard(&self).await
+    }
 }
 
-/// Runs what a projector may not: the model's own statements on its checkpoints.
+/// Runs what a projector may not: the model's own statements on its records.
 fn by_the_model<T>(tx: &SqliteTx<'_>, run: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, ModelError> {
     let connection = tx.connection();
     guard::check_open(connection).map_err(ModelError::commit_refused)?;

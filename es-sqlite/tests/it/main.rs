@@ -25,6 +25,7 @@ mod read_model_constraints;
 mod read_model_rules;
 mod read_model_statements;
 mod read_models;
+mod rebuilding;
 mod remembered;
 mod rooms;
 mod structure;

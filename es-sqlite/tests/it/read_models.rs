@@ -11,8 +11,8 @@ use std::time::Duration;
 use es_conformance::bank::AccountEvent;
 use es_framework::engine::PAGE_EVENTS;
 use es_framework::{
-    BoxError, CandidateEvent, DecodeError, EncodeError, Event, EventType, ExpectedVersion, Filter, ModelError,
-    Position, Projection, Projector, ReadModel as _, Recorded, RunError, RunningState, Store, StoredEvent,
+    BoxError, CandidateEvent, ConsumerState, DecodeError, EncodeError, Event, EventType, ExpectedVersion, Filter,
+    ModelError, Position, Projection, Projector, ReadModel as _, Recorded, RunError, Store, StoredEvent,
 };
 use es_sqlite::rusqlite::{self, params};
 use es_sqlite::{Durability, SqliteModel, SqliteStore, SqliteTx};
@@ -113,7 +113,7 @@ async fn rows_and_checkpoint_commit_together(store: &SqliteStore, model: SqliteM
     running.wait_for(bad, PATIENCE).await.unwrap();
     let live = deposit(store, "bob", [100]).await;
     running.wait_for(live, PATIENCE).await.unwrap();
-    assert_eq!(running.status().state, RunningState::Live);
+    assert_eq!(running.status().state, ConsumerState::Live);
     assert_eq!(balances(&model).await, [("alice".into(), (42, 7)), ("bob".into(), (100, 1))].into());
     assert_eq!(running.stop().await.unwrap(), live);
 }
@@ -448,7 +448,7 @@ async fn h3_a_projection_of_one_category_is_live_beside_writes_to_others() {
         .unwrap();
     go_on.send(()).unwrap();
     let live = async {
-        while running.status().state != RunningState::Live {
+        while running.status().state != ConsumerState::Live {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -18,7 +18,7 @@ const LINGERS: Duration = Duration::from_secs(1);
 /// last.
 ///
 /// Tokio's timer is not used: it panics in a runtime without one, and with paused time it jumps ahead whenever all
-/// tasks wait, even while a projection's work is under way on another thread.
+/// tasks wait, even while a consumer's work is under way on another thread.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Timer {
     shared: Arc<Shared>,
@@ -39,6 +39,12 @@ struct Waits {
 }
 
 impl Timer {
+    /// The timer of the whole process.
+    pub(super) fn shared() -> Self {
+        static SHARED: OnceLock<Timer> = OnceLock::new();
+        SHARED.get_or_init(Self::default).clone()
+    }
+
     /// A future that is ready at `at`, or never if that is [`None`].
     pub(super) fn at(&self, at: Option<Instant>) -> Deadline {
         Deadline { timer: self.clone(), at, id: None }
@@ -108,7 +114,7 @@ impl Future for Deadline {
                 waits.looks_at = Some(Instant::now());
                 let thread = Arc::clone(&shared);
                 let begun = thread::Builder::new()
-                    .name("es-projection-timer".to_owned())
+                    .name("es-consumer-timer".to_owned())
                     .spawn(move || thread.wake_until_nobody_waits());
                 if let Err(error) = begun {
                     waits.looks_at = None;

@@ -1,4 +1,4 @@
-//! What can go wrong while a projection runs.
+//! What can go wrong while a consumer runs.
 
 use std::any::Any;
 use std::fmt;
@@ -40,6 +40,42 @@ pub enum RunError {
     /// The log could not be read.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// One more event would have to be parked, beyond the bound of the policy. The consumer stopped right before it. Look
+    /// at the parked events, try them again or drop them, or raise the bound.
+    #[error("consumer {name} has {limit} parked events, and the event at position {position} would be one more")]
+    TooManyParked {
+        /// The consumer.
+        name: ProjectionName,
+        /// The maximum number of parked events.
+        limit: usize,
+        /// The event that would be parked.
+        position: Position,
+    },
+    /// A consumer without a checkpoint was to start after a position that the log has not reached.
+    #[error("consumer {name} cannot start after position {position}: the log ends at {head}")]
+    StartsBeyondHead {
+        /// The consumer.
+        name: ProjectionName,
+        /// Where it was to start.
+        position: Position,
+        /// The end of the log.
+        head: Position,
+    },
+    /// The read model was built by another projector of this name: of another version, or with tables that look
+    /// different. Say with [`Projection::on_change`](crate::Projection::on_change) that it is to be built anew, or use
+    /// another name.
+    #[error(
+        "the read model of {name} was built by {stored} of its projector, this is {current}: say with `on_change` that it is \
+         to be built anew, or use another name"
+    )]
+    ProjectorChanged {
+        /// The projection.
+        name: ProjectionName,
+        /// The projector that has built it: its version, and the fingerprint of its rows.
+        stored: String,
+        /// This one.
+        current: String,
+    },
     /// User code panicked outside a transaction, for example when an event or the projector was dropped. Everything
     /// committed before is in the model.
     #[error("the projection panicked: {message}")]
@@ -57,15 +93,22 @@ impl RunError {
     /// What a caller can do about it.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Name(_) | Self::NoRuntime => ErrorKind::Caller,
-            Self::LogRewound { .. } | Self::Decode(_) => ErrorKind::Data,
+            Self::Name(_) | Self::NoRuntime | Self::StartsBeyondHead { .. } | Self::ProjectorChanged { .. } => {
+                ErrorKind::Caller
+            }
+            Self::TooManyParked { .. } | Self::LogRewound { .. } | Self::Decode(_) => ErrorKind::Data,
             Self::Model(error) => error.kind(),
             Self::Store(error) => error.kind(),
             Self::Panicked { .. } | Self::TaskEnded => ErrorKind::Internal,
         }
     }
 
-    pub(super) fn panicked(message: String) -> Self {
+    /// The model has lost what it had committed; it is asked again.
+    pub(super) fn behind() -> Self {
+        ModelError::failed("the read model has lost what it had committed").into()
+    }
+
+    pub(crate) fn panicked(message: String) -> Self {
         Self::Panicked { message }
     }
 }
@@ -82,6 +125,11 @@ pub enum ModelError {
         expected: Position,
         /// The position at which it was found.
         found: Position,
+    },
+    /// The read model was built anew meanwhile. The runner begins again.
+    Rebuilt {
+        /// The projection.
+        name: ProjectionName,
     },
     /// The projector refused an event.
     Refused {
@@ -114,6 +162,12 @@ pub enum ModelError {
         /// The error of the model's engine.
         source: BoxError,
     },
+    /// A record that the model keeps for its runner does not match its checksum, or is of a newer release. Restore the
+    /// model from a backup, or build it anew.
+    Damaged {
+        /// The key of the record.
+        key: String,
+    },
     /// The model could not be read or written.
     Failed {
         /// The error of its engine.
@@ -127,6 +181,7 @@ impl fmt::Display for ModelError {
             Self::TakenOver { name, expected, found } => {
                 write!(f, "projection {name} was taken over: its checkpoint is at {found}, expected {expected}")
             }
+            Self::Rebuilt { name } => write!(f, "the read model of {name} was built anew meanwhile"),
             Self::Refused { position, .. } => write!(f, "the projector refused the event at position {position}"),
             Self::Prepare { .. } => f.write_str("the projector could not make its model ready"),
             Self::Panicked { position: Some(position), message } => {
@@ -135,6 +190,9 @@ impl fmt::Display for ModelError {
             Self::Panicked { position: None, message } => write!(f, "the projector panicked: {message}"),
             Self::NotAllowed { source } => write!(f, "{source}"),
             Self::CommitRefused { source } => write!(f, "what the projector wrote cannot be committed: {source}"),
+            Self::Damaged { key } => {
+                write!(f, "the record {key} of the read model is damaged, or of a newer release")
+            }
             Self::Failed { source } => write!(f, "the read model failed: {source}"),
         }
     }
@@ -144,7 +202,7 @@ impl fmt::Display for ModelError {
 impl std::error::Error for ModelError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::TakenOver { .. } | Self::Panicked { .. } => None,
+            Self::TakenOver { .. } | Self::Rebuilt { .. } | Self::Panicked { .. } | Self::Damaged { .. } => None,
             Self::Refused { source, .. } | Self::Prepare { source } => Some(&**source),
             Self::NotAllowed { source } | Self::CommitRefused { source } | Self::Failed { source } => source.source(),
         }
@@ -167,6 +225,11 @@ impl ModelError {
         Self::CommitRefused { source: source.into() }
     }
 
+    /// The error for a record that cannot be decoded.
+    pub fn damaged(key: impl Into<String>) -> Self {
+        Self::Damaged { key: key.into() }
+    }
+
     /// The error for a panic, from what `catch_unwind` caught.
     pub fn panicked(panic: &(dyn Any + Send)) -> Self {
         Self::Panicked { position: None, message: panics::message(panic) }
@@ -175,10 +238,11 @@ impl ModelError {
     /// What a caller can do about it.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::TakenOver { .. } => ErrorKind::Conflict,
+            Self::TakenOver { .. } | Self::Rebuilt { .. } => ErrorKind::Conflict,
             Self::Refused { .. } | Self::Prepare { .. } | Self::NotAllowed { .. } | Self::CommitRefused { .. } => {
                 ErrorKind::Caller
             }
+            Self::Damaged { .. } => ErrorKind::Data,
             Self::Panicked { .. } => ErrorKind::Internal,
             Self::Failed { source } => {
                 let store = source.downcast_ref::<StoreError>().map(StoreError::kind);
@@ -189,7 +253,7 @@ impl ModelError {
     }
 }
 
-/// Why a projection did not reach a position.
+/// Why a consumer did not reach a position.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum WaitError {
@@ -221,6 +285,9 @@ pub enum WaitError {
         /// Why it could not continue.
         source: Arc<RunError>,
     },
+    /// The status of the consumer cannot be read.
+    #[error("the status of the consumer cannot be read")]
+    Store(#[source] Arc<StoreError>),
 }
 
 impl WaitError {
@@ -230,6 +297,7 @@ impl WaitError {
             Self::TimedOut { .. } => ErrorKind::Retry,
             Self::Stopped { .. } => ErrorKind::Closed,
             Self::Failed { source, .. } => source.kind(),
+            Self::Store(error) => error.kind(),
         }
     }
 }

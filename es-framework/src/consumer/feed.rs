@@ -6,7 +6,7 @@ use std::pin::pin;
 use std::sync::{Arc, OnceLock};
 
 use crate::domain::{DecodeError, Event, Recorded};
-use crate::log::{Mark, StoreError, Stretch, Watch};
+use crate::log::{Mark, StoreError, StoredEvent, Stretch, Watch};
 use crate::panics;
 
 /// The first panic of an event that was dropped; shared by all events of a run.
@@ -14,18 +14,22 @@ pub(super) type PanickedDrop = Arc<OnceLock<String>>;
 
 /// Decoded events, in order.
 #[derive(Debug)]
-pub(super) struct Events<E> {
+pub(crate) struct Events<E> {
     list: Vec<Recorded<E>>,
     panicked: PanickedDrop,
 }
 
 impl<E> Events<E> {
-    pub(super) fn none() -> Self {
+    pub(crate) fn none() -> Self {
         Self { list: Vec::new(), panicked: PanickedDrop::default() }
     }
 
+    pub(super) fn one(event: Recorded<E>, panicked: &PanickedDrop) -> Self {
+        Self { list: vec![event], panicked: Arc::clone(panicked) }
+    }
+
     /// The size in bytes of the payloads and metadata of some of them.
-    pub(super) fn bytes(&self, range: Range<usize>) -> usize {
+    pub(crate) fn bytes(&self, range: Range<usize>) -> usize {
         self.get(range).unwrap_or_default().iter().map(Recorded::bytes).sum()
     }
 }
@@ -55,13 +59,20 @@ impl<E> Drop for Events<E> {
     }
 }
 
+/// An event that cannot be decoded.
+#[derive(Debug)]
+pub(super) struct Unreadable {
+    pub(super) stored: StoredEvent,
+    pub(super) error: DecodeError,
+}
+
 /// A stretch of the log, decoded.
 #[derive(Debug)]
 pub(super) struct Decoded<E> {
-    /// The events before the first one that cannot be decoded.
+    /// The events that could be decoded.
     pub(super) events: Events<E>,
-    /// Why that one cannot.
-    pub(super) unreadable: Option<DecodeError>,
+    /// Those in between that could not, in order.
+    pub(super) unreadable: Vec<Unreadable>,
     /// The position up to which the log was read.
     pub(super) upto: u64,
     /// The last event at or below `upto`.
@@ -74,14 +85,11 @@ impl<E: Event> Decoded<E> {
     pub(super) fn of(stretch: Stretch, panicked: &PanickedDrop) -> Self {
         let Stretch { events: stored, upto, mark, caught_up } = stretch;
         let mut events = Events { list: Vec::with_capacity(stored.len()), panicked: Arc::clone(panicked) };
-        let mut unreadable = None;
+        let mut unreadable = Vec::new();
         for event in stored {
-            match Recorded::decode(event) {
+            match Recorded::decode_or_return(event) {
                 Ok(event) => events.list.push(event),
-                Err(error) => {
-                    unreadable = Some(error);
-                    break;
-                }
+                Err((stored, error)) => unreadable.push(Unreadable { stored: *stored, error }),
             }
         }
         Self { events, unreadable, upto, mark, caught_up }
