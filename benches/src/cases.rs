@@ -153,6 +153,9 @@ fn writes(options: &Options, mode: Mode) -> Vec<Case> {
             .peer("W12"),
     );
     cases.push(Case::new("W13", "64 callers, ten tags", &conditional(true)).peer("W13"));
+    // The example decides how many decisions there are.
+    let courses = Spec { callers: 64, ..Spec::new(Work::Courses, 5_184) };
+    cases.push(Case::new("W15", "courses, 64 callers", &courses).alone());
     cases
 }
 

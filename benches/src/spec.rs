@@ -93,6 +93,8 @@ pub enum Work {
     },
     /// Commands by many callers through the repository.
     Commands,
+    /// Decisions across streams by many callers: the example `courses`.
+    Courses,
     /// Loads of one aggregate.
     Load {
         /// Whether there is a snapshot at its end.

@@ -10,7 +10,7 @@ use es_framework::{
 use tokio::task::{JoinSet, yield_now};
 
 use crate::bank::{Account, Deposit, DepositIf, Transfer, cents_of, deposit};
-use crate::fixture::Fixture;
+use crate::fixture::{Fixture, Shared};
 use crate::meddling::Meddling;
 use crate::panics::{No, Said, Text, Touchy};
 use crate::school::{
@@ -58,6 +58,30 @@ pub async fn i6_many_deciders_never_overbook_and_every_seat_is_taken(fixture: &i
         }
         assert_eq!((subscribed, full), (30, 34));
         assert_eq!(log(&inner).await.len(), 31);
+    }
+}
+
+/// Two processes decide on the same course at the same time.
+pub async fn i6_deciders_of_several_handles_never_overbook(fixture: &impl Shared) {
+    let ours = fixture.open().await;
+    let theirs = fixture.second(&ours).await;
+    open_course(&ours, "db", 20).await;
+    let mut deciders = JoinSet::new();
+    for n in 0..32 {
+        let store = if n % 2 == 0 { ours.clone() } else { theirs.clone() };
+        deciders.spawn(async move { store.decide(Subscribe::new("db", format!("s{n}"))).tries(200).await });
+    }
+    let mut subscribed = 0;
+    while let Some(decided) = within("the deciders", deciders.join_next()).await {
+        match decided.expect("no panic") {
+            Ok(_) => subscribed += 1,
+            Err(DecisionError::Rejected(SchoolError::Full { seats: 20 })) => {}
+            other => panic!("nobody loses by conflicts: {other:?}"),
+        }
+    }
+    assert_eq!(subscribed, 20);
+    for store in [ours, theirs] {
+        assert_eq!(store.view(Taken::of("db")).await.expect("it loads").students.len(), 20);
     }
 }
 

@@ -71,7 +71,11 @@
 //! | save state | [`Snapshots`], [`SnapshotPolicy`], [`Progress`] |
 //! | turn values into bytes | [`Codec`], `Bincode`, `Json`, [`Shape`] |
 //! | build read models | [`Projector`], [`Projection`], [`Running`], [`StateModel`] |
+//! | build them in the transactions of appends | [`Projection::inline`], [`Inline`], [`InlineModel`] |
 //! | keep read models elsewhere | [`ReadModel`], [`Batch`], [`CheckpointRecord`] |
+//! | decide what a consumer does about failures | [`Policy`], [`Backoff`], [`Then`], [`Category`], [`ParkedEvent`] |
+//! | watch and control consumers | [`Running`], [`Status`], [`ConsumerState`], [`Store::consumer`], [`StoredStatus`], [`Wished`] |
+//! | run many consumers, or one in many processes | [`Store::consumers`], [`ConsumerSet`], [`Lease`], [`StartFrom`] |
 //! | open a store, use streams | [`Store`], [`Stream`], [`MemoryStore`] |
 //! | write | [`CandidateEvent`], [`IntoCandidates`], [`ExpectedVersion`], [`Append`], [`Appended`], [`Limits`] |
 //! | tag events, and find them by tags | [`Tag`], [`Query`], [`Criterion`], [`Filter::query`] |
@@ -85,6 +89,7 @@
 //! | handle errors | [`ErrorKind`], [`AppendError`], [`StoreError`], [`ExecuteError`], [`DecisionError`], [`RunError`] |
 //! | measure and trace | [`Store::observe`], the module [`observe`] |
 //! | read payloads without their Rust types | [`inspect`] |
+//! | keep small values next to the log | [`Cell`], [`ListCells`], [`Append::set_cell`] |
 //! | test what you build on it | `testing`, with the feature of that name |
 //! | write an engine | [`Engine`], the module [`engine`] |
 //!
@@ -95,7 +100,7 @@
 //!
 //! The futures of this crate run on any executor and do not use its timers. One thing needs [tokio]'s runtime:
 //! [`Projection::start`], which spawns a task and returns [`RunError::NoRuntime`] if no runtime is current. The timeout
-//! of [`Running::wait_for`] is real time on every executor, even where tokio's time is paused.
+//! of [`Running::reached`] is real time on every executor, even where tokio's time is paused.
 //!
 //! [tokio]: https://docs.rs/tokio
 //!
@@ -128,8 +133,8 @@ pub use log::{
 // Writing.
 pub use log::{
     Append, AppendCondition, Appended, CandidateEvent, CommandRecord, EventType, ExpectedVersion, Fingerprint,
-    IntoCandidates, InvalidMetadata, KeyedCommand, Limits, MAX_CONDITIONS, Metadata, Outcome, StreamAppended,
-    StreamWrite, WhenFull,
+    IntoCandidates, InvalidMetadata, KeyedCommand, Limits, MAX_CELLS, MAX_CONDITIONS, Metadata, Outcome,
+    StreamAppended, StreamWrite, WhenFull,
 };
 // Reading and watching.
 pub use log::{
@@ -139,7 +144,7 @@ pub use log::{
 // Queries over types and tags.
 pub use log::{Criterion, InvalidQuery, MAX_CRITERIA, MAX_CRITERION_TYPES, Query};
 // Small values stored next to the log.
-pub use log::{Cell, Mark, Snapshot};
+pub use log::{Cell, CellWrite, ListCells, Mark, Snapshot};
 // Errors of the log.
 pub use log::{AppendError, BoxError, CellError, Conflict, ErrorKind, InvalidAppend, SnapshotError, StoreError};
 
@@ -164,7 +169,9 @@ pub use consumer::{
     StartFrom, Startable, Status, StopError, StoredStatus, Then, WaitError, WishError, Wished,
 };
 // Read models.
-pub use projection::{Batch, Cleared, OnChange, Projection, Projector, ReadModel, StateModel, StateTx};
+pub use projection::{
+    Batch, Cleared, Inline, InlineModel, OnChange, Projection, Projector, ReadModel, StateModel, StateTx,
+};
 
 /// For those who measure a store: what it tells an observer.
 pub mod observe {

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use es_framework::{Event, Store};
 
-use crate::BoxError;
-use crate::school::{CourseEvent, InvoiceIssued, MOST_COURSES, StudentEvent};
+use super::BoxError;
+use super::school::{CourseEvent, InvoiceIssued, MOST_COURSES, StudentEvent};
 
 /// Everything that the school writes.
 #[derive(Debug, Event)]

@@ -7,8 +7,8 @@ use es_framework::{Command, Decide, Decided, DecisionError, ExpectedVersion, Sto
 use serde::Serialize;
 use tokio::task::JoinSet;
 
-use crate::BoxError;
-use crate::school::{CourseEvent, Invoice, Refused, Register, Subscribe, Unsubscribe};
+use super::BoxError;
+use super::school::{CourseEvent, Invoice, Refused, Register, Subscribe, Unsubscribe};
 
 /// The courses, and the seats of each.
 const COURSES: u64 = 40;

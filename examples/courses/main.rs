@@ -75,8 +75,8 @@ async fn story(store: &Store) -> Result<(), BoxError> {
         }
     }
     println!("{table}");
-    let rate = figures.decisions() as f64 / figures.took.as_secs_f64();
-    println!("   {} decisions, {rate:.0} a second\n", grouped(figures.decisions()));
+    let each = figures.took / u32::try_from(figures.decisions())?;
+    println!("   {} decisions, one every {} µs\n", grouped(figures.decisions()), each.as_micros());
 
     println!("2. A form that was answered is answered the same way again");
     let form = Register { student: "late".to_owned(), name: "late".to_owned() };

@@ -2,6 +2,7 @@
 
 mod bulk;
 mod commands;
+mod courses;
 mod grown;
 mod indexed;
 mod many;
@@ -37,6 +38,7 @@ pub async fn run(spec: &Spec) -> Result<Outcome> {
         Work::Query { skewed } => queried::run(spec, skewed).await,
         Work::FillTagged => queried::fill(spec).await,
         Work::Commands => commands::run(spec).await,
+        Work::Courses => courses::run(spec).await,
         Work::Load { snapshot } => read::load(spec, snapshot).await,
         Work::Scan { filtered } => read::scan(spec, filtered).await,
         Work::Project { upsert } => project::run(spec, upsert).await,

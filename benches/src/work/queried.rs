@@ -34,7 +34,9 @@ pub(super) async fn fill(spec: &Spec) -> Result<Outcome> {
             if n % (spec.events / TEN) == 6 {
                 tags.push(ten.clone());
             }
-            events.push(CandidateEvent::of_type(event_type.clone(), payload(n, spec.payload)).with_tags(tags));
+            events.push(
+                CandidateEvent::of_type(std::sync::Arc::clone(&event_type), payload(n, spec.payload)).with_tags(tags),
+            );
         }
         let stream = format!("account-{}", first / spec.per_append % 100);
         store.open_stream(stream)?.write(events, ExpectedVersion::Any).await?;

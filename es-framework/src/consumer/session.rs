@@ -152,7 +152,9 @@ impl<W: Work> Run<W> {
     async fn set_aside_unreadable(&mut self, bad: Unreadable) -> Result<(), Leave> {
         let Unreadable { stored, error } = bad;
         let mark = Mark { position: stored.position, checksum: stored.checksum };
-        if mark.position <= position_of(self.checkpoint.as_ref()) {
+        let is_ours = panics::catch(|| self.work.has(Envelope::of(&stored)));
+        let is_ours = is_ours.map_err(|message| Leave::Final(RunError::panicked(message)))?;
+        if mark.position <= position_of(self.checkpoint.as_ref()) || !is_ours {
             return Ok(());
         }
         let error = RunError::from(error);

@@ -127,9 +127,8 @@ impl<W: Send + 'static, A: Send + 'static> Inbox<W, A> {
                     self.put_back(other);
                     break;
                 }
-                Err(TryRecvError::Disconnected) => break,
                 Err(TryRecvError::Empty) if self.is_worth_waiting(group.len()) => tokio::task::yield_now().await,
-                Err(TryRecvError::Empty) => break,
+                Err(_) => break,
             }
         }
         self.shut();
@@ -179,9 +178,8 @@ impl<W: Send + 'static, A: Send + 'static> Inbox<W, A> {
                     self.put_back(other);
                     break;
                 }
-                Err(TryRecvError::Disconnected) => break,
                 Err(TryRecvError::Empty) if self.is_worth_waiting(group) => thread::yield_now(),
-                Err(TryRecvError::Empty) => break,
+                Err(_) => break,
             }
         }
         self.shut();

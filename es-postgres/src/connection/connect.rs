@@ -84,11 +84,11 @@ impl Connector {
             patience.as_millis().clamp(1, i32::MAX.unsigned_abs().into())
         );
         if self.pooled {
-            begin += &format!(
-                "; SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = {}; {}",
-                FROZEN.as_millis(),
-                PLANNER.map(|(name, value)| format!("SET LOCAL {name} = {value}")).join("; ")
-            );
+            begin += "; SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = ";
+            begin += &FROZEN.as_millis().to_string();
+            for (name, value) in PLANNER {
+                begin.extend(["; SET LOCAL ", name, " = ", value]);
+            }
             begin += match self.durability {
                 Durability::Normal => "; SET LOCAL synchronous_commit = off",
                 Durability::Full => {
@@ -152,7 +152,11 @@ impl Connector {
         let session = match self.connect(purpose).await {
             Ok(session) => session,
             Err(Failure::Lost(source)) => {
-                let advice = "check the address, that the server runs, and `max_connections`";
+                let advice = if source.to_string().contains("startup parameter") {
+                    "there is a pooler in front of it; open the store with `pooled(true)`"
+                } else {
+                    "check the address, that the server runs, and `max_connections`"
+                };
                 return Err(OpenError::Unreachable { advice, source });
             }
             Err(failure) => return Err(failure.into_store().into()),

@@ -30,8 +30,7 @@ impl Failure {
     /// The error of a caller that does not wait any longer.
     pub(crate) fn into_store(self) -> StoreError {
         match self {
-            Self::Lost(source) => StoreError::Io { source },
-            Self::Waited(source) | Self::Again(source) => StoreError::Io { source },
+            Self::Lost(source) | Self::Waited(source) | Self::Again(source) => StoreError::Io { source },
             Self::Taken { by } => damaged(None, format!("{by} holds a row that should not be there")),
             Self::Refused(error) => error,
         }

@@ -5,8 +5,8 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use es_framework::engine::{Direction, PAGE_SCAN, Page, Read};
-use es_framework::{Mark, Position, StoreError, StoreId, StoredEvent, StreamHead};
+use es_framework::engine::{Direction, PAGE_EVENTS, PAGE_SCAN, Page, Read};
+use es_framework::{Mark, Position, Query, StoreError, StoreId, StoredEvent, StreamHead};
 use futures_util::future::join;
 use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
@@ -17,6 +17,7 @@ use crate::connection::session::{Session, Sql};
 use crate::connection::values::{count, natural, signed};
 use crate::tables::log::LogHead;
 use crate::tables::names::Names;
+use crate::tables::queries::criteria;
 use crate::tables::rows::{self, COLUMNS, HEADER, Header, column};
 use crate::tables::statements::{self, SIZE, Statements};
 use crate::tables::streams;
@@ -71,6 +72,14 @@ impl Line {
         }
     }
 
+    /// The place of an event.
+    fn place(&self, header: &Header) -> u64 {
+        match self {
+            Self::All(_) => header.position.get(),
+            Self::Stream(_) => header.version.get(),
+        }
+    }
+
     /// Whether there may be gaps between places.
     fn has_gaps(&self) -> bool {
         matches!(self, Self::All(LogHead { gaps: true, .. }))
@@ -110,13 +119,15 @@ impl Context<'_> {
         };
         let mut narrow = span;
         let wanted = Wanted::of(&read.filter, axis, &mut narrow, 5, self.session, self.statements).await?;
-        if let Some(wanted) = wanted {
+        if let Some(mut wanted) = wanted {
             if read.filter.is_empty() {
                 let rows = self.rows(read, span).await?;
                 self.fill(read, &line, &mut page, span, span, rows, true).await?;
             } else {
                 let most = PAGE_SCAN as u64;
-                let window = if forward {
+                let window = if let Some(query) = wanted.query.take() {
+                    self.matching(read, &query, narrow, &mut wanted).await?
+                } else if forward {
                     Span { upto: narrow.upto.min(narrow.after.saturating_add(most)), ..narrow }
                 } else {
                     Span { after: narrow.after.max(narrow.upto.saturating_sub(most)), ..narrow }
@@ -128,6 +139,26 @@ impl Context<'_> {
             }
         }
         self.marked(read, &line, page).await
+    }
+
+    /// Finds the events that match a query by the index over tags and types, and makes them a condition. Returns the
+    /// part of the span in which these are all.
+    async fn matching(&self, read: &Read, query: &Query, span: Span, wanted: &mut Wanted) -> Result<Span, Failure> {
+        let backward = read.direction == Direction::Backward;
+        // If other clauses reject some of them, the page is not full, and continues after the last.
+        let most = read.events.min(PAGE_EVENTS);
+        let limit = i32::try_from(most).unwrap_or(i32::MAX);
+        let scan = i32::try_from(PAGE_SCAN).unwrap_or(i32::MAX);
+        let (after, before) = (signed(span.after), signed(span.upto.saturating_add(1)));
+        let params: [&(dyn ToSql + Sync); 6] = [&criteria(query)?, &after, &before, &limit, &scan, &backward];
+        let rows = self.session.query(&self.statements.matching, &params).await?;
+        let row = rows.first().ok_or_else(|| errors::internal("a query has no answer"))?;
+        let (positions, covered): (Vec<i64>, Option<i64>) = (column(row, 0, None)?, column(row, 1, None)?);
+        let last = if positions.len() >= most { positions.last().copied() } else { covered };
+        wanted.only(positions, 5);
+        let Some(last) = last else { return Ok(span) };
+        let last = natural(last, None)?;
+        Ok(if backward { Span { after: last.saturating_sub(1), ..span } } else { Span { upto: last, ..span } })
     }
 
     async fn line(&self, read: &Read) -> Result<Line, Failure> {
@@ -198,7 +229,7 @@ impl Context<'_> {
         let (mut positions, mut last) = (Vec::new(), None);
         let mut is_full = headers.is_full;
         for (row, header) in headers.rows.iter().zip(&seen) {
-            if wanted.left.matches(&header.visible(row, 6, &names)?) {
+            if header.passes(&wanted.left, row, &names)? {
                 if positions.len() >= read.events.min(PAGE_SCAN) {
                     is_full = true;
                     break;
@@ -225,16 +256,9 @@ impl Context<'_> {
             && let Some(last) = last
         {
             // All headers up to the last one were evaluated.
-            (page.scanned, page.end) = (self.place(line, &last), false);
+            (page.scanned, page.end) = (line.place(&last), false);
         }
         Ok(())
-    }
-
-    fn place(&self, line: &Line, header: &Header) -> u64 {
-        match line {
-            Line::All(_) => header.position.get(),
-            Line::Stream(_) => header.version.get(),
-        }
     }
 
     /// Turns rows into the events of a page. If `each` is set, they are all rows of the window.
@@ -258,7 +282,7 @@ impl Context<'_> {
         let contiguous = each && !line.has_gaps();
         page.events.reserve(rows.len());
         for (row, header) in rows.iter().zip(&headers) {
-            let place = self.place(line, header);
+            let place = line.place(header);
             if forward && place > page.head {
                 // Written after the head was read.
                 is_full = false;

@@ -1,7 +1,7 @@
 //! What a filter asks for: what SQL evaluates, and what is left to the one evaluator.
 
 use es_framework::engine::Clause;
-use es_framework::{Filter, StoreError, StreamId};
+use es_framework::{Filter, Query, StoreError, StreamId};
 use tokio_postgres::types::{ToSql, Type};
 
 use crate::connection::errors::Failure;
@@ -27,6 +27,8 @@ pub(super) struct Wanted {
     pub(super) condition: String,
     pub(super) types: Vec<Type>,
     pub(super) parameters: Vec<Parameter>,
+    /// A query that the index over tags and types answers.
+    pub(super) query: Option<Query>,
     /// The clauses that SQL does not evaluate.
     pub(super) left: Filter,
 }
@@ -49,8 +51,13 @@ impl Wanted {
         session: &Session,
         statements: &Statements,
     ) -> Result<Option<Self>, Failure> {
-        let mut wanted =
-            Self { condition: String::new(), types: Vec::new(), parameters: Vec::new(), left: Filter::new() };
+        let mut wanted = Self {
+            condition: String::new(),
+            types: Vec::new(),
+            parameters: Vec::new(),
+            query: None,
+            left: Filter::new(),
+        };
         for clause in filter.clauses() {
             let possible = match (clause, axis) {
                 (Clause::After(position), Axis::All) => {
@@ -88,6 +95,10 @@ impl Wanted {
                     categories.iter().any(|category| category == stream.category())
                 }
                 (Clause::StreamPrefix(prefix), Axis::Stream(stream, _)) => stream.as_str().starts_with(prefix.as_str()),
+                (Clause::Query(query), Axis::All) if wanted.query.is_none() => {
+                    wanted.query = Some(query.clone());
+                    !query.criteria().is_empty()
+                }
                 (clause, _) => wanted.push(clause, first),
             };
             if !possible || span.after >= span.upto {
@@ -137,6 +148,12 @@ impl Wanted {
                 true
             }
         }
+    }
+
+    /// Adds the condition that an event is at one of these positions.
+    pub(super) fn only(&mut self, positions: Vec<i64>, first: usize) {
+        let n = first + self.parameters.len();
+        self.add(&format!(" AND position = ANY(${n})"), Type::INT8_ARRAY, Box::new(positions));
     }
 
     fn add_list(&mut self, condition: &str, mut texts: Vec<String>) -> bool {

@@ -47,7 +47,7 @@ pub(crate) async fn set(
             match row(session, statements, key).await? {
                 // A removed cell keeps its revision, so that none is ever assigned twice.
                 Some((revision, None)) => revision,
-                found => match actual(found)? {
+                found => match actual(found.as_ref())? {
                     // It was removed for good in between, which only a person can do.
                     0 => continue,
                     actual => return Err(changed(key, expected, actual)),
@@ -56,7 +56,7 @@ pub(crate) async fn set(
         } else if let Ok(before) = i64::try_from(expected) {
             before
         } else {
-            return Err(changed(key, expected, actual(row(session, statements, key).await?)?));
+            return Err(changed(key, expected, actual(row(session, statements, key).await?.as_ref())?));
         };
         let Some(revision) = before.checked_add(1) else {
             return Err(Failure::from(errors::internal("a cell has no revisions left")).into());
@@ -66,7 +66,7 @@ pub(crate) async fn set(
         if !session.query(update, &[&name, &before, &value, &checksum]).await?.is_empty() {
             return Ok(natural(revision, None).map_err(Failure::from)?);
         }
-        let actual = actual(row(session, statements, key).await?)?;
+        let actual = actual(row(session, statements, key).await?.as_ref())?;
         if actual != expected {
             return Err(changed(key, expected, actual));
         }
@@ -81,9 +81,9 @@ fn changed(key: &CellKey, expected: u64, actual: u64) -> SetError {
 type CellRow = (i64, Option<Vec<u8>>);
 
 /// The revision that a caller would have to expect.
-fn actual(found: Option<CellRow>) -> Result<u64, Failure> {
+fn actual(found: Option<&CellRow>) -> Result<u64, Failure> {
     match found {
-        Some((revision, Some(_))) => Ok(natural(revision, None)?),
+        Some((revision, Some(_))) => Ok(natural(*revision, None)?),
         _ => Ok(0),
     }
 }

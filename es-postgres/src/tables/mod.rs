@@ -4,6 +4,7 @@ pub(crate) mod cells;
 pub(crate) mod commands;
 pub(crate) mod log;
 pub(crate) mod names;
+pub(crate) mod queries;
 pub(crate) mod row_sum;
 pub(crate) mod rows;
 pub(crate) mod schema;

@@ -1,6 +1,7 @@
 //! What the numbers in the rows of events stand for.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use es_framework::engine::BoundedMap;
@@ -49,7 +50,7 @@ impl PageNames {
     }
 
     fn unknown(&self, what: &str, id: i64, at: Position) -> StoreError {
-        let reasons = self.damage.iter().map(|damage| format!("; {damage}")).collect::<String>();
+        let reasons = if self.damage.is_empty() { String::new() } else { format!("; {}", self.damage.join("; ")) };
         errors::damaged(Some(at), format!("{what} number {id} is not known{reasons}"))
     }
 
@@ -85,15 +86,15 @@ impl Names {
                     continue;
                 }
                 last = Some((stream, event_type));
-                if !page.streams.contains_key(&stream) {
+                if let Entry::Vacant(unknown) = page.streams.entry(stream) {
                     match known.streams.get(&stream) {
-                        Some(name) => drop(page.streams.insert(stream, name.clone())),
+                        Some(name) => drop(unknown.insert(name.clone())),
                         None => streams.push(stream),
                     }
                 }
-                if !page.types.contains_key(&event_type) {
+                if let Entry::Vacant(unknown) = page.types.entry(event_type) {
                     match known.types.get(&event_type) {
-                        Some(name) => drop(page.types.insert(event_type, Arc::clone(name))),
+                        Some(name) => drop(unknown.insert(Arc::clone(name))),
                         None => types.push(event_type),
                     }
                 }

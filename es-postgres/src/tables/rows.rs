@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use es_framework::{EventHeader, EventId, Metadata, Position, StoreError, StoreId, StoredEvent, Timestamp, Version};
+use es_framework::{
+    EventHeader, EventId, Filter, Metadata, Position, StoreError, StoreId, StoredEvent, Tag, Tags, Timestamp, Version,
+};
 use tokio_postgres::Row;
 
 use crate::connection::errors;
@@ -14,7 +16,7 @@ use crate::tables::names::PageNames;
 pub(crate) const COLUMNS: &str =
     "position, stream, version, type, time, checksum, id, id_text, metadata, tags, payload";
 /// The columns that a filter can see.
-pub(crate) const HEADER: &str = "position, stream, version, type, time, checksum, metadata";
+pub(crate) const HEADER: &str = "position, stream, version, type, time, checksum, metadata, tags";
 
 /// The numbers at the start of a row.
 #[derive(Debug, Clone, Copy)]
@@ -42,21 +44,18 @@ impl Header {
         })
     }
 
-    /// What a filter can see; `metadata` is the number of its column.
-    pub(crate) fn visible<'r>(
-        &self,
-        row: &'r Row,
-        metadata: usize,
-        names: &'r PageNames,
-    ) -> Result<EventHeader<'r>, StoreError> {
-        Ok(EventHeader {
+    /// Whether an event passes a filter; the row has the columns of [`HEADER`].
+    pub(crate) fn passes(&self, filter: &Filter, row: &Row, names: &PageNames) -> Result<bool, StoreError> {
+        let tags = tags(row, 7, self.position)?;
+        Ok(filter.matches(&EventHeader {
             stream: names.stream(self.stream, self.position)?.as_str(),
             version: self.version,
             position: self.position,
             time: self.time,
             event_type: names.event_type(self.event_type, self.position)?.name(),
-            metadata: column(row, metadata, Some(self.position))?,
-        })
+            metadata: column(row, 6, Some(self.position))?,
+            tags: &tags,
+        }))
     }
 
     /// Returns the event, its checksum verified. Its bytes are appended to those of other events in `buffer`.
@@ -78,17 +77,28 @@ impl Header {
         };
         let metadata: Option<&str> = column(row, 8, at)?;
         let metadata = metadata.and_then(|text| Metadata::from_stored(keep(buffer, text.as_bytes())));
+        let tags = tags(row, 9, position)?;
         let payload = keep(buffer, column(row, 10, at)?);
         let event_type = Arc::clone(names.event_type(self.event_type, position)?);
         let stream = names.stream(self.stream, position)?.clone();
-        let event =
-            StoredEvent::from_stored(stream, version, position, time, id, event_type, payload, metadata, checksum);
+        let event = StoredEvent::from_stored(
+            stream, version, position, time, id, event_type, payload, metadata, tags, checksum,
+        );
         if event.computed_checksum() == checksum {
             Ok(event)
         } else {
             Err(errors::damaged(at, "the checksum does not match"))
         }
     }
+}
+
+/// The tags of an event.
+fn tags(row: &Row, at: usize, position: Position) -> Result<Tags, StoreError> {
+    let Some(texts) = column::<Option<Vec<&str>>>(row, at, Some(position))? else { return Ok(Tags::new()) };
+    let tags = texts
+        .into_iter()
+        .map(|text| Tag::new(text).map_err(|_| errors::damaged(Some(position), "a tag of it is damaged")));
+    tags.collect()
 }
 
 /// The value of a column; a value that does not fit is damage.

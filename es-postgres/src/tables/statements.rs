@@ -22,6 +22,9 @@ pub(crate) struct Statements {
     pub(crate) stream: [PageSql; 2],
     /// The last event at or below a position.
     pub(crate) mark: Sql,
+    /// The positions of events that match a query, and the first one for each of some conditions.
+    pub(crate) matching: Sql,
+    pub(crate) first_matches: Sql,
     /// The last place at or below a position and a time.
     pub(crate) last_upto: Sql,
     /// Names of streams and types by their numbers.
@@ -80,6 +83,15 @@ impl Statements {
             mark: sql(
                 "SELECT position, checksum FROM {es}.es_event WHERE position <= $1 ORDER BY position DESC LIMIT 1",
                 &[Type::INT8],
+            ),
+            matching: sql(
+                "SELECT positions, covered FROM {es}.es_matching($1::jsonb, $2, $3, $4, $5, $6)",
+                &[Type::TEXT, Type::INT8, Type::INT8, Type::INT4, Type::INT4, Type::BOOL],
+            ),
+            first_matches: sql(
+                "SELECT {es}.es_first_match(c.query::jsonb, c.after)
+                 FROM unnest($1, $2) WITH ORDINALITY AS c (query, after, n) ORDER BY n",
+                &[Type::TEXT_ARRAY, Type::INT8_ARRAY],
             ),
             last_upto: sql(
                 "SELECT {es}.es_last_upto($1, $2, $3, $4, $5)",
@@ -179,8 +191,10 @@ impl Statements {
     }
 }
 
-/// The payload and metadata bytes of a row; neither is read for that, even where they are stored out of line.
-pub(crate) const SIZE: &str = "octet_length(payload) + coalesce(octet_length(metadata), 0)";
+/// The payload, metadata and tag bytes of a row; neither of the first two is read for that, even where they are stored
+/// out of line.
+pub(crate) const SIZE: &str = "octet_length(payload) + coalesce(octet_length(metadata), 0) \
+     + coalesce(octet_length(array_to_string(tags, '')), 0)";
 
 /// The two statements for one page.
 #[derive(Debug)]
@@ -203,7 +217,7 @@ impl Rows<'_> {
     pub(crate) fn small(&self) -> String {
         let Self { condition, place, order } = self;
         let columns = COLUMNS
-            .replace("metadata", &format!("CASE WHEN {SIZE} <= $2 THEN metadata END"))
+            .replace(", metadata", &format!(", CASE WHEN {SIZE} <= $2 THEN metadata END"))
             .replace(", payload", &format!(", CASE WHEN {SIZE} <= $2 THEN payload END"));
         format!("SELECT {columns}, false FROM {{es}}.es_event e WHERE {condition} ORDER BY {place}{order} LIMIT $1")
     }
@@ -228,7 +242,7 @@ impl Rows<'_> {
 const PAGE: [Type; 4] = [Type::INT8, Type::INT8, Type::INT8, Type::INT8];
 
 /// The parameters of `es_append`.
-const APPEND: [Type; 30] = [
+const APPEND: [Type; 32] = [
     Type::INT8,
     Type::INT8,
     Type::TEXT,
@@ -250,7 +264,9 @@ const APPEND: [Type; 30] = [
     Type::UUID_ARRAY,
     Type::TEXT_ARRAY,
     Type::TEXT_ARRAY,
+    Type::TEXT_ARRAY,
     Type::BYTEA_ARRAY,
+    Type::BOOL,
     Type::TEXT_ARRAY,
     Type::BYTEA_ARRAY,
     Type::TEXT_ARRAY,

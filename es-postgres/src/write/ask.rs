@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use es_framework::engine::{KnownEvent, Questions};
 use es_framework::{
-    Append, CommandKey, CommandRecord, EventId, EventIdKind, EventType, StoreId, StreamHead, StreamId, Version,
+    Append, CommandKey, CommandRecord, EventId, EventIdKind, EventType, Position, Query, StoreId, StreamHead, StreamId,
+    Version,
 };
-use futures_util::future::try_join4;
+use futures_util::future::try_join5;
 
 use super::memory::{Head, Memory};
 use crate::connection::errors::Failure;
@@ -15,6 +16,7 @@ use crate::connection::session::Session;
 use crate::connection::values::{Uuid, natural};
 use crate::tables::commands;
 use crate::tables::names::{self, Names, checked_stream};
+use crate::tables::queries::criteria;
 use crate::tables::rows::{self, Header, column};
 use crate::tables::statements::Statements;
 
@@ -25,6 +27,7 @@ pub(super) struct Asked {
     types: HashSet<Arc<EventType>>,
     commands: HashSet<CommandKey>,
     ids: HashSet<(StreamId, EventId)>,
+    conditions: HashSet<(Query, Position)>,
 }
 
 /// The answers.
@@ -36,12 +39,20 @@ pub(super) struct Found {
     pub(super) commands: HashMap<CommandKey, CommandRecord>,
     /// The events with one of the ids, by stream; [`None`] if ids were not asked for.
     pub(super) ids: Option<HashMap<StreamId, Vec<KnownEvent>>>,
+    /// The first event after a position that matches a query, for those that were asked for; of all others it is known
+    /// that there is none.
+    pub(super) matches: HashMap<Query, HashMap<Position, Option<Position>>>,
 }
 
 impl Asked {
     /// What is not known about these appends. Ids are looked up only if `ids` is set: most are new, and an index
-    /// detects the others when the events are written.
-    pub(super) fn about<'a>(appends: impl Iterator<Item = &'a Append>, memory: &mut Memory, ids: bool) -> Self {
+    /// detects the others when the events are written. What is remembered of tags is used only if `tags` is set.
+    pub(super) fn about<'a>(
+        appends: impl Iterator<Item = &'a Append>,
+        memory: &mut Memory,
+        ids: bool,
+        tags: bool,
+    ) -> Self {
         let mut asked = Self::default();
         for append in appends {
             let questions = Questions::of(append);
@@ -56,6 +67,11 @@ impl Asked {
                     asked.ids.extend(question.ids().map(|id| (question.stream.clone(), id.clone())));
                 }
             }
+            for condition in questions.conditions() {
+                if !tags || !memory.tags.rules_out(condition) {
+                    asked.conditions.insert((condition.query.clone(), condition.after));
+                }
+            }
             for event in append.streams.iter().flat_map(|write| &write.events) {
                 if memory.types.get(event.event_type()).is_none() && !asked.types.contains(event.event_type()) {
                     asked.types.insert(Arc::clone(event.event_type()));
@@ -66,7 +82,8 @@ impl Asked {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.streams.is_empty() && self.types.is_empty() && self.commands.is_empty() && self.ids.is_empty()
+        let known = self.streams.is_empty() && self.types.is_empty() && self.commands.is_empty();
+        known && self.ids.is_empty() && self.conditions.is_empty()
     }
 
     /// Asks the server. The answers may be of different moments: they hold together if the log ends at the same place
@@ -79,14 +96,37 @@ impl Asked {
         names: &Names,
         ids: bool,
     ) -> Result<Found, Failure> {
-        let (heads, types, commands, known) = try_join4(
+        // Boxed, because five of them are large and most have nothing to do.
+        let answers = Box::pin(try_join5(
             self.heads(session, statements),
             self.types(session, statements),
             self.commands(session, statements),
             self.events(session, statements, store, names),
-        )
-        .await?;
-        Ok(Found { heads, types, commands, ids: ids.then_some(known) })
+            self.matches(session, statements),
+        ));
+        let (heads, types, commands, known, matches) = answers.await?;
+        Ok(Found { heads, types, commands, ids: ids.then_some(known), matches })
+    }
+
+    async fn matches(
+        &self,
+        session: &Session,
+        statements: &Statements,
+    ) -> Result<HashMap<Query, HashMap<Position, Option<Position>>>, Failure> {
+        let mut matches: HashMap<_, HashMap<_, _>> = HashMap::new();
+        if self.conditions.is_empty() {
+            return Ok(matches);
+        }
+        let asked: Vec<_> = self.conditions.iter().collect();
+        let queries: Vec<String> = asked.iter().map(|(query, _)| criteria(query)).collect::<Result<_, _>>()?;
+        let after: Vec<i64> = asked.iter().map(|(_, after)| after.as_i64()).collect();
+        let rows = session.query(&statements.first_matches, &[&queries, &after]).await?;
+        for ((query, after), row) in asked.into_iter().zip(&rows) {
+            let first: Option<i64> = column(row, 0, None)?;
+            let first = first.map(|first| natural(first, None)).transpose()?.map(Position::new);
+            matches.entry(query.clone()).or_default().insert(*after, first);
+        }
+        Ok(matches)
     }
 
     async fn heads(&self, session: &Session, statements: &Statements) -> Result<HashMap<StreamId, Head>, Failure> {

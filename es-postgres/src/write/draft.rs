@@ -8,7 +8,7 @@ use es_framework::engine::{
 };
 use es_framework::{
     Append, AppendError, Appended, CandidateEvent, Clock, CommandKey, CommandRecord, EventId, EventIdKind, EventType,
-    KeyedCommand, Mark, Metadata, Position, StoreError, StoreId, StoredEvent, StreamId, Timestamp, Version,
+    KeyedCommand, Mark, Metadata, Position, StoreError, StoreId, StoredEvent, StreamId, Tag, Timestamp, Version,
 };
 use tokio_postgres::Row;
 
@@ -171,6 +171,17 @@ impl Draft {
             }
             facts.push(StreamFacts::new(head.stream, known));
         }
+        for condition in questions.conditions() {
+            let in_log = self.found.matches.get(&condition.query).and_then(|found| found.get(&condition.after));
+            let first = in_log.copied().flatten().or_else(|| {
+                if memory.tags.rules_out(condition) {
+                    return None;
+                }
+                // The events of the group come later in the log.
+                condition.first_match(self.rows.iter().map(|row| (row.position, &row.event)))
+            });
+            facts.push_condition(first);
+        }
         Ok(Ok(facts))
     }
 
@@ -215,8 +226,10 @@ impl Draft {
         let position = self.end.position;
         let type_number = self.type_number(event.event_type(), memory);
         let metadata = event.metadata().map(Metadata::as_str);
+        let (event_type, tags) = (event.event_type(), event.tags());
         let checksum =
-            checksum(position, stream, version, time, event.event_type(), event.id(), metadata, event.payload());
+            checksum(position, stream, version, time, event_type, event.id(), metadata, tags, event.payload());
+        memory.tags.record(position, tags);
         if let Some(id) = event.id() {
             let content = Some((Arc::clone(event.event_type()), event.payload().clone()));
             let known = KnownEvent { id: id.clone(), version, position, time, content };
@@ -261,10 +274,15 @@ impl Draft {
         self.rows.is_empty() && self.commands.is_empty()
     }
 
+    /// The newest event of the group.
+    pub(super) fn mark(&self) -> Option<Mark> {
+        self.rows.last().map(|last| Mark { position: last.position, checksum: last.checksum })
+    }
+
     /// What will prove that the group was committed; [`None`] if it adds nothing.
     pub(super) fn witness(&self) -> Option<Witness> {
-        if let Some(last) = self.rows.last() {
-            return Some(Witness::Event(Mark { position: last.position, checksum: last.checksum }));
+        if let Some(mark) = self.mark() {
+            return Some(Witness::Event(mark));
         }
         self.commands.last().map(|(key, row)| Witness::Command(key.clone(), row.sum(key).stored()))
     }
@@ -282,6 +300,7 @@ impl Draft {
                 Arc::clone(event.event_type()),
                 event.payload().clone(),
                 event.metadata().cloned(),
+                event.tags().clone(),
                 row.checksum,
             )
         })
@@ -320,6 +339,7 @@ impl Draft {
         }
         let event = |column: fn(&EventRow) -> i64| rows.iter().map(column).collect::<Vec<i64>>();
         let metadata: Vec<_> = rows.iter().map(|row| row.event.metadata().map(Metadata::as_str)).collect();
+        let tags: Vec<Option<String>> = rows.iter().map(|row| array(row.event.tags())).collect();
         let payloads: Vec<&[u8]> = rows.iter().map(|row| &row.event.payload()[..]).collect();
         let types: Vec<i32> = rows.iter().map(|row| row.type_number).collect();
         let sums: Vec<i32> = rows.iter().map(|row| row.checksum.cast_signed()).collect();
@@ -365,7 +385,9 @@ impl Draft {
                     &ids,
                     &id_texts,
                     &metadata,
+                    &tags,
                     &payloads,
+                    &tags.iter().any(Option::is_some),
                     &done.iter().map(|(key, _)| key.as_str()).collect::<Vec<&str>>(),
                     &fingerprints,
                     &done.iter().map(|(_, row)| row.streams.as_str()).collect::<Vec<&str>>(),
@@ -380,6 +402,16 @@ impl Draft {
         let answer = |row: &Row| column(row, 0, None);
         Ok(rows.first().map(answer).transpose()?.unwrap_or(false))
     }
+}
+
+/// Tags as the text of an array; [`None`] if there are none.
+fn array(tags: &[Tag]) -> Option<String> {
+    if tags.is_empty() {
+        return None;
+    }
+    let escaped = tags.iter().map(|tag| tag.as_str().replace('\\', "\\\\").replace('"', "\\\""));
+    let quoted: Vec<String> = escaped.map(|tag| format!("\"{tag}\"")).collect();
+    Some(format!("{{{}}}", quoted.join(",")))
 }
 
 /// The error of an append that holds something that PostgreSQL cannot store.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use es_framework::engine::BoundedMap;
+use es_framework::engine::{BoundedMap, TagHeads};
 use es_framework::{EventType, Position, StreamHead, StreamId, Timestamp};
 
 /// Where a stream ends.
@@ -33,11 +33,12 @@ pub(super) struct Memory {
     pub(super) heads: BoundedMap<StreamId, Head>,
     /// Numbers never come to mean something else, so these hold whatever others write.
     pub(super) types: BoundedMap<Arc<EventType>, i32>,
+    pub(super) tags: TagHeads,
 }
 
 impl Default for Memory {
     fn default() -> Self {
-        Self { end: None, heads: BoundedMap::new(65_536), types: BoundedMap::new(4_096) }
+        Self { end: None, heads: BoundedMap::new(65_536), types: BoundedMap::new(4_096), tags: TagHeads::new(65_536) }
     }
 }
 

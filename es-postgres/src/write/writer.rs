@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use es_framework::engine::{Deferred, Inbox, Next, Notifier, Queued};
 use es_framework::{
-    Append, AppendError, Appended, Clock, Position, StoreError, StoreId, StreamHead, StreamId, Version,
+    Append, AppendError, Appended, Clock, Mark, Position, StoreError, StoreId, StreamHead, StreamId, Version,
 };
 use futures_util::future::{join, join4};
 use tokio::time::sleep;
@@ -62,6 +62,8 @@ pub(crate) struct Writer {
     /// The number of further appends with ids that are looked up first.
     careful: usize,
     foreign_commit: Option<Instant>,
+    /// The newest event that this writer knows of. If another one is there, the log was rewound and written again.
+    newest: Option<Mark>,
 }
 
 /// After this many collisions with what is in the log, an id that is in an index was not found by it.
@@ -76,6 +78,8 @@ fn is_of_one(error: &StoreError) -> bool {
 enum Ended {
     /// It is committed.
     Committed(Draft),
+    /// It was committed by an earlier attempt, whose answer was lost.
+    CommittedBefore(Draft),
     /// Nothing was written, because the log had grown.
     Missed,
     /// Nothing was written, because an id or a command is known that was not looked up.
@@ -131,6 +135,7 @@ impl Writer {
             herald: Herald::default(),
             careful: 0,
             foreign_commit: None,
+            newest: None,
         }
     }
 
@@ -162,6 +167,12 @@ impl Writer {
         while !group.is_empty() {
             match self.attempt(&group, &mut unknown, ids).await {
                 Ended::Committed(draft) => {
+                    self.memory.tags.commit();
+                    self.committed(draft, group, inbox);
+                    return;
+                }
+                // What is remembered of tags is of a later attempt, and forgotten.
+                Ended::CommittedBefore(draft) => {
                     self.committed(draft, group, inbox);
                     return;
                 }
@@ -234,6 +245,7 @@ impl Writer {
     }
 
     fn committed(&mut self, mut draft: Draft, group: Vec<Queued<Write>>, inbox: &mut Inbox<Write, Alone>) {
+        self.newest = draft.mark().or(self.newest);
         let grew = draft.end.position > draft.before.position;
         draft.keep(&mut self.memory);
         self.careful = self.careful.saturating_sub(group.len());
@@ -258,16 +270,15 @@ impl Writer {
     async fn attempt(&mut self, group: &[Queued<Write>], unknown: &mut Vec<Draft>, ids: bool) -> Ended {
         let since = group.iter().map(|write| write.since).min().unwrap_or_else(Instant::now);
         let patience = self.timeout.saturating_sub(since.elapsed()).max(Duration::from_millis(1));
-        let session = match self.session.take().filter(|session| !session.is_over()) {
-            Some(session) => session,
-            None => {
-                // What happened to the log in the meantime is not known.
-                self.memory.end = None;
-                match tokio::time::timeout(patience + GRACE, self.connector.connect(Purpose::Write)).await {
-                    Ok(Ok(session)) => session,
-                    Ok(Err(failure)) => return Ended::of(failure),
-                    Err(_) => return Ended::of(errors::silent()),
-                }
+        let session = if let Some(session) = self.session.take().filter(|session| !session.is_over()) {
+            session
+        } else {
+            // What happened to the log in the meantime is not known.
+            self.memory.end = None;
+            match tokio::time::timeout(patience + GRACE, self.connector.connect(Purpose::Write)).await {
+                Ok(Ok(session)) => session,
+                Ok(Err(failure)) => return Ended::of(failure),
+                Err(_) => return Ended::of(errors::silent()),
             }
         };
         let contended = self.foreign_commit.is_some_and(|at| at.elapsed() < CONTENDED);
@@ -284,7 +295,8 @@ impl Writer {
     /// Judges by what is remembered, and writes if the log still ends there.
     async fn alone(&mut self, session: &Session, group: &[Queued<Write>], ids: bool, patience: Duration) -> Ended {
         let Some(end) = self.memory.end else { return Ended::Missed };
-        let asked = Asked::about(requests(group), &mut self.memory, ids);
+        self.memory.tags.begin(end.position);
+        let asked = Asked::about(requests(group), &mut self.memory, ids, true);
         let found = if asked.is_empty() {
             super::ask::Found { ids: ids.then(Default::default), ..Default::default() }
         } else {
@@ -367,7 +379,7 @@ impl Writer {
         if known.is_none() {
             self.memory.heads.clear();
         }
-        let asked = Asked::about(requests(group), &mut self.memory, ids);
+        let asked = Asked::about(requests(group), &mut self.memory, ids, false);
         let wait = patience + GRACE;
         let in_order = [&statements.lock, &statements.head, &statements.written_after, &statements.append];
         if let Err(failure) = session.within(wait, session.prepare(&in_order)).await {
@@ -395,19 +407,19 @@ impl Writer {
         if let Err(error) = self.check(&head) {
             return Ended::Failed(error);
         }
+        if known.is_none() {
+            // The connection was lost in the meantime, and this may be another server.
+            match session.within(wait, self.check_newest(session)).await {
+                Ok(()) => {}
+                Err(failure) => return Ended::of(failure),
+            }
+        }
         if let Some(committed) = match self.find_committed(session, unknown, wait).await {
             Ok(committed) => committed,
             Err(failure) => return Ended::of(failure),
         } {
             let draft = unknown.swap_remove(committed);
-            return match session.within(wait, session.batch("COMMIT")).await {
-                Ok(()) => Ended::Committed(draft),
-                // It was committed before.
-                Err(_) => {
-                    self.session = None;
-                    Ended::Committed(draft)
-                }
-            };
+            return Ended::CommittedBefore(draft);
         }
         let end = End {
             position: head.position,
@@ -416,15 +428,17 @@ impl Writer {
             last_stream: head.last_stream,
             last_type: head.last_type,
         };
+        self.newest = head.mark.or(self.newest);
         if self.learn(known, &end, written) {
             // Everything about streams was forgotten, so that all of the group have to be asked for.
-            let asked = Asked::about(requests(group), &mut self.memory, ids);
+            let asked = Asked::about(requests(group), &mut self.memory, ids, false);
             let answer = asked.answer(session, &statements, self.store, &self.names, ids);
             found = match session.within(wait, answer).await {
                 Ok(found) => found,
                 Err(failure) => return Ended::of(failure),
             };
         }
+        self.memory.tags.begin(end.position);
         let draft = match self.judge(group, end, found) {
             Ok(draft) => draft,
             Err(Unsure::Ids) => return Ended::Known(None),
@@ -460,6 +474,22 @@ impl Writer {
     fn check(&self, head: &LogHead) -> Result<(), StoreError> {
         head.check(self.store, self.notifier.head())?;
         head.check_write_requires()
+    }
+
+    /// Rejects a log that was rewound and written again, beyond where it ended before.
+    async fn check_newest(&self, session: &Session) -> Result<(), Failure> {
+        let Some(newest) = self.newest else { return Ok(()) };
+        let rows = session.query(&self.statements.sums_at, &[&&[newest.position.as_i64()][..]]).await?;
+        let sum: Option<i32> = rows.first().map(|row| column(row, 1, None)).transpose()?;
+        match sum {
+            Some(sum) if sum != newest.checksum.cast_signed() => Err(errors::changed(format!(
+                "the log was rewound: another event is at position {}, after a failover or a restore",
+                newest.position
+            ))
+            .into()),
+            // It may have been removed since.
+            _ => Ok(()),
+        }
     }
 
     /// Whether the log still ends where the writer remembers.

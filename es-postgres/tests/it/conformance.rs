@@ -56,6 +56,51 @@ impl Shared for OnServer {
     }
 }
 
+/// Stores behind a pooler that hands out connections per transaction: PgBouncer if it is installed, and otherwise the
+/// server itself, used in the same way.
+struct Pooled(OnServer);
+
+impl Pooled {
+    fn new() -> Option<Self> {
+        let server = OnServer::new()?;
+        let url = server::pooler().unwrap_or(server.url);
+        Some(Self(OnServer { url, ..server }))
+    }
+}
+
+impl Fixture for Pooled {
+    async fn open_with(&self, setup: Setup) -> Store {
+        let schema = self.0.schemas.add();
+        let store = builder(&schema, setup).pooled(true).connect(self.0.url).await.unwrap();
+        self.0.names.lock().unwrap().insert(store.id(), schema);
+        store.into()
+    }
+}
+
+impl Durable for Pooled {
+    async fn reopen_with(&self, store: Store, setup: Setup) -> Store {
+        let schema = self.0.schema(&store);
+        store.close().await.unwrap();
+        builder(&schema, setup).pooled(true).create(false).connect(self.0.url).await.unwrap().into()
+    }
+}
+
+impl Shared for Pooled {
+    /// One behind the pooler, and one that is not.
+    async fn second(&self, store: &Store) -> Store {
+        let (schema, url) = (self.0.schema(store), server::shared().unwrap());
+        let count = self.0.names.lock().unwrap().len();
+        let builder = builder(&schema, Setup::default()).create(false);
+        if count.is_multiple_of(2) {
+            builder.connect(url).await
+        } else {
+            builder.pooled(true).connect(self.0.url).await
+        }
+        .unwrap()
+        .into()
+    }
+}
+
 /// The handle that works for any engine, as in an application that chooses its engine at run time.
 struct Dynamic(OnServer);
 
@@ -86,4 +131,29 @@ mod on_server {
 mod dynamic {
     use super::{Dynamic, OnServer};
     es_conformance::conformance!(or_nothing!(OnServer::new().map(Dynamic)));
+}
+
+mod pooled {
+    use super::Pooled;
+    es_conformance::conformance_durable!(or_nothing!(Pooled::new()));
+    es_conformance::conformance_shared!(or_nothing!(Pooled::new()));
+    mod filters {
+        use super::Pooled;
+
+        #[test]
+        fn c3_every_filter_answers_what_the_evaluator_says() {
+            es_conformance::run(async {
+                let fixture = or_nothing!(Pooled::new());
+                es_conformance::filters::c3_every_filter_answers_what_the_evaluator_says(&fixture).await;
+            });
+        }
+
+        #[test]
+        fn every_engine_answers_like_the_model() {
+            es_conformance::run(async {
+                let fixture = or_nothing!(Pooled::new());
+                es_conformance::model::every_engine_answers_like_the_model(&fixture).await;
+            });
+        }
+    }
 }

@@ -317,6 +317,29 @@ fn a_watcher_whose_connection_is_lost_misses_nothing() {
     });
 }
 
+/// Notifications, and not only the look once a second.
+#[test]
+fn writes_of_another_process_are_noticed_at_once() {
+    let Some(url) = crate::server::shared() else { return };
+    es_conformance::run(async {
+        let schemas = crate::support::Schemas::default();
+        let schema = schemas.add();
+        let open = || crate::support::builder(&schema).connect(url);
+        let [ours, theirs] = [open().await.unwrap(), open().await.unwrap()];
+        let mut watch = ours.all().watch().await.unwrap();
+        let stream = theirs.open_stream("a-1").unwrap();
+        // Begins to listen.
+        stream.write(event("x"), ExpectedVersion::Any).await.unwrap();
+        watch.next().await.unwrap().unwrap();
+        let begun = Instant::now();
+        for _ in 0..20 {
+            stream.write(event("x"), ExpectedVersion::Any).await.unwrap();
+            watch.next().await.unwrap().unwrap();
+        }
+        assert!(begun.elapsed() < Duration::from_secs(4), "20 writes took {:?}", begun.elapsed());
+    });
+}
+
 /// A role has no connections left.
 #[test]
 fn a_connection_that_is_one_too_many_is_a_typed_error() {

@@ -4,6 +4,12 @@
 //! `ES_POSTGRES_URL` names, each test in schemas of its own. Without either they print one line and do nothing, unless
 //! `ES_POSTGRES_REQUIRED=1` makes that a failure.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a helper that fails is a test that fails, as inside a test"
+)]
+
 mod conformance;
 mod damage;
 mod faults;
@@ -11,5 +17,6 @@ mod opening;
 mod plans;
 mod proxy;
 mod roles;
+mod rooms;
 mod server;
 mod support;

@@ -192,6 +192,19 @@ fn a_database_that_is_not_utf8_is_refused() {
     });
 }
 
+/// PgBouncer, without the option for it.
+#[test]
+fn a_pooler_that_was_not_announced_is_recognised() {
+    let Some(url) = server::pooler() else { return };
+    es_conformance::run(async {
+        let schemas = Schemas::default();
+        let schema = schemas.add();
+        let error = builder(&schema).connect(url).await.unwrap_err();
+        assert!(error.to_string().contains("pooled(true)"), "{error}: {error:?}");
+        builder(&schema).pooled(true).connect(url).await.unwrap();
+    });
+}
+
 /// What an administrator may have set for a role does not change what a store does.
 #[test]
 fn the_settings_of_a_role_change_nothing() {

@@ -93,12 +93,13 @@ fn every_statement_uses_an_index_whether_the_log_is_empty_or_full() {
     let plans: Vec<&str> = log.split("Query Text: ").skip(1).collect();
     let of = |table: &str| plans.iter().filter(|plan| plan.contains(table)).count();
     for table in ["es_event", "es_stream", "es_event_type", "es_command", "es_cell", "es_snapshot", "es_writer"] {
-        assert!(of(table) > 20, "the server reports plans that use {table}: {}", of(table));
+        assert!(of(table) > 10, "the server reports plans that use {table}: {}", of(table));
     }
-    for plan in plans {
-        let ours = plan.contains("es.es_") && !plan.contains("ANALYZE");
-        let scans = ["Seq Scan on es_event", "Seq Scan on es_stream", "Seq Scan on es_command", "Sort Key", "JIT"];
-        let found = scans.iter().find(|scan| plan.replace("es.", "").contains(**scan));
-        assert!(!ours || found.is_none(), "{found:?} in {plan}");
+    let ours: Vec<&str> = plans.into_iter().filter(|plan| plan.contains("\"es\".es_")).collect();
+    assert!(ours.len() > 200, "{} plans", ours.len());
+    for plan in ours {
+        let scans = ["Seq Scan on es_event", "Seq Scan on es_stream", "Seq Scan on es_command", "JIT:"];
+        let found = scans.iter().find(|scan| plan.contains(**scan));
+        assert!(found.is_none(), "{found:?} in {plan}");
     }
 }

@@ -54,9 +54,9 @@ impl Server {
     /// Creates and starts a cluster with these settings; [`None`] if there is no PostgreSQL.
     pub(crate) fn start(settings: &[&str]) -> Option<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
+        static SAID: OnceLock<()> = OnceLock::new();
         let Some(_) = binaries() else {
             assert!(std::env::var_os("ES_POSTGRES_REQUIRED").is_none_or(|it| it != "1"), "{INSTALL}");
-            static SAID: OnceLock<()> = OnceLock::new();
             SAID.get_or_init(|| writeln!(std::io::stderr().lock(), "\n{INSTALL}").unwrap());
             return None;
         };
@@ -72,11 +72,15 @@ impl Server {
         let options = ["--auth=trust", "--encoding=UTF8", "--locale=C", "--username=postgres", "--no-sync"];
         run(server.tool("initdb").arg("-D").arg(server.data()).args(options));
         let mut config = fs::read_to_string(server.data().join("postgresql.conf")).unwrap();
-        config += &format!("\nlisten_addresses = ''\nunix_socket_directories = '{}'\n", server.folder.display());
+        config.extend([
+            "\nlisten_addresses = ''\nunix_socket_directories = '",
+            &server.folder.to_string_lossy(),
+            "'\n",
+        ]);
         config += "shared_buffers = 64MB\nmax_wal_size = 2GB\nlog_min_messages = warning\n";
         for setting in settings {
             let (name, value) = setting.split_once('=').unwrap();
-            config += &format!("{name} = '{value}'\n");
+            config.extend([name, " = '", value, "'\n"]);
         }
         fs::write(server.data().join("postgresql.conf"), config).unwrap();
         server.up();
@@ -172,6 +176,46 @@ impl Drop for Server {
             drop(keeper.wait());
         }
     }
+}
+
+/// PgBouncer in front of the shared server, handing out connections per transaction; [`None`] if one of them is missing.
+pub(crate) fn pooler() -> Option<&'static str> {
+    static POOLER: OnceLock<Option<(String, Child)>> = OnceLock::new();
+    let pooler = POOLER.get_or_init(|| {
+        let server: tokio_postgres::Config = shared()?.parse().unwrap();
+        let [tokio_postgres::config::Host::Unix(socket)] = server.get_hosts() else { return None };
+        let program = ["/usr/sbin/pgbouncer", "/usr/bin/pgbouncer", "/usr/local/bin/pgbouncer"];
+        let program = program.iter().find(|program| Path::new(program).exists())?;
+        let folder = std::env::temp_dir().join(format!("es-pb-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let config = format!(
+            "[databases]\n* = host={} port=5432 user=postgres\n[pgbouncer]\nunix_socket_dir = {}\nlisten_port = 6432\n\
+             auth_type = any\npool_mode = transaction\nmax_client_conn = 500\ndefault_pool_size = 12\n\
+             logfile = {}/log\n",
+            socket.display(),
+            folder.display(),
+            folder.display()
+        );
+        fs::write(folder.join("pgbouncer.ini"), config).unwrap();
+        let as_user = if is_root() { "setpriv --reuid=postgres --regid=postgres --clear-groups" } else { "" };
+        if is_root() {
+            run(Command::new("chown").arg("postgres").arg(&folder));
+        }
+        let script = format!(
+            r#"trap "" INT TERM; {as_user} {program} -q "$ES_FOLDER/pgbouncer.ini" & pid=$!; cat >/dev/null; kill $pid;
+               wait $pid; rm -rf "$ES_FOLDER""#
+        );
+        let mut keeper = Command::new("sh");
+        keeper.args(["-c", &script]).env("ES_FOLDER", &folder);
+        let keeper = keeper.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let begun = std::time::Instant::now();
+        while !folder.join(".s.PGSQL.6432").exists() {
+            assert!(begun.elapsed().as_secs() < 20, "PgBouncer does not start");
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        Some((format!("host={} port=6432 user=postgres dbname=postgres", folder.display()), keeper))
+    });
+    pooler.as_ref().map(|(url, _)| url.as_str())
 }
 
 fn run(command: &mut Command) {

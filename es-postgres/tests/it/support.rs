@@ -33,8 +33,7 @@ impl Drop for Schemas {
         if names.is_empty() || !server::is_foreign() {
             return;
         }
-        let drop_all =
-            names.iter().map(|name| format!("DROP SCHEMA IF EXISTS \"{name}\" CASCADE;")).collect::<String>();
+        let drop_all = format!("DROP SCHEMA IF EXISTS \"{}\" CASCADE", names.join("\", \""));
         let done = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(sql(server::shared().unwrap(), &drop_all));

@@ -7,7 +7,7 @@
 //! Postings have no checksum, so their neighbours verify them. Those of a term are numbered without a gap, in the order
 //! of their positions; before the first is a posting of a lower term, and after the last is the first of a higher one. A
 //! posting that a result depends on is confirmed by the row it leads to. So are its neighbours on both sides, because a
-//! search that was misled ends next to the posting that misled it. See `docs/decisions/0031-tags.md`.
+//! search that was misled ends next to the posting that misled it. See `docs/decisions/0031-tags-in-sqlite.md`.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::LazyLock;

@@ -123,12 +123,12 @@ impl Transaction<'_> {
             return Ok(());
         }
         let term = postings::term_of_type(event_type);
-        let end = match self.memory.type_ends.get(&event_type) {
-            Some(end) => *end,
-            None => {
-                let connection = self.written()?;
-                postings::end(connection, &mut self.memory.names, term)?
-            }
+        let known = self.memory.type_ends.get(&event_type).copied();
+        let end = if let Some(end) = known {
+            end
+        } else {
+            let connection = self.written()?;
+            postings::end(connection, &mut self.memory.names, term)?
         };
         let end = if end.count > 0 && postings::block(end.position.get()) == block {
             end

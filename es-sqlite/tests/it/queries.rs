@@ -11,6 +11,10 @@ use es_sqlite::{Durability, SqliteStore};
 use crate::support::{all, delete, folder, id};
 use crate::tags::{query, tag, with_tags};
 
+fn size(number: u64) -> usize {
+    usize::try_from(number).unwrap()
+}
+
 /// xorshift64: the same numbers in each run.
 struct Dice(u64);
 
@@ -51,7 +55,7 @@ impl Dice {
         if self.one_in(40) {
             tags.insert(Tag::of("few", self.below(5)).unwrap());
         }
-        CandidateEvent::new(["opened", "moved", "closed"][n as usize % 3], n.to_string()).unwrap().with_tags(tags)
+        CandidateEvent::new(["opened", "moved", "closed"][size(n) % 3], n.to_string()).unwrap().with_tags(tags)
     }
 
     fn criterion(&mut self) -> Criterion {
@@ -70,7 +74,7 @@ impl Dice {
     }
 
     fn query(&mut self) -> Query {
-        (0..1 + self.below(3)).map(|_| self.criterion()).collect()
+        (0..=self.below(3)).map(|_| self.criterion()).collect()
     }
 }
 
@@ -80,7 +84,7 @@ trait AndTags {
 
 impl AndTags for Criterion {
     fn and_tags(self, tags: Vec<Tag>) -> Self {
-        tags.iter().fold(self, |criterion, tag| criterion.tag(tag))
+        tags.iter().fold(self, Self::tag)
     }
 }
 
@@ -136,7 +140,7 @@ async fn a_read_by_query_returns_exactly_what_matches() {
                 .after(Position::new(after))
                 .before(Position::new(before))
                 .filter(filter.clone())
-                .page(1 + dice.below(40) as usize, 1 + dice.below(4_000) as usize);
+                .page(1 + size(dice.below(40)), 1 + size(dice.below(4_000)));
             let forward = read.clone().collect().await.unwrap();
             assert_eq!(forward.iter().collect::<Vec<_>>(), expected, "{query} in {after}..{before}");
             let backward = read.clone().backward().collect().await.unwrap();
@@ -167,7 +171,7 @@ async fn a_condition_fails_at_the_first_match_and_only_then() {
     let mut events: Vec<(String, Vec<Tag>)> = Vec::new();
     let (mut written, mut failed) = (0, 0);
     for n in 0..3_000 {
-        let store = &stores[dice.below(10).min(1) as usize];
+        let store = &stores[size(dice.below(10).min(1))];
         let head = events.len() as u64;
         let conditions: Vec<(Query, u64)> = (0..dice.below(3))
             .map(|_| {
