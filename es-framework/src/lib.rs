@@ -87,8 +87,10 @@
 //! | locate an event | [`Version`], [`Position`], [`Place`], [`Timestamp`] |
 //! | test decisions | [`Scenario`], [`DecisionScenario`] |
 //! | handle errors | [`ErrorKind`], [`AppendError`], [`StoreError`], [`ExecuteError`], [`DecisionError`], [`RunError`] |
+//! | measure and trace | [`Store::observe`], the module [`observe`] |
 //! | read payloads without their Rust types | [`inspect`] |
 //! | keep small values next to the log | [`Cell`], [`ListCells`], [`Append::set_cell`] |
+//! | test what you build on it | `testing`, with the feature of that name |
 //! | write an engine | [`Engine`], the module [`engine`] |
 //!
 //! Start with [`Repository`] for the typed layer, with [`Store`] for the log alone, and with [`Projection`] for read
@@ -108,6 +110,7 @@
 //! |---|---|
 //! | `bincode` (default) | the codec `Bincode`, the default for events and snapshots |
 //! | `json` | the codec `Json`, for human-readable payloads |
+//! | `testing` | the module `testing`: a clock that is turned by hand, faults on purpose, the laws of projectors |
 //!
 //! A feature adds API and never changes behaviour: without `bincode`, a type that names no codec does not compile.
 
@@ -117,13 +120,15 @@ pub mod engine;
 mod log;
 mod panics;
 mod projection;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 
 // The store: handles, and the engine in memory.
 pub use log::{Engine, MemoryStore, Store, Stream, StreamMetrics};
 // Names and places.
 pub use log::{
     CellKey, Clock, CommandKey, EventId, EventIdKind, InvalidName, MAX_NAME_BYTES, MAX_TAGS, Place, Position,
-    ProjectionName, StoreId, StreamHead, StreamId, StreamState, SystemClock, Tag, Tags, Timestamp, Version,
+    ProjectionName, StoreId, StreamHead, StreamId, StreamState, SystemClock, Tag, Tags, Timestamp, Turned, Version,
 };
 // Writing.
 pub use log::{
@@ -167,6 +172,14 @@ pub use consumer::{
 pub use projection::{
     Batch, Cleared, Inline, InlineModel, OnChange, Projection, Projector, ReadModel, StateModel, StateTx,
 };
+
+/// For those who measure a store: what it tells an observer.
+pub mod observe {
+    pub use crate::log::observer::{
+        AlreadyObserved, AppendOutcome, AppendReport, BatchBegins, BatchReport, CommitReport, ExecuteOutcome,
+        ExecuteReport, FailureReport, LoadReport, Observer, ParkReport, PublishReport, SnapshotResult, TraceContext,
+    };
+}
 
 /// For tools: what a store contains, whether it is intact, and payloads decoded without their Rust types.
 pub mod inspect {

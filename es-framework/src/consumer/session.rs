@@ -192,11 +192,10 @@ impl<W: Work> Run<W> {
     async fn apply(&mut self, portion: Portion<W::Event>) -> Result<Result<usize, (Position, RunError)>, Leave> {
         let (end, count) = (portion.range.end, portion.range.len() - portion.skip.len());
         let last = portion.events.get(portion.range.clone()).and_then(<[_]>::last).map(Recorded::time);
-        let begun = Instant::now();
-        match self.step(portion).await {
+        match self.step_observed(portion, count).await {
             Ok(()) => {
                 let age = last.map_or(Duration::ZERO, |last| self.store.now().since(last));
-                self.report.batch(count, age, begun.elapsed());
+                self.report.batch(count, age);
                 Ok(Ok(end))
             }
             Err(Trouble::Event { position, error, .. }) => Ok(Err((position, error))),
@@ -283,10 +282,12 @@ impl<W: Work> Run<W> {
             self.failing = None;
         }
         if !writes.is_empty() {
+            let before = self.parking.len();
             for write in writes.iter().filter(|write| write.at <= position) {
                 self.parking.written(write);
             }
             self.report.parked(self.parking.len());
+            self.tell_parked(before);
         }
     }
 }

@@ -186,6 +186,22 @@ impl<W: Send + 'static, A: Send + 'static> Inbox<W, A> {
         None
     }
 
+    /// How long the last group took.
+    pub(super) fn took(&self) -> Duration {
+        self.took
+    }
+
+    /// The number of writes that wait, and their bytes. A write that arrived after the last group was noted is not
+    /// among them, unless it waits in the line.
+    pub(super) fn queued(&self) -> (usize, usize) {
+        let arrived = self.waiting.iter().filter_map(|job| match job {
+            Job::Write(write) => Some(write.bytes),
+            Job::Alone(_) | Job::Stop => None,
+        });
+        let (writes, bytes) = self.room.in_line();
+        arrived.fold((writes, bytes), |(writes, bytes), more| (writes + 1, bytes.saturating_add(more)))
+    }
+
     /// Whether callers that were just answered may still come, and there is time left for them.
     fn is_worth_waiting(&mut self, group: usize) -> bool {
         let now = Instant::now();

@@ -202,6 +202,15 @@ impl<W: Send + 'static, A: Send + 'static> Room<W, A> {
         drop(refused);
     }
 
+    pub(super) fn in_line(&self) -> (usize, usize) {
+        let state = self.lock();
+        let writes = state.line.iter().filter_map(|(_, _, job)| match job {
+            Job::Write(write) => Some(write.bytes),
+            Job::Alone(_) | Job::Stop => None,
+        });
+        writes.fold((0, 0), |(writes, bytes), more| (writes + 1, bytes.saturating_add(more)))
+    }
+
     pub(super) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Acquire)
     }

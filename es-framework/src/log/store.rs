@@ -2,8 +2,10 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
+use tracing::Instrument;
 
 use super::append::{Append, Appended, CommandRecord};
 use super::cell::{Cell, ListCells};
@@ -12,6 +14,7 @@ use super::error::{AppendError, CellError, StoreError};
 use super::extensions::Extensions;
 use super::id::StoreId;
 use super::name::{CellKey, CommandKey, InvalidName, StreamId};
+use super::observer::{AlreadyObserved, AppendOutcome, AppendReport, Observed, Observer};
 use super::position::Position;
 use super::read::{ListStreams, StreamInfo};
 use super::stream::Stream;
@@ -113,7 +116,45 @@ impl Store {
     /// If the future is dropped, the write either never starts or runs to completion. Give the events ids or the append
     /// a command key to find out which.
     pub async fn append(&self, append: Append) -> Result<Appended, AppendError> {
-        self.engine.append(append).await
+        let (events, streams) = (append.event_count(), append.streams.len());
+        let span = tracing::debug_span!("append", events, streams);
+        let Some(observed) = self.observed() else { return self.engine.append(append).instrument(span).await };
+        let (begun, bytes) = (Instant::now(), append.bytes());
+        let result = self.engine.append(append).instrument(span).await;
+        let (outcome, duration) = (AppendOutcome::of(&result), begun.elapsed());
+        observed.tell(|observer| observer.appended(&AppendReport { events, bytes, outcome, duration }));
+        result
+    }
+
+    /// Attaches an observer, which is told what happens in this open store from now on: through every handle to it, and
+    /// in its engine. It stays attached until the store is dropped.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use es_framework::MemoryStore;
+    /// use es_framework::observe::Observer;
+    ///
+    /// #[derive(Debug)]
+    /// struct Indifferent;
+    ///
+    /// impl Observer for Indifferent {}
+    ///
+    /// let store = MemoryStore::new();
+    /// store.observe(Arc::new(Indifferent))?;
+    /// assert!(store.observe(Arc::new(Indifferent)).is_err());
+    /// # Ok::<(), es_framework::observe::AlreadyObserved>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`AlreadyObserved`] if it has one.
+    pub fn observe(&self, observer: Arc<dyn Observer>) -> Result<(), AlreadyObserved> {
+        self.engine.notifier().observe(observer)
+    }
+
+    pub(crate) fn observed(&self) -> Option<&Observed> {
+        self.engine.notifier().observed()
     }
 
     /// Returns the record of the command that was executed under this key.

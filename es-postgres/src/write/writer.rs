@@ -259,7 +259,9 @@ impl Writer {
             self.herald.announce(head);
         }
         let results = std::mem::take(&mut draft.results);
-        for (mut write, result) in inbox.release(group).into_iter().zip(results) {
+        let writes = inbox.release(group);
+        inbox.report(writes.len(), &self.notifier);
+        for (mut write, result) in writes.into_iter().zip(results) {
             let ended = write.run(|_| result);
             write.answer(ended);
         }

@@ -1,6 +1,8 @@
 //! Read models in SQLite.
 
 mod beside;
+#[cfg(feature = "testing")]
+mod content;
 pub(crate) mod file;
 mod guard;
 mod inline;

@@ -317,6 +317,10 @@ impl Committer<Box<dyn Write>, Box<Alone>> for OnConnection<'_> {
         self.writer.publish();
     }
 
+    fn notifier(&self) -> Option<&Notifier> {
+        Some(&self.writer.notifier)
+    }
+
     fn answer(&mut self, write: Box<dyn Write>, ended: Result<(), StoreError>) {
         write.answer(ended);
     }

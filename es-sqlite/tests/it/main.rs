@@ -17,6 +17,7 @@ mod files;
 mod flips;
 mod image;
 mod inline;
+mod laws;
 mod load;
 mod passing_over;
 mod permissions;
