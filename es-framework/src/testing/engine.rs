@@ -188,7 +188,7 @@ impl Engine for FaultyEngine {
     }
 
     async fn cells(&self, list: ListCells) -> Result<Vec<Cell>, StoreError> {
-        self.run(Call::Cell, self.inner.cells(list)).await
+        self.run(Call::Cells, self.inner.cells(list)).await
     }
 
     async fn set_cell(&self, key: &CellKey, expected: u64, value: Option<Bytes>) -> Result<u64, CellError> {

@@ -26,6 +26,8 @@ pub enum Call {
     SaveSnapshot,
     /// A look at a cell.
     Cell,
+    /// A list of cells.
+    Cells,
     /// A cell that is set.
     SetCell,
     /// A read model that is prepared for a run.
@@ -46,7 +48,7 @@ pub enum Call {
 
 impl Call {
     /// Every call.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Append,
         Self::Command,
         Self::Read,
@@ -54,6 +56,7 @@ impl Call {
         Self::Streams,
         Self::SaveSnapshot,
         Self::Cell,
+        Self::Cells,
         Self::SetCell,
         Self::Start,
         Self::Transact,
@@ -73,6 +76,7 @@ impl Call {
             Self::Streams => "streams",
             Self::SaveSnapshot => "save-snapshot",
             Self::Cell => "cell",
+            Self::Cells => "cells",
             Self::SetCell => "set-cell",
             Self::Start => "start",
             Self::Transact => "transact",
