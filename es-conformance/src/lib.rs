@@ -30,6 +30,8 @@
 //!   also [`Durable`].
 //! * [`conformance_shared!`] contains what must hold while several processes have a store open, for a fixture that is
 //!   also [`Shared`].
+//! * [`conformance_consumers!`] contains what must hold for consumers with each kind of read model of an engine, for a
+//!   fixture that is also a [`Ledger`](ledger::Ledger).
 //! * [`conformance_inspected!`] contains the queries of tools, for engines that can be inspected.
 //!
 //! [`guide`] explains how to write an engine from scratch.
@@ -54,17 +56,21 @@ pub mod boundaries;
 pub mod commands;
 pub mod concurrency;
 pub mod conditions;
+pub mod consumers;
 pub mod contended;
 pub mod deciders;
 pub mod durable;
 pub mod executors;
+pub mod failing;
 pub mod filters;
 mod fixture;
 pub mod folding;
 pub mod guide;
 pub mod idempotency;
+pub mod inline;
 pub mod inspected;
 pub mod keys;
+pub mod ledger;
 pub mod limits;
 mod macros;
 pub mod meddling;
@@ -72,6 +78,7 @@ pub mod model;
 pub mod paging;
 pub mod panicking;
 pub mod panics;
+pub mod partitions;
 pub mod projections;
 pub mod queries;
 pub mod reading;

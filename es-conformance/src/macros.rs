@@ -198,6 +198,13 @@ macro_rules! conformance {
                 cells_are_set_if_they_are_at_the_expected_revision
                 cells_are_removed_and_never_get_an_old_revision_again
                 cells_are_apart_and_take_any_bytes
+                cells_are_listed_by_prefix_in_the_order_of_their_keys
+                cells_are_set_by_an_append_together_with_its_events
+                cells_and_events_of_an_append_are_written_together_or_not_at_all
+                cells_can_be_set_by_an_append_without_events
+                cells_are_not_set_again_by_a_retry
+                cells_of_an_append_are_refused_if_they_cannot_be_valid
+                cells_set_by_appends_of_many_at_once_count_what_they_wrote
                 cells_set_by_many_at_once_are_won_by_one
                 cells_and_appends_go_on_beside_each_other
             }
@@ -348,6 +355,16 @@ macro_rules! conformance {
                 g5_a_state_in_memory_is_never_brought_up_to_date_by_a_part
                 g7_a_snapshot_older_than_the_truncation_is_refused
             }
+            inline {
+                h15_an_inline_projection_can_be_read_when_the_append_returns
+                h15_an_append_that_it_refuses_writes_nothing
+                h15_a_refused_append_takes_no_other_down
+                h15_what_one_of_several_refuses_is_taken_back_from_all
+                h15_turning_it_asynchronous_and_back_loses_and_repeats_nothing
+                h15_a_retry_that_is_known_does_not_take_effect_again
+                h15_what_cannot_be_inline_says_so_and_leaves_appends_alone
+                h15_readers_see_whole_appends_that_are_never_taken_back
+            }
             projections {
                 h1_each_event_takes_effect_exactly_once
                 h2_catching_up_goes_over_into_live
@@ -371,6 +388,13 @@ macro_rules! conformance {
                 h3_whatever_panics_is_a_failure
                 h3_a_panic_at_either_end_is_a_failure
                 h3_a_reader_that_panics_harms_nobody
+            }
+            partitions {
+                h11_partitions_apply_each_event_once_and_in_order
+                h11_the_number_of_partitions_can_change
+                h11_partitions_of_another_number_take_over
+                h11_a_parked_key_stays_with_its_partition
+                h11_what_partitions_cannot_do_is_refused
             }
             rebuilding {
                 h4_a_state_is_replaced_at_once
@@ -427,6 +451,9 @@ macro_rules! conformance_durable {
             aggregates {
                 g6_keys_and_snapshots_survive_a_reopening
             }
+            inline {
+                h15_it_goes_on_after_reopening
+            }
             tags {
                 i1_after_reopening_tags_are_there
             }
@@ -473,6 +500,9 @@ macro_rules! conformance_shared {
             aggregates {
                 g5_repositories_of_two_handles_share_an_aggregate
             }
+            inline {
+                h15_events_of_another_handle_without_it_are_applied_first
+            }
             contended {
                 i4_what_another_handle_wrote_makes_a_condition_fail
                 i4_of_writers_of_all_handles_under_one_condition_one_wins
@@ -483,6 +513,61 @@ macro_rules! conformance_shared {
             }
             projections {
                 h2_a_projection_sees_what_another_handle_writes
+            }
+        }
+    };
+}
+
+/// Generates a test for each fact about consumers that depends on the read model; the fixture must be a
+/// [`Ledger`](crate::ledger::Ledger).
+///
+/// See [`conformance!`](crate::conformance!); both can be used in the same module.
+#[macro_export]
+macro_rules! conformance_consumers {
+    ($fixture:expr) => {
+        $crate::__tests! {
+            $fixture;
+            failing {
+                h1_a_failure_or_death_at_every_call_changes_nothing
+                h1_whatever_happens_each_event_takes_effect_once
+                h3_the_event_that_fails_is_found_wherever_it_is
+                h3_every_event_may_fail_and_be_tried_again
+                h3_a_model_that_is_down_is_waited_for
+                h3_a_consumer_can_start_while_its_model_is_down
+                h6_closing_the_store_in_the_middle_ends_a_consumer
+                h8_failures_have_a_category
+                h8_what_cannot_be_decoded_is_parked_and_can_be_dropped
+                h9_a_parked_key_keeps_its_order_and_others_go_on
+                h9_poison_in_many_keys_stops_nobody_else
+                h9_beyond_the_bound_of_parked_events_the_consumer_stops
+                h9_the_key_can_be_another_than_the_stream
+            }
+            consumers {
+                h5_the_status_is_in_the_store
+                h10_a_stand_by_takes_over_when_the_owner_stops
+                h10_a_frozen_owner_commits_nothing
+                h10_the_term_is_judged_where_the_checkpoint_is
+                h10_without_a_lease_one_of_two_is_told
+                h10_owners_come_and_go
+                h12_only_legal_transitions_happen
+                h12_a_consumer_starts_from_the_beginning_the_present_or_a_position
+                h12_a_running_consumer_can_be_reset_and_moved
+                h12_wishes_from_elsewhere_are_carried_out_once
+                h17_a_set_is_stopped_within_a_deadline_that_names_the_late
+            }
+        }
+    };
+}
+
+/// Generates a test for each fact about consumers that are watched from other processes; the fixture must be a
+/// [`Ledger`](crate::ledger::Ledger) and [`Shared`](crate::Shared).
+#[macro_export]
+macro_rules! conformance_consumers_shared {
+    ($fixture:expr) => {
+        $crate::__tests! {
+            $fixture;
+            consumers {
+                h5_a_position_can_be_awaited_from_another_process
             }
         }
     };

@@ -71,7 +71,11 @@
 //! | save state | [`Snapshots`], [`SnapshotPolicy`], [`Progress`] |
 //! | turn values into bytes | [`Codec`], `Bincode`, `Json`, [`Shape`] |
 //! | build read models | [`Projector`], [`Projection`], [`Running`], [`StateModel`] |
+//! | build them in the transactions of appends | [`Projection::inline`], [`Inline`], [`InlineModel`] |
 //! | keep read models elsewhere | [`ReadModel`], [`Batch`], [`CheckpointRecord`] |
+//! | decide what a consumer does about failures | [`Policy`], [`Backoff`], [`Then`], [`Category`], [`ParkedEvent`] |
+//! | watch and control consumers | [`Running`], [`Status`], [`ConsumerState`], [`Store::consumer`], [`StoredStatus`], [`Wished`] |
+//! | run many consumers, or one in many processes | [`Store::consumers`], [`ConsumerSet`], [`Lease`], [`StartFrom`] |
 //! | open a store, use streams | [`Store`], [`Stream`], [`MemoryStore`] |
 //! | write | [`CandidateEvent`], [`IntoCandidates`], [`ExpectedVersion`], [`Append`], [`Appended`], [`Limits`] |
 //! | tag events, and find them by tags | [`Tag`], [`Query`], [`Criterion`], [`Filter::query`] |
@@ -83,7 +87,10 @@
 //! | locate an event | [`Version`], [`Position`], [`Place`], [`Timestamp`] |
 //! | test decisions | [`Scenario`], [`DecisionScenario`] |
 //! | handle errors | [`ErrorKind`], [`AppendError`], [`StoreError`], [`ExecuteError`], [`DecisionError`], [`RunError`] |
+//! | measure and trace | [`Store::observe`], the module [`observe`] |
 //! | read payloads without their Rust types | [`inspect`] |
+//! | keep small values next to the log | [`Cell`], [`ListCells`], [`Append::set_cell`] |
+//! | test what you build on it | `testing`, with the feature of that name |
 //! | write an engine | [`Engine`], the module [`engine`] |
 //!
 //! Start with [`Repository`] for the typed layer, with [`Store`] for the log alone, and with [`Projection`] for read
@@ -93,7 +100,7 @@
 //!
 //! The futures of this crate run on any executor and do not use its timers. One thing needs [tokio]'s runtime:
 //! [`Projection::start`], which spawns a task and returns [`RunError::NoRuntime`] if no runtime is current. The timeout
-//! of [`Running::wait_for`] is real time on every executor, even where tokio's time is paused.
+//! of [`Running::reached`] is real time on every executor, even where tokio's time is paused.
 //!
 //! [tokio]: https://docs.rs/tokio
 //!
@@ -103,6 +110,7 @@
 //! |---|---|
 //! | `bincode` (default) | the codec `Bincode`, the default for events and snapshots |
 //! | `json` | the codec `Json`, for human-readable payloads |
+//! | `testing` | the module `testing`: a clock that is turned by hand, faults on purpose, the laws of projectors |
 //!
 //! A feature adds API and never changes behaviour: without `bincode`, a type that names no codec does not compile.
 
@@ -112,19 +120,21 @@ pub mod engine;
 mod log;
 mod panics;
 mod projection;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 
 // The store: handles, and the engine in memory.
 pub use log::{Engine, MemoryStore, Store, Stream, StreamMetrics};
 // Names and places.
 pub use log::{
     CellKey, Clock, CommandKey, EventId, EventIdKind, InvalidName, MAX_NAME_BYTES, MAX_TAGS, Place, Position,
-    ProjectionName, StoreId, StreamHead, StreamId, StreamState, SystemClock, Tag, Tags, Timestamp, Version,
+    ProjectionName, StoreId, StreamHead, StreamId, StreamState, SystemClock, Tag, Tags, Timestamp, Turned, Version,
 };
 // Writing.
 pub use log::{
     Append, AppendCondition, Appended, CandidateEvent, CommandRecord, EventType, ExpectedVersion, Fingerprint,
-    IntoCandidates, InvalidMetadata, KeyedCommand, Limits, MAX_CONDITIONS, Metadata, Outcome, StreamAppended,
-    StreamWrite, WhenFull,
+    IntoCandidates, InvalidMetadata, KeyedCommand, Limits, MAX_CELLS, MAX_CONDITIONS, Metadata, Outcome,
+    StreamAppended, StreamWrite, WhenFull,
 };
 // Reading and watching.
 pub use log::{
@@ -134,7 +144,7 @@ pub use log::{
 // Queries over types and tags.
 pub use log::{Criterion, InvalidQuery, MAX_CRITERIA, MAX_CRITERION_TYPES, Query};
 // Small values stored next to the log.
-pub use log::{Cell, Mark, Snapshot};
+pub use log::{Cell, CellWrite, ListCells, Mark, Snapshot};
 // Errors of the log.
 pub use log::{AppendError, BoxError, CellError, Conflict, ErrorKind, InvalidAppend, SnapshotError, StoreError};
 
@@ -159,7 +169,17 @@ pub use consumer::{
     StartFrom, Startable, Status, StopError, StoredStatus, Then, WaitError, WishError, Wished,
 };
 // Read models.
-pub use projection::{Batch, Cleared, OnChange, Projection, Projector, ReadModel, StateModel, StateTx};
+pub use projection::{
+    Batch, Cleared, Inline, InlineModel, OnChange, Projection, Projector, ReadModel, StateModel, StateTx,
+};
+
+/// For those who measure a store: what it tells an observer.
+pub mod observe {
+    pub use crate::log::observer::{
+        AlreadyObserved, AppendOutcome, AppendReport, BatchBegins, BatchReport, CommitReport, ExecuteOutcome,
+        ExecuteReport, FailureReport, LoadReport, Observer, ParkReport, PublishReport, SnapshotResult, TraceContext,
+    };
+}
 
 /// For tools: what a store contains, whether it is intact, and payloads decoded without their Rust types.
 pub mod inspect {

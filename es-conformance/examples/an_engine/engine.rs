@@ -6,13 +6,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use bytes::Bytes;
 use es_framework::engine::{
-    AppendCondition, Clause, Direction, Engine, Facts, KnownEvent, ListStreams, Load, Loaded, Mark, Notifier, Page,
-    Questions, Read, StreamFacts, StreamHead, StreamInfo, Verdict, judge,
+    AppendCondition, CellFacts, Clause, CommitHooks, Committing, Direction, Engine, Facts, Hooked, KnownEvent,
+    ListStreams, Load, Loaded, Mark, Notifier, Page, Questions, Read, StreamFacts, StreamHead, StreamInfo, Verdict,
+    judge,
 };
 use es_framework::{
     Append, AppendError, Appended, Cell, CellError, CellKey, Clock, CommandKey, CommandRecord, EventId, Limits,
-    Position, ProjectionName, Query, Snapshot, SnapshotError, StoreError, StoreId, StoredEvent, StreamId, Tag,
-    Timestamp, Version,
+    ListCells, Position, ProjectionName, Query, Snapshot, SnapshotError, StoreError, StoreId, StoredEvent, StreamId,
+    Tag, Timestamp, Version,
 };
 
 /// An engine that keeps everything in trees.
@@ -22,6 +23,8 @@ pub(crate) struct TreeEngine {
     limits: Limits,
     clock: Arc<dyn Clock>,
     notifier: Arc<Notifier>,
+    /// What runs inside the transactions of appends.
+    hooks: CommitHooks,
     /// [`None`] once the store is closed. Holding the lock means holding the only transaction.
     trees: Mutex<Option<Trees>>,
 }
@@ -42,7 +45,7 @@ impl TreeEngine {
     /// Creates an empty store.
     pub(crate) fn new(limits: Limits, clock: Arc<dyn Clock>) -> Self {
         let (id, notifier) = (StoreId::random(), Arc::new(Notifier::new(Position::ZERO)));
-        Self { id, limits, clock, notifier, trees: Mutex::new(Some(Trees::default())) }
+        Self { id, limits, clock, notifier, hooks: CommitHooks::default(), trees: Mutex::new(Some(Trees::default())) }
     }
 
     /// Runs `body` in a transaction.
@@ -82,7 +85,17 @@ impl Trees {
             let mut matching = candidates.into_iter().filter(|event| query.matches(&event.header()));
             facts.push_condition(matching.next().map(|event| event.position));
         }
+        questions.cells().for_each(|key| facts.push_cell(self.cell(key)));
         facts
+    }
+
+    /// A removed cell keeps its revision, so that none is ever assigned twice.
+    fn cell(&self, key: &CellKey) -> CellFacts {
+        match self.cells.get(key) {
+            Some((revision, Some(_))) => CellFacts::existing(*revision),
+            Some((revision, None)) => CellFacts::removed(*revision),
+            None => CellFacts::missing(),
+        }
     }
 
     /// The events between these positions that may match a query, from the index: for each criterion those with its
@@ -171,6 +184,12 @@ impl Engine for TreeEngine {
                     let appended = plan.appended(&append, self.clock.now());
                     let events = plan.events(&append).map(|planned| planned.stored(self.id, appended.time));
                     let events: Vec<StoredEvent> = events.collect();
+                    // Nothing was written yet, so there is nothing to roll back if a hook refuses.
+                    let mut hooked = Hooked::default();
+                    if !self.hooks.is_empty() {
+                        let mut read = |read: &Read| trees.page(read);
+                        hooked.apply(&self.hooks, &mut Committing::new(&(), facts.head, &events, &mut read))?;
+                    }
                     for event in &events {
                         trees.streams.insert((event.stream.clone(), event.version.get()), event.position);
                         trees.ids.insert((event.stream.clone(), event.id.clone()), event.position);
@@ -180,6 +199,10 @@ impl Engine for TreeEngine {
                             trees.tags.entry(tag.clone()).or_default().insert(event.position.get());
                         }
                     }
+                    for cell in plan.cells(&append) {
+                        trees.cells.insert(cell.key.clone(), (cell.revision, cell.value.cloned()));
+                    }
+                    hooked.committed();
                     self.notifier.publish(facts.head, events, appended.position);
                     (appended, true)
                 }
@@ -252,17 +275,25 @@ impl Engine for TreeEngine {
         })
     }
 
+    async fn cells(&self, list: ListCells) -> Result<Vec<Cell>, StoreError> {
+        self.transact(|trees| {
+            let after = |key: &CellKey| list.after.as_ref().is_none_or(|after| key > after);
+            let wanted = trees.cells.iter().filter(|(key, _)| after(key) && key.as_str().starts_with(&list.prefix));
+            let existing = wanted.filter_map(|(key, (at, value))| Some(Cell::new(key.clone(), *at, value.clone()?)));
+            Ok(existing.take(list.limit).collect())
+        })
+    }
+
     async fn set_cell(&self, key: &CellKey, expected: u64, value: Option<Bytes>) -> Result<u64, CellError> {
         self.transact(|trees| {
-            // A removed cell keeps its revision, so that none is ever assigned twice.
-            let (revision, exists) = trees.cells.get(key).map_or((0, false), |(at, value)| (*at, value.is_some()));
-            let actual = if exists { revision } else { 0 };
-            if actual != expected {
-                return Err(CellError::Changed { key: key.clone(), expected, actual });
-            }
-            trees.cells.insert(key.clone(), (revision + 1, value));
-            Ok(revision + 1)
+            let revision = trees.cell(key).set(key, expected)?;
+            trees.cells.insert(key.clone(), (revision, value));
+            Ok(revision)
         })
+    }
+
+    fn commit_hooks(&self) -> Option<&CommitHooks> {
+        Some(&self.hooks)
     }
 
     async fn close(&self) -> Result<(), StoreError> {

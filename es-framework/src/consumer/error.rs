@@ -76,6 +76,14 @@ pub enum RunError {
         /// This one.
         current: String,
     },
+    /// A projection cannot be divided like that.
+    #[error("{name} cannot be divided into partitions: {reason}")]
+    Partitions {
+        /// The projection.
+        name: String,
+        /// Why not.
+        reason: String,
+    },
     /// User code panicked outside a transaction, for example when an event or the projector was dropped. Everything
     /// committed before is in the model.
     #[error("the projection panicked: {message}")]
@@ -93,9 +101,11 @@ impl RunError {
     /// What a caller can do about it.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Name(_) | Self::NoRuntime | Self::StartsBeyondHead { .. } | Self::ProjectorChanged { .. } => {
-                ErrorKind::Caller
-            }
+            Self::Name(_)
+            | Self::NoRuntime
+            | Self::StartsBeyondHead { .. }
+            | Self::ProjectorChanged { .. }
+            | Self::Partitions { .. } => ErrorKind::Caller,
             Self::TooManyParked { .. } | Self::LogRewound { .. } | Self::Decode(_) => ErrorKind::Data,
             Self::Model(error) => error.kind(),
             Self::Store(error) => error.kind(),

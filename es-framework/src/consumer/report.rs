@@ -54,7 +54,7 @@ impl Report {
     }
 
     /// A transaction of this many events was committed, the last of which is as old as this.
-    pub(super) fn batch(&self, events: usize, age: Duration, _took: Duration) {
+    pub(super) fn batch(&self, events: usize, age: Duration) {
         self.status.send_if_modified(|status| {
             status.events += events as u64;
             status.behind = age;

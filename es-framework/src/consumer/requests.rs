@@ -125,9 +125,8 @@ impl<W: Work> Run<W> {
         portion.writes.extend(again.map(|event| event.removed()));
         self.step(portion).await.map_err(out)?;
         (self.seen, self.unwritten, self.failing) = (self.checkpoint, None, None);
-        if self.report.state() == ConsumerState::Paused {
-            self.report.moved(end, self.store.head(), ConsumerState::Paused);
-        }
+        // Before the answer: whoever waits for a position from then on waits for what is read again.
+        self.report.moved(end, self.store.head(), self.report.state());
         Ok(Answer::Done)
     }
 

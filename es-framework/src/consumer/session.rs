@@ -152,7 +152,9 @@ impl<W: Work> Run<W> {
     async fn set_aside_unreadable(&mut self, bad: Unreadable) -> Result<(), Leave> {
         let Unreadable { stored, error } = bad;
         let mark = Mark { position: stored.position, checksum: stored.checksum };
-        if mark.position <= position_of(self.checkpoint.as_ref()) {
+        let is_ours = panics::catch(|| self.work.has(Envelope::of(&stored)));
+        let is_ours = is_ours.map_err(|message| Leave::Final(RunError::panicked(message)))?;
+        if mark.position <= position_of(self.checkpoint.as_ref()) || !is_ours {
             return Ok(());
         }
         let error = RunError::from(error);
@@ -190,11 +192,10 @@ impl<W: Work> Run<W> {
     async fn apply(&mut self, portion: Portion<W::Event>) -> Result<Result<usize, (Position, RunError)>, Leave> {
         let (end, count) = (portion.range.end, portion.range.len() - portion.skip.len());
         let last = portion.events.get(portion.range.clone()).and_then(<[_]>::last).map(Recorded::time);
-        let begun = Instant::now();
-        match self.step(portion).await {
+        match self.step_observed(portion, count).await {
             Ok(()) => {
                 let age = last.map_or(Duration::ZERO, |last| self.store.now().since(last));
-                self.report.batch(count, age, begun.elapsed());
+                self.report.batch(count, age);
                 Ok(Ok(end))
             }
             Err(Trouble::Event { position, error, .. }) => Ok(Err((position, error))),
@@ -281,10 +282,12 @@ impl<W: Work> Run<W> {
             self.failing = None;
         }
         if !writes.is_empty() {
+            let before = self.parking.len();
             for write in writes.iter().filter(|write| write.at <= position) {
                 self.parking.written(write);
             }
             self.report.parked(self.parking.len());
+            self.tell_parked(before);
         }
     }
 }

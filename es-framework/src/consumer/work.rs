@@ -9,7 +9,7 @@ use bytes::Bytes;
 use super::checkpoint::{Checkpoint, CheckpointRecord};
 use super::error::RunError;
 use super::feed::Events;
-use crate::domain::Event;
+use crate::domain::{Envelope, Event};
 use crate::log::{Direction, Mark, Position, ProjectionName, Read, Store, StoreError, StreamId};
 
 /// What differs between kinds of consumers: where the checkpoint is kept, and what an event does.
@@ -30,6 +30,12 @@ pub(crate) trait Work: Send + 'static {
     ///
     /// If an event cannot be processed, those before it are applied, and [`Trouble::Event`] names it.
     fn apply(&mut self, portion: Portion<Self::Event>) -> impl Future<Output = Result<(), Trouble>> + Send;
+
+    /// Whether an event is this consumer's: if not, another one that shares its work applies it.
+    fn has(&self, event: Envelope<'_>) -> bool {
+        let _: Envelope<'_> = event;
+        true
+    }
 
     /// Called once everything that was in the log is applied, if [`Begun::rebuilding`] said so.
     fn at_head(&mut self) -> impl Future<Output = Result<AtHead, Trouble>> + Send {

@@ -70,6 +70,15 @@ pub(super) struct Decision<'a, A: Aggregate + Apply, E: std::error::Error + 'sta
     pub(super) metadata: Option<Metadata>,
     pub(super) expected: ExpectedVersion,
     progress: Progress<E>,
+    /// What an observer is told about it.
+    pub(super) seen: Seen,
+}
+
+/// What has happened to a command, for whoever observes the store.
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    pub(super) conflicts: u32,
+    pub(super) cached: Option<bool>,
 }
 
 /// How far a command has got.
@@ -81,7 +90,6 @@ struct Progress<E: std::error::Error + 'static> {
     loaded: Option<Version>,
     /// The error to return once it is confirmed.
     verdict: Option<ExecuteError<E>>,
-    was_counted: bool,
 }
 
 impl<'a, A, E> Decision<'a, A, E>
@@ -95,12 +103,12 @@ where
         id: &'a A::Id,
         decide: &'a Decide<'a, A, E>,
     ) -> Self {
-        let progress = Progress { tries: 0, loaded: None, verdict: None, was_counted: false };
+        let progress = Progress { tries: 0, loaded: None, verdict: None };
         let expected = ExpectedVersion::Any;
-        Self { inner, stream, id, decide, key: None, metadata: None, expected, progress }
+        Self { inner, stream, id, decide, key: None, metadata: None, expected, progress, seen: Seen::default() }
     }
 
-    pub(super) async fn execute(mut self) -> Result<Receipt<A>, ExecuteError<E>> {
+    pub(super) async fn execute(&mut self) -> Result<Receipt<A>, ExecuteError<E>> {
         let inner = self.inner;
         let slot = inner.slot(self.stream);
         loop {
@@ -123,6 +131,7 @@ where
                         return Err(ExecuteError::Conflict { tries, conflict });
                     }
                     inner.count_conflict();
+                    self.seen.conflicts += 1;
                 }
                 Turn::Ran(Ran::Failed(error)) => return Err(ExecuteError::Append(error)),
                 Turn::Ran(Ran::Unfoldable(appended, source)) => {
@@ -134,8 +143,9 @@ where
     }
 
     fn decide(&mut self, memory: &mut Memory<A>) -> NextOf<A, E> {
-        if !std::mem::replace(&mut self.progress.was_counted, true) {
+        if self.seen.cached.is_none() {
             self.inner.count_cache(memory.base.is_some());
+            self.seen.cached = Some(memory.base.is_some());
         }
         let base = match &memory.base {
             Some(base) if !memory.is_stale => base,

@@ -33,13 +33,15 @@ pub use crate::log::{
 };
 // The judge.
 pub use crate::log::{
-    Facts, KnownEvent, Plan, PlannedEvent, PlannedStream, Questions, StreamFacts, StreamQuestion, Verdict, judge,
-    judge_as_unknown,
+    CellFacts, Facts, KnownEvent, Plan, PlannedCell, PlannedEvent, PlannedStream, Questions, StreamFacts,
+    StreamQuestion, Verdict, judge, judge_as_unknown,
 };
 // Events, as they are stored and filtered.
 pub use crate::log::{Clause, EventHeader, checksum};
 // Tags and conditions.
 pub use crate::log::{AppendCondition, Criterion, Query, Tag, Tags};
+// Code that runs inside the transactions of appends.
+pub use crate::log::{CommitHook, CommitHooks, Committing, HookError, Hooked};
 // Waking watchers.
 pub use crate::log::Notifier;
 // A writer's queue, and groups of writes that are committed together.

@@ -6,6 +6,7 @@
 mod append;
 mod cell;
 mod checksum;
+mod commit_hook;
 mod engine;
 mod error;
 mod event;
@@ -23,6 +24,7 @@ mod memory;
 mod metadata;
 mod name;
 mod notifier;
+pub(crate) mod observer;
 mod one_or_many;
 mod page_check;
 mod pages;
@@ -39,11 +41,12 @@ mod time;
 mod watch;
 
 pub use append::{
-    Append, Appended, CommandRecord, Fingerprint, KeyedCommand, MAX_CONDITIONS, Outcome, StreamAppended, StreamWrite,
-    WhenFull,
+    Append, Appended, CommandRecord, Fingerprint, KeyedCommand, MAX_CELLS, MAX_CONDITIONS, Outcome, StreamAppended,
+    StreamWrite, WhenFull,
 };
-pub use cell::Cell;
+pub use cell::{Cell, CellFacts, CellWrite, ListCells};
 pub use checksum::checksum;
+pub use commit_hook::{CommitHook, CommitHooks, Committing, HookError, Hooked};
 pub use engine::Engine;
 pub use error::{AppendError, BoxError, CellError, Conflict, ErrorKind, InvalidAppend, SnapshotError, StoreError};
 pub use event::{CandidateEvent, EventType, IntoCandidates, StoredEvent};
@@ -52,8 +55,8 @@ pub use filter::{Clause, EventHeader, Field, Filter};
 pub use head::{StreamHead, StreamState};
 pub use id::{EventId, EventIdKind, StoreId};
 pub use judge::{
-    Facts, KnownEvent, Plan, PlannedEvent, PlannedStream, Questions, StreamFacts, StreamQuestion, Verdict, judge,
-    judge_as_unknown,
+    Facts, KnownEvent, Plan, PlannedCell, PlannedEvent, PlannedStream, Questions, StreamFacts, StreamQuestion, Verdict,
+    judge, judge_as_unknown,
 };
 pub use limits::Limits;
 pub use memory::MemoryStore;
@@ -72,7 +75,7 @@ pub use snapshot::Snapshot;
 pub use store::Store;
 pub use stream::{Stream, StreamMetrics};
 pub use tag::{MAX_TAGS, Tag, Tags};
-pub use time::{Clock, SystemClock, Timestamp};
+pub use time::{Clock, SystemClock, Timestamp, Turned};
 pub(crate) use watch::NotAwaited;
 pub(crate) use watch::Stretch;
 pub use watch::{Watch, WatchBuilder};

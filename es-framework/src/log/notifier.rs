@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use tokio::sync::Notify;
@@ -11,6 +11,7 @@ use super::error::StoreError;
 use super::event::StoredEvent;
 use super::filter::{Clause, Filter};
 use super::name::{StreamId, category_of};
+use super::observer::{AlreadyObserved, Observed, Observer};
 use super::position::Position;
 use super::read::Mark;
 use super::tag::Tag;
@@ -34,6 +35,8 @@ pub struct Notifier {
     head: AtomicU64,
     /// The number of watchers.
     watchers: AtomicUsize,
+    /// Every handle to the store and the engine's own threads have the notifier in common.
+    observed: OnceLock<Observed>,
     state: Mutex<State>,
 }
 
@@ -82,7 +85,12 @@ impl Notifier {
     /// Creates a notifier for a log whose newest event is at `head`.
     pub fn new(head: Position) -> Self {
         let state = State { ring_after: head.get(), ..State::default() };
-        Self { head: AtomicU64::new(head.get()), watchers: AtomicUsize::new(0), state: Mutex::new(state) }
+        Self {
+            head: AtomicU64::new(head.get()),
+            watchers: AtomicUsize::new(0),
+            observed: OnceLock::new(),
+            state: Mutex::new(state),
+        }
     }
 
     /// The position of the newest published commit.
@@ -93,6 +101,20 @@ impl Notifier {
     /// Whether anybody is watching; if not, engines need not look for commits of other processes.
     pub fn is_watched(&self) -> bool {
         self.watchers.load(Ordering::Acquire) > 0
+    }
+
+    /// Attaches an observer to the store; see [`Store::observe`](crate::Store::observe).
+    ///
+    /// # Errors
+    ///
+    /// [`AlreadyObserved`] if it has one.
+    pub fn observe(&self, observer: Arc<dyn Observer>) -> Result<(), AlreadyObserved> {
+        self.observed.set(Observed::by(observer)).map_err(|_| AlreadyObserved)
+    }
+
+    /// The observer of the store, if it has one. That it has none costs one load to find out.
+    pub(crate) fn observed(&self) -> Option<&Observed> {
+        self.observed.get()
     }
 
     /// Announces that the log now reaches `head` and that `events` are all events after `after`, in order.

@@ -2,9 +2,11 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use super::generation::OnChange;
 use super::projector::Projector;
+use super::slots::{Part, SLOTS};
 use super::work::{Projecting, Purpose};
 use crate::consumer::{self, Consumer, Lease, Policy, RunError, Running, StartFrom, Startable};
 use crate::domain::Event as _;
@@ -42,7 +44,7 @@ use crate::log::{Filter, Position, ProjectionName, Store};
 /// # let position = store.open_stream("account-alice")?.write(deposited, ExpectedVersion::Any).await?.position;
 /// let model = StateModel::new(&store);
 /// let totals = Projection::new(&store, Totals, model.clone()).start().await?;
-/// totals.wait_for(position, std::time::Duration::from_secs(5)).await?;
+/// totals.reached(position, std::time::Duration::from_secs(5)).await?;
 /// assert_eq!(model.read(|total| total.cents), 500);
 /// totals.stop().await?;
 /// # Ok(()) }
@@ -51,7 +53,7 @@ use crate::log::{Filter, Position, ProjectionName, Store};
 /// # Checkpoints
 ///
 /// A batch of events and the checkpoint are committed together. Stretches of the log without events for the projector
-/// only move the position that [`Running::status`] shows and that [`Running::wait_for`] waits for. They cost no
+/// only move the position that [`Running::status`] shows and that [`Running::reached`] waits for. They cost no
 /// transaction: the checkpoint is written with the next batch, when the projection ends, or with the first such stretch
 /// after it has been behind for five seconds. If the process is killed in between, it reads those five seconds of the
 /// log again, and nothing takes effect twice.
@@ -59,9 +61,10 @@ use crate::log::{Filter, Position, ProjectionName, Store};
 #[must_use = "a projection does nothing until it is started"]
 pub struct Projection<P: Projector> {
     store: Store,
-    projector: P,
+    projector: Arc<P>,
     model: P::Model,
     name: String,
+    part: Part,
     filter: Filter,
     policy: Policy,
     start_from: StartFrom,
@@ -74,7 +77,8 @@ impl<P: Projector> Projection<P> {
     pub fn new(store: impl Into<Store>, projector: P, model: P::Model) -> Self {
         Self {
             store: store.into(),
-            projector,
+            projector: Arc::new(projector),
+            part: Part::WHOLE,
             model,
             name: P::NAME.to_owned(),
             filter: Filter::new(),
@@ -123,6 +127,50 @@ impl<P: Projector> Projection<P> {
     pub fn lease(mut self, lease: Lease) -> Self {
         self.lease = Some(lease);
         self
+    }
+
+    /// Divides the projection into `count` partitions, at most 32: each has a part of the keys, the order of which is kept,
+    /// and runs for itself, in this process or in others. The key of an event is its stream, or what
+    /// [`Policy::park_by`] says.
+    ///
+    /// Each partition is a consumer of its own, named `name#0`, `name#1` and so on, with the records of all of them in the
+    /// same read model. Start all of them, in one process or spread over several; with a [lease](Self::lease) each runs in
+    /// one of them, and others stand by. The number may be another at the next start, and 1 again: what is kept is how far
+    /// each part of the keys has got, so that no event is lost or applied twice. While processes with different numbers run
+    /// at the same time, those that lose a part of their keys end with
+    /// [`ModelError::TakenOver`](crate::ModelError::TakenOver).
+    ///
+    /// It pays off where a read model can be written by several at once, or where the projector itself takes long. An
+    /// SQLite file has one writer.
+    ///
+    /// A partition cannot be reset, moved back or built anew alone: do that with the projection as a whole.
+    ///
+    /// # Errors
+    ///
+    /// [`RunError::Partitions`] if `count` is 0 or over 32, or the projection [starts](Self::start_from) at the present,
+    /// which would be another one for each of them.
+    pub fn partitions(self, count: u32) -> Result<Vec<Self>, RunError> {
+        let refused = |reason: &str| RunError::Partitions { name: self.name.clone(), reason: reason.to_owned() };
+        if !(1..=SLOTS).contains(&count) {
+            return Err(refused("their number must be between 1 and 32"));
+        }
+        if self.start_from == StartFrom::Present {
+            return Err(refused("each would start at another present; start after a position"));
+        }
+        let Self { store, projector, model, name, part: _, filter, policy, start_from, on_change, lease } = self;
+        let parts = (0..count).map(|index| Self {
+            store: store.clone(),
+            projector: Arc::clone(&projector),
+            model: model.clone(),
+            name: name.clone(),
+            part: Part { index, of: count },
+            filter: filter.clone(),
+            policy: policy.clone(),
+            start_from,
+            on_change,
+            lease: lease.clone(),
+        });
+        Ok(parts.collect())
     }
 
     /// Prepares the model, finds the checkpoint and runs in a task of its own: first through the existing log, then
@@ -179,13 +227,19 @@ impl<P: Projector> Projection<P> {
         consumer::catch_up(self.into_consumer(Purpose::Run)?).await
     }
 
-    fn into_consumer(self, purpose: Purpose) -> Result<Consumer<Projecting<P>>, RunError> {
-        let Self { store, projector, model, name, filter, policy, start_from, on_change, lease } = self;
+    pub(super) fn into_consumer(self, purpose: Purpose) -> Result<Consumer<Projecting<P>>, RunError> {
+        let Self { store, projector, model, name, part, filter, policy, start_from, on_change, lease } = self;
         let name = ProjectionName::new(name)?;
         let wanted = filter.types(P::Event::names());
-        let work = Projecting::new(store.id(), name.clone(), projector, model, purpose, on_change);
-        // It has a status of its own.
-        let name = if purpose == Purpose::Rebuild { ProjectionName::new(format!("{name}~rebuild"))? } else { name };
+        let mut work = Projecting::new(store.id(), name.clone(), projector, model);
+        // Each has a status of its own.
+        let name = match purpose {
+            Purpose::Rebuild => ProjectionName::new(format!("{name}~rebuild"))?,
+            Purpose::Run if part != Part::WHOLE => ProjectionName::new(format!("{name}#{}", part.index))?,
+            Purpose::Run => name,
+        };
+        (work.purpose, work.on_change, work.policy, work.consumer) = (purpose, on_change, policy.clone(), name.clone());
+        work.part = if purpose == Purpose::Rebuild { Part::WHOLE } else { part };
         let start_from = if purpose == Purpose::Rebuild { StartFrom::Beginning } else { start_from };
         Ok(Consumer { store, name, work, wanted, policy, start_from, lease })
     }
@@ -193,7 +247,7 @@ impl<P: Projector> Projection<P> {
 
 impl<P: Projector> Startable for Projection<P> {
     fn name(&self) -> String {
-        self.name.clone()
+        if self.part == Part::WHOLE { self.name.clone() } else { format!("{}#{}", self.name, self.part.index) }
     }
 
     fn start(self: Box<Self>) -> Pin<Box<dyn Future<Output = Result<Running, RunError>> + Send>> {

@@ -22,7 +22,7 @@ type Run<M> = dyn for<'t> Fn(&mut <M as ReadModel>::Tx<'t>) -> Result<(), ModelE
 
 impl<M: ReadModel> Batch<M> {
     /// Creates a batch of `events` events, with payloads and metadata of `bytes` bytes in total.
-    pub(super) fn new<F, R>(events: u64, bytes: usize, fold: F, run: impl FnOnce(Arc<Run<M>>) -> R) -> Self
+    pub(crate) fn new<F, R>(events: u64, bytes: usize, fold: F, run: impl FnOnce(Arc<Run<M>>) -> R) -> Self
     where
         F: for<'t> Fn(&mut M::Tx<'t>) -> Result<(), ModelError> + Send + Sync + 'static,
         R: for<'t> Fn(&mut M::Tx<'t>) -> Result<(), ModelError> + Send + Sync + 'static,
@@ -38,6 +38,21 @@ impl<M: ReadModel> Batch<M> {
     /// The [`ModelError`] for which the transaction must be rolled back, including a panic of the projector.
     pub fn run(&self, tx: &mut M::Tx<'_>) -> Result<(), ModelError> {
         (self.run)(tx)
+    }
+
+    /// The same work for a model with the same transactions, which this one wraps.
+    #[must_use]
+    pub fn over<O>(self) -> Batch<O>
+    where
+        O: for<'t> ReadModel<Tx<'t> = M::Tx<'t>>,
+    {
+        let Self { run, fold, events, bytes } = self;
+        Batch {
+            run: Arc::new(move |tx: &mut O::Tx<'_>| run(tx)),
+            fold: Arc::new(move |tx: &mut O::Tx<'_>| fold(tx)),
+            events,
+            bytes,
+        }
     }
 
     /// Applies the events only, without the checkpoint: for a model that must fold again what it had committed.

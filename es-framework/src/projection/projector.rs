@@ -60,8 +60,9 @@ pub trait Projector: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// Any error that prevents it from continuing: the projection stops right before this event, with all earlier
-    /// events applied.
+    /// Any error that prevents it from continuing. What was written for the event is rolled back, and the
+    /// [`Policy`](crate::Policy) says what comes next: it is tried again a few times, and then the projection stops right
+    /// before it, with all earlier events applied, or parks it.
     fn project(
         &self,
         event: &Recorded<Self::Event>,

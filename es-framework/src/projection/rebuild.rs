@@ -9,9 +9,10 @@ use tracing::{info, warn};
 use super::generation::{BuiltBy, Identity, OnChange};
 use super::model::ReadModel;
 use super::projector::Projector;
+use super::slots::{Part, Progress, SLOT, Slots, slot_of};
 use super::work::{Projecting, Purpose, Tx, clear, find};
 use crate::consumer::{
-    ACKNOWLEDGED, AtHead, Begun, CheckpointRecord, DROPPED, ModelError, PARKED, RunError, position_of,
+    ACKNOWLEDGED, AtHead, Begun, CheckpointRecord, DROPPED, ModelError, PARKED, ParkedEvent, RunError, position_of,
 };
 use crate::log::ProjectionName;
 use crate::panics;
@@ -23,13 +24,16 @@ pub(super) struct Beside<M> {
     pub(super) model: M,
 }
 
+/// Who has built a model, its slots, and its records.
+type Found = (Bytes, Option<Slots>, Begun);
+
 /// What a look into the model has shown.
 struct Looked {
     generation: u64,
     /// Who has built it, if that was another.
     changed: Option<BuiltBy>,
     /// If nothing is to be built anew.
-    begun: Option<(Bytes, Begun)>,
+    begun: Option<Found>,
 }
 
 impl<P: Projector> Projecting<P> {
@@ -44,14 +48,15 @@ impl<P: Projector> Projecting<P> {
             let generation = found.map_or(0, |found| found.generation);
             // A read model of an earlier release does not say who has built it.
             let changed = found.filter(|found| found.projector != projector);
-            if rebuild || changed.is_some() && find::<P>(tx, &name)?.is_some() {
+            if rebuild || changed.is_some() && Progress::find::<P>(tx, &name, Part::WHOLE)?.record().is_some() {
                 return Ok(Looked { generation, changed, begun: None });
             }
             begin(tx, generation).map(|begun| Looked { generation, changed, begun: Some(begun) })
         });
         let Looked { generation, changed, begun } = looked.await?;
+        self.slots = None;
         let next = generation + 1;
-        let (built_by, begun) = match (begun, changed, self.on_change) {
+        let (built_by, slots, begun) = match (begun, changed, self.on_change) {
             (Some(begun), ..) => {
                 // A process may have been killed after the replacement.
                 if generation > 0 {
@@ -60,7 +65,10 @@ impl<P: Projector> Projecting<P> {
                 self.beside = None;
                 begun
             }
-            (None, Some(found), OnChange::Refuse) if !rebuild => {
+            // It is not for one partition to build anew what all of them share.
+            (None, Some(found), on_change)
+                if !rebuild && (on_change == OnChange::Refuse || self.part != Part::WHOLE) =>
+            {
                 let (stored, current) = (found.projector.to_string(), projector.to_string());
                 return Err(RunError::ProjectorChanged { name: self.name.clone(), stored, current });
             }
@@ -72,7 +80,7 @@ impl<P: Projector> Projecting<P> {
             }
             (None, ..) => self.begin_beside(BuiltBy { generation: next, projector }).await?,
         };
-        self.built_by = built_by;
+        (self.built_by, self.slots) = (built_by, slots);
         Ok(begun)
     }
 
@@ -87,7 +95,7 @@ impl<P: Projector> Projecting<P> {
     }
 
     /// Opens what is built beside the model, as far as an earlier attempt has got.
-    async fn begin_beside(&mut self, new: BuiltBy) -> Result<(Bytes, Begun), ModelError> {
+    async fn begin_beside(&mut self, new: BuiltBy) -> Result<Found, ModelError> {
         let BuiltBy { generation, projector } = new;
         let open = self.beside.take().filter(|beside| beside.generation == generation);
         let mut model = match open {
@@ -104,18 +112,18 @@ impl<P: Projector> Projecting<P> {
             model.start(&self.name).await?;
         }
         let begin = self.begin_in(projector);
-        let (built_by, begun) = model.transact(move |tx: &mut Tx<'_, P>| begin(tx, generation)).await?;
+        let (built_by, slots, begun) = model.transact(move |tx: &mut Tx<'_, P>| begin(tx, generation)).await?;
         self.beside = Some(Beside { generation, model });
-        Ok((built_by, Begun { rebuilding: true, ..begun }))
+        Ok((built_by, slots, Begun { rebuilding: true, ..begun }))
     }
 
     /// Empties the model, for building it in place.
-    async fn begin_empty(&mut self, new: BuiltBy) -> Result<(Bytes, Begun), ModelError> {
+    async fn begin_empty(&mut self, new: BuiltBy) -> Result<Found, ModelError> {
         let begin = self.begin_in(new.projector);
         let (projector, name) = (Arc::clone(&self.projector), self.name.clone());
         let emptied = self.model.transact(move |tx: &mut Tx<'_, P>| {
             clear::<P>(tx, &projector)?;
-            let term = find::<P>(tx, &name)?.map_or(0, |record| record.term);
+            let term = Progress::find::<P>(tx, &name, Part::WHOLE)?.term();
             put_records::<P>(tx, &name, None, term, &[])?;
             P::Model::put(tx, &name, BuiltBy::KEY, &new.encode())?;
             begin(tx, new.generation)
@@ -127,8 +135,9 @@ impl<P: Projector> Projecting<P> {
     fn begin_in(
         &self,
         identity: Identity,
-    ) -> impl FnOnce(&mut Tx<'_, P>, u64) -> Result<(Bytes, Begun), ModelError> + Send + use<P> {
+    ) -> impl FnOnce(&mut Tx<'_, P>, u64) -> Result<Found, ModelError> + Send + use<P> {
         let (projector, name, store, term) = (Arc::clone(&self.projector), self.name.clone(), self.store, self.lease);
+        let (part, consumer) = (self.part, self.consumer.clone());
         move |tx, generation| {
             prepare(tx, &*projector)?;
             let stored = P::Model::get(tx, &name, BuiltBy::KEY)?;
@@ -136,16 +145,26 @@ impl<P: Projector> Projecting<P> {
             if stored.as_ref() != Some(&built_by) {
                 P::Model::put(tx, &name, BuiltBy::KEY, &built_by)?;
             }
-            let record = find::<P>(tx, &name)?;
-            if let Some(term) = term
-                && record.is_none_or(|record| record.term < term)
-            {
-                let claimed = CheckpointRecord { term, ..record.unwrap_or_else(|| CheckpointRecord::new(store)) };
-                P::Model::put(tx, &name, CheckpointRecord::KEY, &claimed.encode())?;
+            let mut progress = Progress::find::<P>(tx, &name, part)?;
+            progress = if part == Part::WHOLE {
+                progress.join::<P>(tx, &name)?
+            } else {
+                progress.split::<P>(tx, &name, part, store)?
+            };
+            let record = progress.record();
+            if let Some(term) = term {
+                progress = progress.claim::<P>(tx, &name, store, term)?;
             }
-            let parked = P::Model::list(tx, &name, PARKED)?;
-            let acknowledged = P::Model::get(tx, &name, ACKNOWLEDGED)?;
-            Ok((built_by, Begun { record, parked, acknowledged, rebuilding: false }))
+            let mut parked = P::Model::list(tx, &name, PARKED)?;
+            if part != Part::WHOLE {
+                parked.retain(|(_, value)| {
+                    // One that cannot be read is noticed by all of them.
+                    ParkedEvent::decode(value).is_none_or(|event| part.has(slot_of(&event.key)))
+                });
+            }
+            let acknowledged = P::Model::get(tx, &consumer, ACKNOWLEDGED)?;
+            let slots = if let Progress::Slots(slots) = progress { Some(slots) } else { None };
+            Ok((built_by, slots, Begun { record, parked, acknowledged, rebuilding: false }))
         }
     }
 
@@ -175,17 +194,15 @@ impl<P: Projector> Projecting<P> {
             if built_by::<P>(tx, &name)?.map_or(0, |found| found.generation) != of_before {
                 return Err(ModelError::Rebuilt { name });
             }
-            let live = find::<P>(tx, &name)?;
-            let position = |record: Option<CheckpointRecord>| {
-                position_of(record.and_then(|record: CheckpointRecord| record.checkpoint()).as_ref())
-            };
-            if position(live) > position(record) {
+            let live = Progress::find::<P>(tx, &name, Part::WHOLE)?;
+            let reached = position_of(record.and_then(|record| record.checkpoint()).as_ref());
+            if live.furthest() > reached {
                 behind.store(true, Ordering::Relaxed);
                 return Err(ModelError::not_allowed("the read model is further on"));
             }
-            let term = live.map_or(0, |live| live.term);
+            let term = live.term();
             if lease.is_some_and(|held| held < term) {
-                let (expected, found) = (position(record), position(live));
+                let (expected, found) = (reached, live.furthest());
                 return Err(ModelError::TakenOver { name, expected, found });
             }
             put_records::<P>(tx, &name, record, lease.unwrap_or(term), &others)?;
@@ -227,8 +244,10 @@ fn put_records<P: Projector>(
     term: u64,
     others: &[(String, Bytes)],
 ) -> Result<(), ModelError> {
-    for (key, _) in P::Model::list(tx, name, PARKED)? {
-        P::Model::delete(tx, name, &key)?;
+    for prefix in [PARKED, SLOT] {
+        for (key, _) in P::Model::list(tx, name, prefix)? {
+            P::Model::delete(tx, name, &key)?;
+        }
     }
     for (key, value) in others {
         P::Model::put(tx, name, key, value)?;

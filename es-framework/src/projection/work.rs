@@ -9,9 +9,12 @@ use super::generation::{BuiltBy, Identity, OnChange};
 use super::model::{Batch, Cleared, ReadModel};
 use super::projector::Projector;
 use super::rebuild::Beside;
+use super::slots::{Part, Progress, Slots, advanced, put, slot_of};
 use crate::consumer::{
-    AtHead, Begun, Checkpoint, CheckpointRecord, ModelError, Portion, RunError, Trouble, Work, position_of,
+    ACKNOWLEDGED, AtHead, Begun, Checkpoint, CheckpointRecord, ModelError, Policy, Portion, RunError, Trouble, Work,
+    position_of,
 };
+use crate::domain::Envelope;
 use crate::log::{BoxError, Position, ProjectionName, StoreId};
 use crate::panics;
 
@@ -34,6 +37,13 @@ pub(super) struct Projecting<P: Projector> {
     pub(super) lease: Option<u64>,
     /// The term of the stored checkpoint.
     term: u64,
+    /// Which of the keys it has.
+    pub(super) part: Part,
+    /// What the keys are, and the name of the consumer: each partition has its own.
+    pub(super) policy: Policy,
+    pub(super) consumer: ProjectionName,
+    /// How far its slots have got, if it is partitioned.
+    pub(super) slots: Option<Slots>,
 }
 
 /// What a projection was started for.
@@ -48,16 +58,24 @@ pub(super) enum Purpose {
 pub(super) type Tx<'t, P> = <<P as Projector>::Model as ReadModel>::Tx<'t>;
 
 impl<P: Projector> Projecting<P> {
-    pub(super) fn new(
-        store: StoreId,
-        name: ProjectionName,
-        projector: P,
-        model: P::Model,
-        purpose: Purpose,
-        on_change: OnChange,
-    ) -> Self {
-        let (projector, identity, beside, built_by) = (Arc::new(projector), None, None, Bytes::new());
-        Self { store, name, projector, model, purpose, on_change, identity, beside, built_by, lease: None, term: 0 }
+    pub(super) fn new(store: StoreId, name: ProjectionName, projector: Arc<P>, model: P::Model) -> Self {
+        Self {
+            store,
+            consumer: name.clone(),
+            name,
+            projector,
+            model,
+            purpose: Purpose::Run,
+            on_change: OnChange::default(),
+            identity: None,
+            beside: None,
+            built_by: Bytes::new(),
+            lease: None,
+            term: 0,
+            part: Part::WHOLE,
+            policy: Policy::default(),
+            slots: None,
+        }
     }
 
     /// What it writes to: the model, or what is built beside it.
@@ -85,8 +103,12 @@ impl<P: Projector> Work for Projecting<P> {
         }
     }
 
+    fn has(&self, event: Envelope<'_>) -> bool {
+        self.part == Part::WHOLE || self.part.has(slot_of(&self.policy.key(event)))
+    }
+
     async fn apply(&mut self, portion: Portion<P::Event>) -> Result<(), Trouble> {
-        let portion = Arc::new(portion);
+        let portion = Arc::new(self.leave_out_others(portion)?);
         let error = match self.step(&portion, portion.range.clone(), portion.from, portion.to).await {
             Ok(()) => return Ok(()),
             Err(error) => error,
@@ -100,8 +122,9 @@ impl<P: Projector> Work for Projecting<P> {
             _ => return Err(trouble(error)),
         };
         // The model is asked where it is, and believed: it may have lost more than the transaction, or have committed it.
-        let found = self.find_checkpoint().await.map_err(trouble)?;
+        let (found, slots) = self.find_checkpoint().await.map_err(trouble)?;
         if found == portion.to && portion.to != portion.from {
+            self.slots = slots;
             return Err(Trouble::Afterwards(error.into()));
         }
         if found != portion.from {
@@ -145,6 +168,37 @@ impl<P: Projector> Work for Projecting<P> {
 }
 
 impl<P: Projector> Projecting<P> {
+    /// Has the events of other partitions left out, and those that are applied already: slots may have got further than
+    /// others when the number of partitions changes.
+    fn leave_out_others(&self, mut portion: Portion<P::Event>) -> Result<Portion<P::Event>, Trouble> {
+        let Some(slots) = &self.slots else { return Ok(portion) };
+        let from = position_of(portion.from.as_ref());
+        if self.part != Part::WHOLE && (portion.clear || position_of(portion.to.as_ref()) < from) {
+            let reason = "a partition cannot be reset or moved back alone: stop all of them, and do it with the projection \
+                          as a whole";
+            return Err(trouble(ModelError::not_allowed(reason)));
+        }
+        let mut skip = Vec::new();
+        let mut parked = portion.skip.iter().copied().peekable();
+        let in_range = portion.events.iter().enumerate().take(portion.range.end).skip(portion.range.start);
+        for (index, event) in in_range {
+            if parked.next_if_eq(&index).is_some() {
+                skip.push(index);
+                continue;
+            }
+            let slot = panics::catch(|| slot_of(&self.policy.key(event.envelope())));
+            let slot = slot.map_err(|message| Trouble::Final(RunError::panicked(message)))?;
+            // What is parked is tried again from behind the checkpoint.
+            let applied =
+                |record: &CheckpointRecord| event.position() > from && event.position() <= record.mark.position;
+            if slots.get(&slot).is_none_or(applied) {
+                skip.push(index);
+            }
+        }
+        portion.skip = skip;
+        Ok(portion)
+    }
+
     /// Given that these events cannot be committed together, commits the longest prefix of them that can, and blames the
     /// event after it.
     ///
@@ -205,7 +259,7 @@ impl<P: Projector> Projecting<P> {
             Ok(checkpoint) => Ok(Ok(checkpoint)),
             Err(ModelError::CommitRefused { source }) => {
                 // Nothing else may be lost by a commit that is refused.
-                let found = self.find_checkpoint().await.map_err(trouble)?;
+                let (found, _) = self.find_checkpoint().await.map_err(trouble)?;
                 if found == from { Ok(Err(source)) } else { Err(Trouble::Behind { culprit: None }) }
             }
             Err(another) => Err(trouble(another)),
@@ -243,14 +297,24 @@ impl<P: Projector> Projecting<P> {
         };
         let (projector, written, name) = (Arc::clone(&self.projector), Arc::clone(portion), self.name.clone());
         let (store, term, built_by) = (self.store, self.term, self.built_by.clone());
+        let (part, consumer) = (self.part, self.consumer.clone());
+        let is_moved = portion.clear || position_of(to.as_ref()) < position_of(from.as_ref());
+        let before = self.slots.clone();
+        let after = before.as_ref().map(|slots| advanced(slots, to, store, count, is_moved));
+        let reached = after.clone();
         let batch = Batch::new(count, bytes, fold, |fold| {
             move |tx: &mut Tx<'_, P>| {
                 if P::Model::get(tx, &name, BuiltBy::KEY)?.as_ref() != Some(&built_by) {
                     return Err(ModelError::Rebuilt { name: name.clone() });
                 }
-                let found = record::<P>(tx, &name, store)?;
-                if found.checkpoint() != from || found.term != term {
-                    let (expected, found) = (position_of(from.as_ref()), found.mark.position);
+                let found = Progress::find::<P>(tx, &name, part)?;
+                let is_as_left = match (&found, &before) {
+                    (Progress::Whole(_), None) => found.checkpoint() == from && found.term() == term,
+                    (Progress::Slots(found), Some(before)) => found == before,
+                    _ => false,
+                };
+                if !is_as_left {
+                    let (expected, found) = (position_of(from.as_ref()), position_of(found.checkpoint().as_ref()));
                     return Err(ModelError::TakenOver { name: name.clone(), expected, found });
                 }
                 if written.clear {
@@ -259,29 +323,40 @@ impl<P: Projector> Projecting<P> {
                 fold(tx)?;
                 let end = position_of(to.as_ref());
                 for write in written.writes.iter().filter(|write| write.at <= end) {
+                    let of = if write.key == ACKNOWLEDGED { &consumer } else { &name };
                     match &write.value {
-                        Some(value) => P::Model::put(tx, &name, &write.key, value)?,
-                        None => P::Model::delete(tx, &name, &write.key)?,
+                        Some(value) => P::Model::put(tx, of, &write.key, value)?,
+                        None => P::Model::delete(tx, of, &write.key)?,
                     }
                 }
+                if let (Some(before), Some(after)) = (&before, &after) {
+                    for (slot, record) in after.iter().filter(|(slot, record)| before.get(slot) != Some(record)) {
+                        put::<P>(tx, &name, *slot, record)?;
+                    }
+                    return Ok(());
+                }
                 let record = to.map_or_else(|| CheckpointRecord::new(store), |to| CheckpointRecord::of(&to));
-                let events = if written.clear { 0 } else { found.events } + count;
+                let before = found.record().map_or(0, |record| record.events);
+                let events = if written.clear { 0 } else { before } + count;
                 P::Model::put(tx, &name, CheckpointRecord::KEY, &CheckpointRecord { term, events, ..record }.encode())
             }
         });
         if portion.clear {
             // It cannot be folded again.
-            self.target().transact(move |tx: &mut Tx<'_, P>| batch.run(tx)).await
+            self.target().transact(move |tx: &mut Tx<'_, P>| batch.run(tx)).await?;
         } else {
-            self.target().transact_batch(batch).await
+            self.target().transact_batch(batch).await?;
         }
+        self.slots = reached;
+        Ok(())
     }
 
     /// Reads the checkpoint from the model.
-    async fn find_checkpoint(&mut self) -> Result<Option<Checkpoint>, ModelError> {
-        let (name, store) = (self.name.clone(), self.store);
-        let found = self.target().transact(move |tx: &mut Tx<'_, P>| record::<P>(tx, &name, store));
-        Ok(found.await?.checkpoint())
+    async fn find_checkpoint(&mut self) -> Result<(Option<Checkpoint>, Option<Slots>), ModelError> {
+        let (name, part) = (self.name.clone(), self.part);
+        let found = self.target().transact(move |tx: &mut Tx<'_, P>| Progress::find::<P>(tx, &name, part)).await?;
+        let checkpoint = found.checkpoint();
+        Ok((checkpoint, if let Progress::Slots(slots) = found { Some(slots) } else { None }))
     }
 }
 
@@ -332,7 +407,8 @@ pub(super) fn find<P: Projector>(
     record.map(Some).ok_or_else(|| ModelError::damaged(CheckpointRecord::KEY))
 }
 
-fn record<P: Projector>(
+/// The checkpoint's record, or that of a consumer that has never run.
+pub(super) fn record<P: Projector>(
     tx: &mut Tx<'_, P>,
     name: &ProjectionName,
     store: StoreId,

@@ -5,6 +5,11 @@ mod engines;
 #[cfg(all(feature = "bincode", feature = "json"))]
 mod hostile;
 mod judged;
+#[cfg(feature = "bincode")]
+mod kit;
+mod ledgers;
+#[cfg(feature = "bincode")]
+mod observed;
 mod processes;
 mod projections;
 mod sends;
@@ -26,6 +31,14 @@ mod memory_as_a_trait_object {
     es_conformance::conformance!(MemoryAsObject);
 }
 
+/// The memory engine inside the testing kit's.
+mod memory_without_faults {
+    use crate::engines::MemoryWithoutFaults;
+
+    es_conformance::conformance!(MemoryWithoutFaults);
+    es_conformance::conformance_inspected!(MemoryWithoutFaults);
+}
+
 /// Memory stores that several handles share, whose watchers are told of the events.
 mod processes_that_tell_events {
     use crate::processes::{Processes, Tells};
@@ -42,4 +55,19 @@ mod processes_that_tell_the_head {
     es_conformance::conformance!(Processes::that_tell(Tells::Head));
     es_conformance::conformance_durable!(Processes::that_tell(Tells::Head));
     es_conformance::conformance_shared!(Processes::that_tell(Tells::Head));
+}
+
+/// Consumers with a state in memory.
+mod consumers_with_a_state {
+    use crate::ledgers::StateInMemory;
+
+    es_conformance::conformance_consumers!(StateInMemory);
+}
+
+/// Consumers of a store that several handles share.
+mod consumers_of_processes {
+    use crate::ledgers::StateOfProcesses;
+
+    es_conformance::conformance_consumers!(StateOfProcesses::new());
+    es_conformance::conformance_consumers_shared!(StateOfProcesses::new());
 }

@@ -3,7 +3,7 @@
 use std::sync::{Arc, LazyLock};
 
 use es_framework::engine::{
-    Facts, KnownEvent, Plan, PlannedStream, Questions, Verdict, checksum, judge, judge_as_unknown,
+    Facts, KnownEvent, Plan, PlannedCell, PlannedStream, Questions, Verdict, checksum, judge, judge_as_unknown,
 };
 use es_framework::{
     Append, AppendError, Appended, EventId, EventIdKind, EventType, KeyedCommand, Metadata, Position, StoreError,
@@ -13,12 +13,14 @@ use tokio_rusqlite::rusqlite::Connection;
 use tokio_rusqlite::rusqlite::types::Value;
 
 use crate::connection::errors;
+use crate::tables::cells;
 use crate::tables::commands;
 use crate::tables::interned::{self, stream_sum};
 use crate::tables::log;
 use crate::tables::postings::TermEnd;
 use crate::tables::rows::{self, COLUMNS, Header, REMOVED, TAGGED_COLUMNS};
 use crate::tables::schema::Layout;
+use crate::write::inline;
 use crate::write::insert_buffer::{InsertError, Row};
 use crate::write::memory::{Head, Memory};
 
@@ -44,8 +46,11 @@ pub(crate) fn append(append: &Append, tx: &mut Transaction<'_>) -> Result<Append
         Verdict::Write(plan) => plan,
     };
     let appended = plan.appended(append, tx.memory.clock.now());
-    tx.insert(append, &plan, &appended)?;
-    tx.remember(append.command.as_ref(), &appended)?;
+    if tx.memory.hooks.is_empty() {
+        tx.write(append, &plan, &appended)?;
+    } else {
+        inline::write(tx, append, &plan, &appended)?;
+    }
     Ok(appended)
 }
 
@@ -59,6 +64,20 @@ impl<'w> Transaction<'w> {
         let flushed = self.memory.pending.flush(self.connection);
         self.inserted(flushed)?;
         Ok(self.connection)
+    }
+
+    /// The writer's memory.
+    pub(super) fn memory(&mut self) -> &mut Memory {
+        self.memory
+    }
+
+    /// Writes events, cells and the command's record by a plan.
+    pub(super) fn write(&mut self, append: &Append, plan: &Plan, appended: &Appended) -> Result<(), StoreError> {
+        self.insert(append, plan, appended)?;
+        for PlannedCell { key, revision, value, .. } in plan.cells(append) {
+            cells::write(self.connection, key, revision, value)?;
+        }
+        self.remember(append.command.as_ref(), appended)
     }
 
     /// Most ids are new, and the index over ids detects the others when the events are written: looking up each id
@@ -93,6 +112,9 @@ impl<'w> Transaction<'w> {
         }
         for condition in questions.conditions() {
             facts.push_condition(self.first_match(condition)?);
+        }
+        for key in questions.cells() {
+            facts.push_cell(cells::facts(self.connection, key)?);
         }
         Ok(facts)
     }

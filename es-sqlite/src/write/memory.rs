@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use es_framework::engine::BoundedMap;
+use es_framework::engine::{BoundedMap, CommitHooks, Hooked};
 use es_framework::{Clock, Criterion, EventType, Position, StoreId, StoredEvent, StreamHead, StreamId, Tag, Timestamp};
 
 use crate::tables::interned::Names;
@@ -56,6 +56,10 @@ pub(crate) struct Memory {
     pub(crate) watched: bool,
     pub(crate) written: Vec<StoredEvent>,
     pub(crate) pending: Pending,
+    /// What else runs inside the transactions of appends.
+    pub(crate) hooks: Arc<CommitHooks>,
+    /// The hooks that the running transaction has called.
+    pub(crate) hooked: Hooked,
     /// The number of further appends with ids that are looked up before they are written.
     pub(crate) careful: u32,
     /// Whether an id turned out to be known only when it was written.
@@ -65,7 +69,7 @@ pub(crate) struct Memory {
 }
 
 impl Memory {
-    pub(crate) fn new(store: StoreId, clock: Arc<dyn Clock>) -> Self {
+    pub(crate) fn new(store: StoreId, clock: Arc<dyn Clock>, hooks: Arc<CommitHooks>) -> Self {
         Self {
             store,
             clock,
@@ -83,13 +87,23 @@ impl Memory {
             watched: false,
             written: Vec::new(),
             pending: Pending::default(),
+            hooks,
+            hooked: Hooked::default(),
             careful: 0,
             collided: false,
             look_up: false,
         }
     }
 
+    /// Discards everything, after the transaction was rolled back.
     pub(crate) fn forget(&mut self) {
+        self.forget_since(0);
+        self.hooked = Hooked::default();
+    }
+
+    /// Discards what may have changed, after an append was rolled back in a transaction that goes on; of the events
+    /// written, the first `kept` are still there.
+    pub(crate) fn forget_since(&mut self, kept: usize) {
         self.head = None;
         self.heads.clear();
         self.last_stream = None;
@@ -101,7 +115,7 @@ impl Memory {
         self.types.clear();
         self.last_type = None;
         self.names.clear();
-        self.written.clear();
+        self.written.truncate(kept);
         self.pending.clear();
     }
 }

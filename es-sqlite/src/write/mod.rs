@@ -2,6 +2,7 @@
 
 pub(crate) mod append;
 mod conditions;
+mod inline;
 pub(crate) mod insert_buffer;
 pub(crate) mod memory;
 pub(crate) mod queue;

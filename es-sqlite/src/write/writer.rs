@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use es_framework::engine::{self, Committer, GroupError, Inbox, Next, Notifier, Permit, Queued};
+use es_framework::engine::{self, CommitHooks, Committer, GroupError, Inbox, Next, Notifier, Permit, Queued};
 use es_framework::{Clock, Position, StoreError, StoreId, Version};
-use tokio_rusqlite::rusqlite::Connection;
+use tokio_rusqlite::rusqlite::{self, Connection, ErrorCode};
 
 use crate::connection::busy;
 use crate::connection::errors;
@@ -61,12 +61,13 @@ impl Writer {
     pub(crate) fn new(
         store: StoreId,
         clock: Arc<dyn Clock>,
+        hooks: Arc<CommitHooks>,
         notifier: Arc<Notifier>,
         timeout: Duration,
         file: Option<DatabaseFile>,
     ) -> Self {
         let shared = file.is_some();
-        let memory = Memory::new(store, clock);
+        let memory = Memory::new(store, clock, hooks);
         Self {
             memory,
             notifier,
@@ -117,14 +118,26 @@ impl Writer {
         });
         let committed = written.and_then(|()| {
             let committed = connection.prepare_cached("COMMIT").and_then(|mut commit| commit.execute([]));
-            committed.map(|_| ()).map_err(|error| GroupError::Group(errors::store(error)))
+            committed.map(|_| ()).map_err(|error| self.not_committed(error))
         });
         if committed.is_err() {
             roll_back(connection);
             self.forget();
+        } else {
+            std::mem::take(&mut self.memory.hooked).committed();
         }
         self.last_commit = Some(Instant::now());
         committed
+    }
+
+    /// A constraint of a read model that is checked at the end, such as a deferred foreign key, concerns one append of
+    /// the group: each is tried alone.
+    fn not_committed(&self, error: rusqlite::Error) -> GroupError {
+        let of_a_hook = !self.memory.hooked.is_empty();
+        if of_a_hook && error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) {
+            return GroupError::Write(errors::ended(error));
+        }
+        GroupError::Group(errors::store(error))
     }
 
     /// Starts every write transaction: learns what other processes have committed since the last one.
@@ -302,6 +315,10 @@ impl Committer<Box<dyn Write>, Box<Alone>> for OnConnection<'_> {
 
     fn committed(&mut self) {
         self.writer.publish();
+    }
+
+    fn notifier(&self) -> Option<&Notifier> {
+        Some(&self.writer.notifier)
     }
 
     fn answer(&mut self, write: Box<dyn Write>, ended: Result<(), StoreError>) {

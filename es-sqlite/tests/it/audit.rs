@@ -150,8 +150,14 @@ struct Decider {
     lines: JoinHandle<Vec<Value>>,
 }
 
-fn decider(path: &Path) -> Decider {
-    let mut child = command("audit::a_process_that_decides", path).stdout(Stdio::piped()).spawn().unwrap();
+/// Starts a process that ends when the audit begins, or is killed before.
+fn decider(path: &Path, until: Instant) -> Decider {
+    let left = until.saturating_duration_since(Instant::now()).as_secs().max(1);
+    let mut child = command("audit::a_process_that_decides", path)
+        .env(SECONDS, left.to_string())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
     let lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let lines = std::thread::spawn(move || {
         // A process that was killed may leave half a line.
@@ -204,7 +210,7 @@ async fn no_condition_is_violated_and_none_fails_without_a_match() {
     let (_folder, path) = folder();
     let begun = Instant::now();
     let until = begun + Duration::from_secs(seconds());
-    let mut running: Vec<Decider> = (0..PROCESSES).map(|_| decider(&path)).collect();
+    let mut running: Vec<Decider> = (0..PROCESSES).map(|_| decider(&path, until)).collect();
     let mut ended = Vec::new();
     let mut killed = 0;
     while Instant::now() + Duration::from_millis(900) < until {
@@ -214,7 +220,7 @@ async fn no_condition_is_violated_and_none_fails_without_a_match() {
         victim.child.wait().unwrap();
         killed += 1;
         ended.push(victim);
-        running.push(decider(&path));
+        running.push(decider(&path, until));
     }
     for mut decider in running {
         assert!(decider.child.wait().unwrap().success(), "a process failed");

@@ -9,12 +9,15 @@
 mod audit;
 mod columns;
 mod conformance;
+mod consumers;
 mod cut_off;
 mod damage;
 mod errors;
 mod files;
 mod flips;
 mod image;
+mod inline;
+mod laws;
 mod load;
 mod passing_over;
 mod permissions;

@@ -316,6 +316,7 @@ async fn h4_a_rebuild_that_is_cut_off_anywhere_ends_the_same() {
             // A little further each time, so that every attempt gets on.
             let ended = polled(polls + attempts / 2, run).await;
             let (events, by) = counts(&model).await;
+            assert!(events >= 3_000, "the old rows, or the new ones");
             if let Some(ended) = ended {
                 // What was cut off may still be under way, and is then ahead.
                 match ended {

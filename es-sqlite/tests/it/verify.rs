@@ -67,7 +67,12 @@ async fn each_damaged_row_is_named() {
         drop(connection);
         let store = SqliteStore::builder().read_only(true).open(&path).await;
         let findings = match store {
-            Ok(store) => verify(&store).await.unwrap(),
+            Ok(store) => {
+                let findings = verify(&store).await.unwrap();
+                // Otherwise it may still be open when the file is replaced.
+                store.close().await.unwrap();
+                findings
+            }
             // Reported already when it is opened.
             Err(error) => vec![error.to_string()],
         };

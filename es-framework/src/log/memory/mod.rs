@@ -4,14 +4,15 @@ mod index;
 mod inspect;
 
 use std::collections::{BTreeMap, HashMap};
-use std::ops::Deref;
+use std::ops::{Bound, Deref};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::append::{Append, Appended, CommandRecord};
-use super::cell::Cell;
+use super::cell::{Cell, CellFacts, ListCells};
+use super::commit_hook::{CommitHooks, Committing, Hooked};
 use super::engine::Engine;
 use super::error::{AppendError, CellError, SnapshotError, StoreError};
 use super::event::StoredEvent;
@@ -19,7 +20,7 @@ use super::filter::Clause;
 use super::head::StreamHead;
 use super::id::{EventId, StoreId};
 use super::inspect::Inspect;
-use super::judge::{Facts, KnownEvent, Questions, StreamFacts, Verdict, judge};
+use super::judge::{Facts, KnownEvent, PlannedCell, Questions, StreamFacts, Verdict, judge};
 use super::limits::Limits;
 use super::name::{CellKey, CommandKey, ProjectionName, StreamId};
 use super::notifier::Notifier;
@@ -55,7 +56,14 @@ impl MemoryStore {
     /// Creates an empty store with these limits and this clock.
     pub fn with(limits: Limits, clock: Arc<dyn Clock>) -> Self {
         let notifier = Arc::new(Notifier::new(Position::ZERO));
-        let engine = MemoryEngine { id: StoreId::random(), limits, clock, notifier, state: Mutex::default() };
+        let engine = MemoryEngine {
+            id: StoreId::random(),
+            limits,
+            clock,
+            notifier,
+            hooks: CommitHooks::default(),
+            state: Mutex::default(),
+        };
         Self { store: Store::new(engine) }
     }
 }
@@ -86,6 +94,7 @@ struct MemoryEngine {
     limits: Limits,
     clock: Arc<dyn Clock>,
     notifier: Arc<Notifier>,
+    hooks: CommitHooks,
     state: Mutex<State>,
 }
 
@@ -151,11 +160,22 @@ impl Engine for MemoryEngine {
             Verdict::Write(plan) => plan,
         };
         let appended = plan.appended(&append, self.clock.now());
+        let planned: Vec<_> = plan.events(&append).map(|planned| planned.stored(self.id, appended.time)).collect();
+        let mut hooked = Hooked::default();
+        if !self.hooks.is_empty() {
+            let mut read = |read: &Read| state.page(read);
+            let mut committing = Committing::new(&(), facts.head, &planned, &mut read);
+            hooked.apply(&self.hooks, &mut committing)?;
+        }
         let before = state.log.len();
-        for planned in plan.events(&append) {
-            state.push(planned.stored(self.id, appended.time), planned.event.id());
+        for (event, planned) in planned.into_iter().zip(plan.events(&append)) {
+            state.push(event, planned.event.id());
+        }
+        for PlannedCell { key, revision, value, .. } in plan.cells(&append) {
+            state.cells.insert(key.clone(), (revision, value.cloned()));
         }
         state.remember(&append, &appended);
+        hooked.committed();
         if appended.position > facts.head {
             let written = state.log.get(before..).unwrap_or_default();
             self.notifier.publish(facts.head, written.iter().cloned(), appended.position);
@@ -220,16 +240,25 @@ impl Engine for MemoryEngine {
         Ok(Some(Cell::new(key.clone(), *revision, value.clone())))
     }
 
+    async fn cells(&self, list: ListCells) -> Result<Vec<Cell>, StoreError> {
+        let state = self.state()?;
+        let after = list.after.map_or(Bound::Unbounded, Bound::Excluded);
+        let cells = state.cells.range((after, Bound::Unbounded));
+        let wanted = cells.filter(|(key, _)| key.as_str().starts_with(list.prefix.as_str()));
+        let existing =
+            wanted.filter_map(|(key, (revision, value))| Some(Cell::new(key.clone(), *revision, value.clone()?)));
+        Ok(existing.take(list.limit).collect())
+    }
+
     async fn set_cell(&self, key: &CellKey, expected: u64, value: Option<Bytes>) -> Result<u64, CellError> {
         let mut state = self.state()?;
-        let (revision, exists) =
-            state.cells.get(key).map_or((0, false), |(revision, value)| (*revision, value.is_some()));
-        let actual = if exists { revision } else { 0 };
-        if actual != expected {
-            return Err(CellError::Changed { key: key.clone(), expected, actual });
-        }
-        state.cells.insert(key.clone(), (revision + 1, value));
-        Ok(revision + 1)
+        let revision = state.cell(key).set(key, expected)?;
+        state.cells.insert(key.clone(), (revision, value));
+        Ok(revision)
+    }
+
+    fn commit_hooks(&self) -> Option<&CommitHooks> {
+        Some(&self.hooks)
     }
 
     fn inspect(&self) -> Option<&dyn Inspect> {
@@ -268,7 +297,16 @@ impl State {
         for condition in questions.conditions() {
             facts.push_condition(self.first_match(condition));
         }
+        questions.cells().for_each(|key| facts.push_cell(self.cell(key)));
         facts
+    }
+
+    fn cell(&self, key: &CellKey) -> CellFacts {
+        match self.cells.get(key) {
+            Some((revision, Some(_))) => CellFacts::existing(*revision),
+            Some((revision, None)) => CellFacts::removed(*revision),
+            None => CellFacts::missing(),
+        }
     }
 
     fn known(&self, stream: &StreamId, id: &EventId) -> Option<KnownEvent> {
