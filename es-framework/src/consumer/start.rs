@@ -103,7 +103,7 @@ pub(crate) async fn start<W: Work>(consumer: Consumer<W>) -> Result<Running, Run
         run.report.enter(ConsumerState::Paused);
         Err(Leave::Again)
     } else {
-        let begun = panics::catch_async(run.begin()).await;
+        let begun = panics::catch_async(Box::pin(run.begin())).await;
         begun.unwrap_or_else(|message| Err(Leave::Final(RunError::panicked(message))))
     };
     if let Err(Leave::Final(error)) = begun {
@@ -134,7 +134,8 @@ pub(crate) async fn catch_up<W: Work>(consumer: Consumer<W>) -> Result<Position,
     let (mut run, running, heartbeat) = consumer.into_run()?;
     (run.beside, run.contender) = (Beside::none(), None);
     drop(heartbeat);
-    let (position, outcome) = run.until_head().await;
+    // On the heap: it is some ten kilobytes, and its callers' futures hold it.
+    let (position, outcome) = Box::pin(run.until_head()).await;
     drop(running);
     outcome.map(|()| position)
 }
