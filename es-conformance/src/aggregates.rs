@@ -292,11 +292,17 @@ pub async fn e4_a_failed_save_never_fails_a_command(fixture: &impl Fixture) {
 pub async fn g8_provenance_travels_in_metadata(fixture: &impl Fixture) {
     let store = fixture.open().await;
     let accounts = Repository::<Account>::new(&store);
+    let traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
     let from = Provenance::new().correlation_id("c-1").actor("alice").tenant("acme");
+    let from = from.traceparent(traceparent).tracestate("vendor=1");
     accounts.execute("alice", Deposit(5)).provenance(from).await.expect("it deposits");
     let cause = stream(&store, "account-alice").read().collect().await.expect("it reads").remove(0);
     let metadata = cause.metadata.as_ref().expect("there is metadata").as_str();
-    assert_eq!(metadata, r#"{"actor":"alice","command":"account.deposit","correlation_id":"c-1","tenant":"acme"}"#);
+    let expected = concat!(
+        r#"{"actor":"alice","command":"account.deposit","correlation_id":"c-1","tenant":"acme","#,
+        r#""traceparent":"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01","tracestate":"vendor=1"}"#
+    );
+    assert_eq!(metadata, expected);
 
     let caused = Provenance::caused_by(es_framework::Envelope::of(&cause));
     accounts.execute("bob", Deposit(5)).provenance(caused).await.expect("it deposits");
@@ -305,6 +311,8 @@ pub async fn g8_provenance_travels_in_metadata(fixture: &impl Fixture) {
     assert_eq!(text("correlation_id").as_deref(), Some("c-1"));
     assert_eq!(text("causation_id"), Some(cause.id.to_string()));
     assert_eq!(text("tenant").as_deref(), Some("acme"));
+    assert_eq!(text("traceparent").as_deref(), Some(traceparent));
+    assert_eq!(text("tracestate").as_deref(), Some("vendor=1"));
     assert_eq!(text("actor"), None, "who asked first did not ask for this");
 }
 
@@ -352,7 +360,8 @@ pub async fn a2_a_command_can_insist_on_a_version(fixture: &impl Fixture) {
     other.execute("alice", Deposit(10)).expecting(new.version).await.expect("nobody was faster");
     for repository in [&one, &other, &Repository::new(&store)] {
         let late = repository.execute("alice", Deposit(100)).expecting(new.version).await.expect_err("it has moved on");
-        assert!(matches!(&late, ExecuteError::Conflict { conflict, .. } if conflict.actual == v(2)), "{late:?}");
+        let ExecuteError::Conflict { conflict, .. } = late else { panic!("{late:?}") };
+        assert_eq!(conflict.actual_version(), Some((&id("account-alice"), v(2))));
         let again = repository.execute("alice", Deposit(1)).expecting(ExpectedVersion::NoStream).key("k").await;
         assert!(again.expect("a retry is answered").was_known);
     }

@@ -65,24 +65,32 @@
 //! | define events | [`Event`](derive@Event), [`Recorded`], [`Envelope`] |
 //! | fold events into state | [`Aggregate`](derive@Aggregate), [`Apply`] |
 //! | decide on commands | [`commands`](macro@commands), [`Handle`], [`HandledBy`], [`IntoDecision`], [`Context`] |
+//! | decide over several aggregates and views | [`Decide`], [`View`](derive@View), [`Events`], [`Current`], [`Decision`], [`Decided`] |
 //! | load and execute | [`Repository`], [`Execute`], [`Receipt`], [`Folded`] |
 //! | record where a command comes from | [`Provenance`] |
 //! | save state | [`Snapshots`], [`SnapshotPolicy`], [`Progress`] |
 //! | turn values into bytes | [`Codec`], `Bincode`, `Json`, [`Shape`] |
 //! | build read models | [`Projector`], [`Projection`], [`Running`], [`StateModel`] |
+//! | build them in the transactions of appends | [`Projection::inline`], [`Inline`], [`InlineModel`] |
 //! | keep read models elsewhere | [`ReadModel`], [`Batch`], [`CheckpointRecord`] |
 //! | decide what a consumer does about failures | [`Policy`], [`Backoff`], [`Then`], [`Category`], [`ParkedEvent`] |
 //! | watch and control consumers | [`Running`], [`Status`], [`ConsumerState`], [`Store::consumer`], [`StoredStatus`], [`Wished`] |
 //! | run many consumers, or one in many processes | [`Store::consumers`], [`ConsumerSet`], [`Lease`], [`StartFrom`] |
 //! | open a store, use streams | [`Store`], [`Stream`], [`MemoryStore`] |
 //! | write | [`CandidateEvent`], [`IntoCandidates`], [`ExpectedVersion`], [`Append`], [`Appended`], [`Limits`] |
+//! | tag events, and find them by tags | [`Tag`], [`Query`], [`Criterion`], [`Filter::query`] |
+//! | write only if nothing that matters was written since | [`Append::unless`], [`AppendCondition`], [`Conflict`] |
 //! | write idempotently | [`EventId`], [`CommandKey`], [`Outcome`] |
 //! | read, watch and write typed events | [`TypedReader`], [`TypedReading`], [`TypedWatchBuilder`], [`TypedWatch`], [`WriteEventsError`] |
 //! | read | [`Reader`], [`Reading`], [`StoredEvent`], [`Filter`], [`AsOf`] |
 //! | watch | [`WatchBuilder`], [`Watch`] |
 //! | locate an event | [`Version`], [`Position`], [`Place`], [`Timestamp`] |
-//! | handle errors | [`ErrorKind`], [`AppendError`], [`StoreError`], [`ExecuteError`], [`RunError`] |
+//! | test decisions | [`Scenario`], [`DecisionScenario`] |
+//! | handle errors | [`ErrorKind`], [`AppendError`], [`StoreError`], [`ExecuteError`], [`DecisionError`], [`RunError`] |
+//! | measure and trace | [`Store::observe`], the module [`observe`] |
 //! | read payloads without their Rust types | [`inspect`] |
+//! | keep small values next to the log | [`Cell`], [`ListCells`], [`Append::set_cell`] |
+//! | test what you build on it | `testing`, with the feature of that name |
 //! | write an engine | [`Engine`], the module [`engine`] |
 //!
 //! Start with [`Repository`] for the typed layer, with [`Store`] for the log alone, and with [`Projection`] for read
@@ -102,6 +110,7 @@
 //! |---|---|
 //! | `bincode` (default) | the codec `Bincode`, the default for events and snapshots |
 //! | `json` | the codec `Json`, for human-readable payloads |
+//! | `testing` | the module `testing`: a clock that is turned by hand, faults on purpose, the laws of projectors |
 //!
 //! A feature adds API and never changes behaviour: without `bincode`, a type that names no codec does not compile.
 
@@ -111,35 +120,46 @@ pub mod engine;
 mod log;
 mod panics;
 mod projection;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 
 // The store: handles, and the engine in memory.
 pub use log::{Engine, MemoryStore, Store, Stream, StreamMetrics};
 // Names and places.
 pub use log::{
-    CellKey, Clock, CommandKey, EventId, EventIdKind, InvalidName, MAX_NAME_BYTES, Place, Position, ProjectionName,
-    StoreId, StreamHead, StreamId, StreamState, SystemClock, Timestamp, Version,
+    CellKey, Clock, CommandKey, EventId, EventIdKind, InvalidName, MAX_NAME_BYTES, MAX_TAGS, Place, Position,
+    ProjectionName, StoreId, StreamHead, StreamId, StreamState, SystemClock, Tag, Tags, Timestamp, Turned, Version,
 };
 // Writing.
 pub use log::{
-    Append, Appended, CandidateEvent, CommandRecord, EventType, ExpectedVersion, Fingerprint, IntoCandidates,
-    InvalidMetadata, KeyedCommand, Limits, Metadata, Outcome, StreamAppended, StreamWrite, WhenFull,
+    Append, AppendCondition, Appended, CandidateEvent, CommandRecord, EventType, ExpectedVersion, Fingerprint,
+    IntoCandidates, InvalidMetadata, KeyedCommand, Limits, MAX_CELLS, MAX_CONDITIONS, Metadata, Outcome,
+    StreamAppended, StreamWrite, WhenFull,
 };
 // Reading and watching.
 pub use log::{
     AsOf, Clause, EventHeader, Field, Filter, ListStreams, Path, Reader, Reading, Scalar, StoredEvent, StreamInfo,
     Watch, WatchBuilder,
 };
+// Queries over types and tags.
+pub use log::{Criterion, InvalidQuery, MAX_CRITERIA, MAX_CRITERION_TYPES, Query};
 // Small values stored next to the log.
-pub use log::{Cell, Mark, Snapshot};
+pub use log::{Cell, CellWrite, ListCells, Mark, Snapshot};
 // Errors of the log.
 pub use log::{AppendError, BoxError, CellError, Conflict, ErrorKind, InvalidAppend, SnapshotError, StoreError};
 
 // The typed layer: events, aggregates, commands.
 pub use domain::{
     Aggregate, Apply, Bincode, Codec, CodecError, Command, Context, DecodeError, EncodeError, Envelope, Event, Execute,
-    ExecuteError, FoldPanic, Folded, Handle, HandledBy, IntoDecision, Json, KeyError, LoadError, Progress, Provenance,
-    Receipt, Recorded, Repository, RepositoryBuilder, RepositoryMetrics, Scenario, Shape, SnapshotPolicy, Snapshots,
-    StateError, TypedReader, TypedReading, TypedWatch, TypedWatchBuilder, WriteEventsError, commands,
+    ExecuteError, FoldPanic, Folded, Handle, HandledBy, IntoDecision, Json, KeyError, LoadError, NamesStream, Progress,
+    Provenance, Receipt, Recorded, Repository, RepositoryBuilder, RepositoryMetrics, Scenario, Shape, SnapshotPolicy,
+    Snapshots, State, StateError, TypedReader, TypedReading, TypedWatch, TypedWatchBuilder, WriteEventsError, commands,
+};
+
+// Decisions over several aggregates and views.
+pub use domain::{
+    Boundary, Current, Decide, DecideContext, Decided, Decision, DecisionError, DecisionScenario, Events, EventsError,
+    Over, States, View, ViewOf,
 };
 
 // Consumers of the log: what they do about failures, how they are watched and controlled.
@@ -149,7 +169,17 @@ pub use consumer::{
     StartFrom, Startable, Status, StopError, StoredStatus, Then, WaitError, WishError, Wished,
 };
 // Read models.
-pub use projection::{Batch, Cleared, Projection, Projector, ReadModel, StateModel, StateTx};
+pub use projection::{
+    Batch, Cleared, Inline, InlineModel, OnChange, Projection, Projector, ReadModel, StateModel, StateTx,
+};
+
+/// For those who measure a store: what it tells an observer.
+pub mod observe {
+    pub use crate::log::observer::{
+        AlreadyObserved, AppendOutcome, AppendReport, BatchBegins, BatchReport, CommitReport, ExecuteOutcome,
+        ExecuteReport, FailureReport, LoadReport, Observer, ParkReport, PublishReport, SnapshotResult, TraceContext,
+    };
+}
 
 /// For tools: what a store contains, whether it is intact, and payloads decoded without their Rust types.
 pub mod inspect {

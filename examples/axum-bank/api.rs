@@ -65,6 +65,9 @@ async fn execute(
     let mut provenance = Provenance::new();
     if let Some(traceparent) = header(&headers, "traceparent")? {
         provenance = provenance.traceparent(traceparent);
+        if let Some(tracestate) = header(&headers, "tracestate")? {
+            provenance = provenance.tracestate(tracestate);
+        }
     }
     let mut execute = bank.accounts.execute(id, command).expecting(expected).provenance(provenance);
     if let Some(key) = header(&headers, "idempotency-key")? {

@@ -8,7 +8,7 @@
 //!
 //! | request | does |
 //! |---|---|
-//! | `POST /accounts/{id}` | executes a command such as `{"deposit": {"cents": 500}}`; takes `If-Match`, `If-None-Match`, `Idempotency-Key` and `traceparent` |
+//! | `POST /accounts/{id}` | executes a command such as `{"deposit": {"cents": 500}}`; takes `If-Match`, `If-None-Match`, `Idempotency-Key`, `traceparent` and `tracestate` |
 //! | `GET /accounts/{id}` | shows the account, with `?version=` or `?at=` as it was |
 //! | `GET /accounts/{id}/events` | sends its events as they happen; takes `Last-Event-ID` |
 //! | `GET /balances?after=7` | shows the read model, once it has reached position 7 |

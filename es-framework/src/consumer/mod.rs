@@ -12,6 +12,7 @@ mod feed;
 mod handle;
 mod heartbeat;
 mod lease;
+mod observed;
 mod parked;
 mod policy;
 mod report;
@@ -31,18 +32,23 @@ pub use checkpoint::{Checkpoint, CheckpointRecord};
 pub use control::{ControlError, Retried};
 pub use elsewhere::{ConsumerRef, WishError, Wished};
 pub use error::{ModelError, RunError, WaitError};
+#[cfg(any(test, feature = "testing"))]
+pub(crate) use failure::text_of;
 pub use failure::{Category, Failure};
 pub use handle::Running;
 pub use lease::Lease;
-pub(crate) use parked::PARKED;
+pub(crate) use parked::{DROPPED, PARKED};
 pub use parked::{ParkedEvent, ParkedFailure};
 pub use policy::{Backoff, Policy, Then};
+pub(crate) use sealed::{open as open_sealed, seal};
 pub use set::{ConsumerSet, Consumers, Startable, StopError};
 pub use start::StartFrom;
 pub(crate) use start::{Consumer, catch_up, start};
 pub use status::{ConsumerState, IllegalTransition, Status};
 pub use stored_status::StoredStatus;
-pub(crate) use work::{Begun, Portion, Trouble, Work, position_of};
+#[cfg(any(test, feature = "testing"))]
+pub(crate) use timer::Timer;
+pub(crate) use work::{AtHead, Begun, Portion, Trouble, Work, position_of};
 
 /// The key of the record with the token of the last wish that was carried out.
 pub(crate) const ACKNOWLEDGED: &str = "acknowledged";

@@ -33,12 +33,15 @@ impl<W: Work> Run<W> {
                 Some(Err(error)) => return error.into(),
                 None => return Leave::Again,
             };
-            let state = if next.caught_up { ConsumerState::Live } else { ConsumerState::CatchingUp };
+            let caught_up = next.caught_up;
             if let Err(left) = feed.meanwhile(self.deal_with(next)).await {
                 return left;
             }
             *outages = 0;
-            self.report.moved(position_of(self.seen.as_ref()), self.store.head(), state);
+            self.tell(caught_up);
+            if caught_up && let Err(left) = self.at_head().await {
+                return left;
+            }
         }
     }
 
@@ -149,7 +152,9 @@ impl<W: Work> Run<W> {
     async fn set_aside_unreadable(&mut self, bad: Unreadable) -> Result<(), Leave> {
         let Unreadable { stored, error } = bad;
         let mark = Mark { position: stored.position, checksum: stored.checksum };
-        if mark.position <= position_of(self.checkpoint.as_ref()) {
+        let is_ours = panics::catch(|| self.work.has(Envelope::of(&stored)));
+        let is_ours = is_ours.map_err(|message| Leave::Final(RunError::panicked(message)))?;
+        if mark.position <= position_of(self.checkpoint.as_ref()) || !is_ours {
             return Ok(());
         }
         let error = RunError::from(error);
@@ -187,11 +192,10 @@ impl<W: Work> Run<W> {
     async fn apply(&mut self, portion: Portion<W::Event>) -> Result<Result<usize, (Position, RunError)>, Leave> {
         let (end, count) = (portion.range.end, portion.range.len() - portion.skip.len());
         let last = portion.events.get(portion.range.clone()).and_then(<[_]>::last).map(Recorded::time);
-        let begun = Instant::now();
-        match self.step(portion).await {
+        match self.step_observed(portion, count).await {
             Ok(()) => {
                 let age = last.map_or(Duration::ZERO, |last| self.store.now().since(last));
-                self.report.batch(count, age, begun.elapsed());
+                self.report.batch(count, age);
                 Ok(Ok(end))
             }
             Err(Trouble::Event { position, error, .. }) => Ok(Err((position, error))),
@@ -229,7 +233,11 @@ impl<W: Work> Run<W> {
         if attempts >= backoff.attempts.get() {
             return Ok(Some(error));
         }
-        self.report.moved(position_of(self.checkpoint.as_ref()), self.store.head(), ConsumerState::Retrying);
+        if self.rebuilding {
+            self.report.enter(ConsumerState::Retrying);
+        } else {
+            self.report.moved(position_of(self.checkpoint.as_ref()), self.store.head(), ConsumerState::Retrying);
+        }
         let pause = self.jitter.pause(&backoff, attempts);
         self.pause(pause).await?;
         Ok(None)
@@ -274,10 +282,12 @@ impl<W: Work> Run<W> {
             self.failing = None;
         }
         if !writes.is_empty() {
+            let before = self.parking.len();
             for write in writes.iter().filter(|write| write.at <= position) {
                 self.parking.written(write);
             }
             self.report.parked(self.parking.len());
+            self.tell_parked(before);
         }
     }
 }

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::aggregate::{Aggregate, Apply, Context};
+use super::aggregate::{Aggregate, Apply, Context, State};
 use super::cache::{Base, Memory, Slot};
 use super::event::{EncodeError, Event};
 use super::execute::{ExecuteError, Receipt};
@@ -55,13 +55,13 @@ type NextOf<A, E> = Next<ExecuteError<E>, Memory<A>, Ran<A>>;
 
 /// Runs the handler of the command.
 pub(super) type Decide<'a, A, E> =
-    dyn Fn(&A, &Context<'_, A>) -> Result<Vec<<A as Aggregate>::Event>, E> + Send + Sync + 'a;
+    dyn Fn(&A, &Context<'_, A>) -> Result<Vec<<A as State>::Event>, E> + Send + Sync + 'a;
 
 /// Events as they will be written, and as they will be read back.
 type Prepared<E> = (Vec<CandidateEvent>, Unwritten<E>);
 
 /// A command that is being executed.
-pub(super) struct Decision<'a, A: Apply, E: std::error::Error + 'static> {
+pub(super) struct Decision<'a, A: Aggregate + Apply, E: std::error::Error + 'static> {
     pub(super) inner: &'a Arc<Inner<A>>,
     pub(super) stream: &'a StreamId,
     pub(super) id: &'a A::Id,
@@ -70,6 +70,15 @@ pub(super) struct Decision<'a, A: Apply, E: std::error::Error + 'static> {
     pub(super) metadata: Option<Metadata>,
     pub(super) expected: ExpectedVersion,
     progress: Progress<E>,
+    /// What an observer is told about it.
+    pub(super) seen: Seen,
+}
+
+/// What has happened to a command, for whoever observes the store.
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    pub(super) conflicts: u32,
+    pub(super) cached: Option<bool>,
 }
 
 /// How far a command has got.
@@ -81,12 +90,11 @@ struct Progress<E: std::error::Error + 'static> {
     loaded: Option<Version>,
     /// The error to return once it is confirmed.
     verdict: Option<ExecuteError<E>>,
-    was_counted: bool,
 }
 
 impl<'a, A, E> Decision<'a, A, E>
 where
-    A: Apply,
+    A: Aggregate + Apply,
     E: std::error::Error + Send + Sync + 'static,
 {
     pub(super) fn new(
@@ -95,12 +103,12 @@ where
         id: &'a A::Id,
         decide: &'a Decide<'a, A, E>,
     ) -> Self {
-        let progress = Progress { tries: 0, loaded: None, verdict: None, was_counted: false };
+        let progress = Progress { tries: 0, loaded: None, verdict: None };
         let expected = ExpectedVersion::Any;
-        Self { inner, stream, id, decide, key: None, metadata: None, expected, progress }
+        Self { inner, stream, id, decide, key: None, metadata: None, expected, progress, seen: Seen::default() }
     }
 
-    pub(super) async fn execute(mut self) -> Result<Receipt<A>, ExecuteError<E>> {
+    pub(super) async fn execute(&mut self) -> Result<Receipt<A>, ExecuteError<E>> {
         let inner = self.inner;
         let slot = inner.slot(self.stream);
         loop {
@@ -123,6 +131,7 @@ where
                         return Err(ExecuteError::Conflict { tries, conflict });
                     }
                     inner.count_conflict();
+                    self.seen.conflicts += 1;
                 }
                 Turn::Ran(Ran::Failed(error)) => return Err(ExecuteError::Append(error)),
                 Turn::Ran(Ran::Unfoldable(appended, source)) => {
@@ -134,8 +143,9 @@ where
     }
 
     fn decide(&mut self, memory: &mut Memory<A>) -> NextOf<A, E> {
-        if !std::mem::replace(&mut self.progress.was_counted, true) {
+        if self.seen.cached.is_none() {
             self.inner.count_cache(memory.base.is_some());
+            self.seen.cached = Some(memory.base.is_some());
         }
         let base = match &memory.base {
             Some(base) if !memory.is_stale => base,
@@ -147,7 +157,7 @@ where
                 return Next::Run(self.load(memory));
             }
             self.progress.tries += 1;
-            let conflict = Conflict::new(self.stream.clone(), self.expected, base.version);
+            let conflict = Conflict::stream(self.stream.clone(), self.expected, base.version);
             let verdict = ExecuteError::Conflict { tries: self.progress.tries, conflict };
             return self.unless_known(memory, verdict, is_fresh);
         }
@@ -276,7 +286,7 @@ fn taken<A>(memory: &mut Memory<A>) -> Base<A> {
     std::mem::take(memory).base.expect("a decision is made from a state")
 }
 
-async fn append<A: Apply>(
+async fn append<A: Aggregate + Apply>(
     inner: &Inner<A>,
     stream: &StreamId,
     base: &Base<A>,
@@ -293,7 +303,10 @@ async fn append<A: Apply>(
 }
 
 /// The first outcome of a command, if its key is known.
-async fn executed_before<A: Apply>(inner: &Inner<A>, key: Option<KeyedCommand>) -> Result<Option<Appended>, Ran<A>> {
+async fn executed_before<A: Aggregate + Apply>(
+    inner: &Inner<A>,
+    key: Option<KeyedCommand>,
+) -> Result<Option<Appended>, Ran<A>> {
     let Some(command) = key else { return Ok(None) };
     match inner.store.command(&command.key).await {
         Err(error) => Err(Ran::Loaded(Err(error.into()))),

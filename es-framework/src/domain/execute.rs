@@ -4,19 +4,21 @@ use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{self, Poll, ready};
+use std::time::Instant;
 
 use serde::Serialize;
 use tracing::Instrument;
 
-use super::aggregate::{Aggregate, Apply, Context, HandledBy};
+use super::aggregate::{Aggregate, Apply, Context, HandledBy, State};
 use super::canonical::canonical;
 use super::command::Command;
 use super::commands_enum::Content;
-use super::decide::Decision;
+use super::decide::{Decision, Seen};
 use super::event::{DecodeError, EncodeError};
 use super::fold::FoldPanic;
 use super::provenance::Provenance;
 use super::repository::{LoadError, Repository};
+use crate::log::observer::{ExecuteOutcome, ExecuteReport};
 use crate::log::{
     AppendError, BoxError, CommandKey, Conflict, ErrorKind, ExpectedVersion, Fingerprint, InvalidMetadata, InvalidName,
     KeyedCommand, Position, StreamId, Timestamp, Version, check_name,
@@ -69,7 +71,7 @@ struct Asked<'r, A: Aggregate, C, E, S: ?Sized> {
     expected: ExpectedVersion,
 }
 
-type DecidedBy<A, C, E, S> = for<'c> fn(&'c C, &'c A, &'c Context<'_, A, S>) -> Result<Vec<<A as Aggregate>::Event>, E>;
+type DecidedBy<A, C, E, S> = for<'c> fn(&'c C, &'c A, &'c Context<'_, A, S>) -> Result<Vec<<A as State>::Event>, E>;
 
 /// The outcome of a command.
 pub struct Receipt<A> {
@@ -280,17 +282,41 @@ fn fingerprint<C: Command + Serialize>(stream: &StreamId, command: &C) -> Result
 
 impl<'r, A, C, E, S> Asked<'r, A, C, E, S>
 where
-    A: Apply,
+    A: Aggregate + Apply,
     C: Send + Sync + 'r,
     E: std::error::Error + Send + Sync + 'static,
     S: ?Sized + Sync,
 {
     fn begin(self) -> Running<'r, A, E> {
-        let span = tracing::debug_span!("execute", aggregate = A::CATEGORY, id = %self.id);
-        Box::pin(self.run().instrument(span))
+        let span = tracing::debug_span!(
+            "execute",
+            otel.name = %format_args!("execute {}", A::CATEGORY),
+            aggregate = A::CATEGORY,
+            id = %self.id
+        );
+        Box::pin(self.run_observed().instrument(span))
     }
 
-    async fn run(self) -> Result<Receipt<A>, ExecuteError<E>> {
+    async fn run_observed(self) -> Result<Receipt<A>, ExecuteError<E>> {
+        let store = self.repository.store();
+        let begun = store.observed().map(|_| Instant::now());
+        let mut seen = Seen::default();
+        let result = self.run(&mut seen).await;
+        if let (Some(observed), Some(begun)) = (store.observed(), begun) {
+            let report = ExecuteReport {
+                category: A::CATEGORY,
+                outcome: outcome_of(&result),
+                events: result.as_ref().map_or(0, |receipt| if receipt.was_known { 0 } else { receipt.events }),
+                conflicts: seen.conflicts,
+                cached: seen.cached,
+                duration: begun.elapsed(),
+            };
+            observed.tell(|observer| observer.executed(&report));
+        }
+        result
+    }
+
+    async fn run(self, seen: &mut Seen) -> Result<Receipt<A>, ExecuteError<E>> {
         let Self { repository, id, command, services, decided_by, key, provenance, expected } = self;
         let stream = A::stream_id(&id).map_err(LoadError::from)?;
         let decide =
@@ -299,7 +325,19 @@ where
         decision.key = key.transpose()?;
         decision.metadata = provenance.map_or(Ok(None), |provenance| provenance.to_metadata())?;
         decision.expected = expected;
-        decision.execute().await
+        let outcome = decision.execute().await;
+        *seen = decision.seen;
+        outcome
+    }
+}
+
+fn outcome_of<A, E: std::error::Error + 'static>(result: &Result<Receipt<A>, ExecuteError<E>>) -> ExecuteOutcome {
+    match result {
+        Ok(receipt) if receipt.was_known => ExecuteOutcome::Known,
+        Ok(_) => ExecuteOutcome::Executed,
+        Err(ExecuteError::Rejected(_)) => ExecuteOutcome::Rejected,
+        Err(error) if error.kind() == ErrorKind::Conflict => ExecuteOutcome::Conflict,
+        Err(_) => ExecuteOutcome::Failed,
     }
 }
 
@@ -310,7 +348,7 @@ impl<A: Aggregate, C, E: std::error::Error + 'static, S: ?Sized> Unpin for Execu
 /// it.
 impl<'r, A, C, E, S> Future for Execute<'r, A, C, E, S>
 where
-    A: Apply,
+    A: Aggregate + Apply,
     C: Send + Sync + 'r,
     E: std::error::Error + Send + Sync + 'static,
     S: ?Sized + Sync,

@@ -38,6 +38,8 @@ impl Provenance {
     pub const TENANT: &'static str = "tenant";
     /// The metadata key of [`Self::traceparent`].
     pub const TRACEPARENT: &'static str = "traceparent";
+    /// The metadata key of [`Self::tracestate`].
+    pub const TRACESTATE: &'static str = "tracestate";
 
     /// The metadata key of the command's name, which [`Execute::provenance`](crate::Execute::provenance) writes. It
     /// replaces an entry of the caller's own under this key.
@@ -55,11 +57,14 @@ impl Provenance {
         let mut provenance = Self::new()
             .correlation_id(inherited(Self::CORRELATION_ID).unwrap_or_else(|| cause.id().to_string()))
             .causation_id(cause.id().to_string());
-        for key in [Self::TENANT, Self::TRACEPARENT] {
-            if let Some(value) = inherited(key) {
-                provenance = provenance.with(key, value);
-            }
-        }
+        let mut inherit = |key| {
+            let value = inherited(key)?;
+            provenance.entries.insert(key.to_owned(), value.into());
+            Some(())
+        };
+        inherit(Self::TENANT);
+        // A `tracestate` means nothing without its `traceparent`.
+        inherit(Self::TRACEPARENT).and_then(|()| inherit(Self::TRACESTATE));
         provenance
     }
 
@@ -83,9 +88,14 @@ impl Provenance {
         self.with(Self::TENANT, tenant.into())
     }
 
-    /// The trace it belongs to, in the format of W3C Trace Context.
+    /// The span it was issued in: the header `traceparent` of [W3C Trace Context](https://www.w3.org/TR/trace-context/).
     pub fn traceparent(self, traceparent: impl Into<String>) -> Self {
         self.with(Self::TRACEPARENT, traceparent.into())
+    }
+
+    /// What tracing systems add to the [`traceparent`](Self::traceparent): the header `tracestate` of W3C Trace Context.
+    pub fn tracestate(self, tracestate: impl Into<String>) -> Self {
+        self.with(Self::TRACESTATE, tracestate.into())
     }
 
     /// Adds an entry of the caller's own.

@@ -4,17 +4,20 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
+use std::time::Instant;
 
 use tracing::{Instrument, warn};
 
 use super::aggregate::{Aggregate, Apply, HandledBy};
 use super::cache::{Base, Cache, Slot};
+use super::decision::remember_repository;
 use super::event::DecodeError;
 use super::execute::Execute;
 use super::fold::{FoldPanic, caught};
 use super::saving::{Failures, Saving};
 use super::snapshots::snapshot_name;
 use super::state::Snapshots;
+use crate::log::observer::{LoadReport, SnapshotResult};
 use crate::log::{
     AsOf, ErrorKind, Filter, Fingerprint, InvalidName, Load, Position, Read, Reading, Snapshot, Store, StoreError,
     StreamId, Timestamp, Version,
@@ -63,6 +66,13 @@ pub(super) struct Inner<A: Aggregate> {
 pub(super) struct Settings {
     pub(super) tries: u32,
     cache: usize,
+}
+
+impl Settings {
+    /// Whether any state is cached.
+    pub(super) fn caches(&self) -> bool {
+        self.cache > 0
+    }
 }
 
 /// Builds a repository with custom settings; created by [`Repository::builder`].
@@ -217,8 +227,15 @@ impl<A: Aggregate> RepositoryBuilder<A> {
         self
     }
 
-    /// Builds the repository.
+    /// Builds the repository. [Decisions](crate::Decide) on its aggregates share the cache of the newest repository that
+    /// was built on their store and is still alive.
     pub fn build(self) -> Repository<A> {
+        let inner = self.inner();
+        remember_repository(&inner);
+        Repository { inner }
+    }
+
+    pub(super) fn inner(self) -> Arc<Inner<A>> {
         let snapshots = A::SNAPSHOTS.map(|snapshots| {
             let fingerprint = snapshots.fingerprint();
             (snapshots, fingerprint)
@@ -232,11 +249,11 @@ impl<A: Aggregate> RepositoryBuilder<A> {
             failures: Failures::default(),
             counters: Counters::default(),
         };
-        Repository { inner: Arc::new(inner) }
+        Arc::new(inner)
     }
 }
 
-impl<A: Apply> Repository<A> {
+impl<A: Aggregate + Apply> Repository<A> {
     /// The store it works on.
     pub fn store(&self) -> &Store {
         &self.inner.store
@@ -407,7 +424,7 @@ impl<A: Apply> Repository<A> {
     }
 }
 
-impl<A: Apply> Inner<A> {
+impl<A: Aggregate + Apply> Inner<A> {
     pub(super) fn slot(&self, stream: &StreamId) -> Arc<Slot<A>> {
         self.cache.slot(stream)
     }
@@ -424,46 +441,76 @@ impl<A: Apply> Inner<A> {
     /// Folds the state from the newest usable snapshot and the events after it, up to a version or to the end.
     pub(super) async fn load(&self, stream: &StreamId, until: Option<Version>) -> Result<Base<A>, LoadError> {
         let span = tracing::debug_span!("load", aggregate = A::CATEGORY, stream = stream.as_str());
-        async {
-            let name = self.snapshots.is_some().then(snapshot_name);
-            let loaded = self.store.engine().load(Load { until, ..Load::new(stream.clone(), name) }).await?;
-            let before = until.map(|until| until.next().get());
-            let restored = loaded.snapshot.as_ref().map(|snapshot| self.try_restore(snapshot));
-            // If the snapshot is unusable, the page after it does not suffice: everything is folded from the start.
-            let whole = !matches!(restored, Some(None));
-            let mut base = restored.flatten().unwrap_or_else(Base::empty);
-            let page = whole.then_some(loaded.page);
-            let counted = self.snapshots.is_some() && page.is_some();
-            if counted && base.version == Version::ZERO {
-                self.counters.missing.fetch_add(1, Ordering::Relaxed);
-            }
-            if let Some(page) = &page {
-                page.check_whole(stream, base.version.get(), before)?;
-            }
-            match page {
-                Some(page) if page.end => base.fold_events(&page.events)?,
-                Some(page) => {
-                    // Fetch the rest while the first page is being folded.
-                    let read = Read { after: base.version.get(), before, ..Read::new(stream.clone()) };
-                    let mut rest = Reading::following(&self.store, read, &page).whole();
-                    rest.fetch_ahead().await;
-                    base.fold_events(&page.events)?;
-                    base.fold_all(rest).await?;
-                }
-                None => base.fold_all(self.events_after(stream, Version::ZERO, before)).await?,
-            }
-            Ok(base)
+        let begun = self.store.observed().map(|_| Instant::now());
+        let mut report = LoadReport::of(A::CATEGORY);
+        let loaded = self.load_reporting(stream, until, &mut report).instrument(span).await;
+        self.tell_loaded(report, begun, loaded.is_ok());
+        loaded
+    }
+
+    async fn load_reporting(
+        &self,
+        stream: &StreamId,
+        until: Option<Version>,
+        report: &mut LoadReport,
+    ) -> Result<Base<A>, LoadError> {
+        let name = self.snapshots.is_some().then(snapshot_name);
+        let head = self.store.head();
+        let loaded = self.store.engine().load(Load { until, ..Load::new(stream.clone(), name) }).await?;
+        let before = until.map(|until| until.next().get());
+        let restored = loaded.snapshot.as_ref().map(|snapshot| self.try_restore(snapshot));
+        // If the snapshot is unusable, the page after it does not suffice: everything is folded from the start.
+        let whole = !matches!(restored, Some(Err(_)));
+        report.snapshot = match &restored {
+            Some(Ok(_)) => SnapshotResult::Used,
+            Some(Err(result)) => *result,
+            None if self.snapshots.is_some() => SnapshotResult::Missing,
+            None => SnapshotResult::NotAsked,
+        };
+        let mut base = restored.and_then(Result::ok).unwrap_or_else(Base::empty);
+        let from = base.version.get();
+        let page = whole.then_some(loaded.page);
+        let counted = self.snapshots.is_some() && page.is_some();
+        if counted && base.version == Version::ZERO {
+            self.counters.missing.fetch_add(1, Ordering::Relaxed);
         }
-        .instrument(span)
-        .await
+        if let Some(page) = &page {
+            page.check_whole(stream, base.version.get(), before)?;
+        }
+        match page {
+            Some(page) if page.end => base.fold_events(&page.events)?,
+            Some(page) => {
+                // Fetch the rest while the first page is being folded.
+                let read = Read { after: base.version.get(), before, ..Read::new(stream.clone()) };
+                let mut rest = Reading::following(&self.store, read, &page).whole();
+                rest.fetch_ahead().await;
+                base.fold_events(&page.events)?;
+                base.fold_all(rest).await?;
+            }
+            None => base.fold_all(self.events_after(stream, Version::ZERO, before)).await?,
+        }
+        if until.is_none() {
+            // The load saw at least what was in the log before it began.
+            base.current_at = base.current_at.max(head);
+        }
+        report.events_replayed = base.version.get() - from;
+        Ok(base)
+    }
+
+    fn tell_loaded(&self, mut report: LoadReport, begun: Option<Instant>, is_ok: bool) {
+        if let (Some(observed), Some(begun)) = (self.store.observed(), begun) {
+            report.is_ok = is_ok;
+            report.duration = begun.elapsed();
+            observed.tell(|observer| observer.loaded(&report));
+        }
     }
 
     /// As [`Self::restore`], but a snapshot on which the user's code panics counts as unreadable.
-    fn try_restore(&self, snapshot: &Snapshot) -> Option<Base<A>> {
+    fn try_restore(&self, snapshot: &Snapshot) -> Result<Base<A>, SnapshotResult> {
         caught(|| self.restore(snapshot)).unwrap_or_else(|panic| {
             self.counters.unreadable.fetch_add(1, Ordering::Relaxed);
             warn!(stream = %snapshot.stream, at = snapshot.at, panic, "snapshot cannot be read: replaying");
-            None
+            Err(SnapshotResult::Unreadable)
         })
     }
 
@@ -497,7 +544,36 @@ impl<A: Apply> Inner<A> {
 
     /// Folds the events that were written since.
     pub(super) async fn refresh(&self, stream: &StreamId, base: &mut Base<A>) -> Result<(), LoadError> {
-        base.fold_all(self.events_after(stream, base.version, None)).await
+        let (begun, from) = (self.store.observed().map(|_| Instant::now()), base.version.get());
+        let head = self.store.head();
+        let refreshed = base.fold_all(self.events_after(stream, base.version, None)).await;
+        let mut report = LoadReport::of(A::CATEGORY);
+        report.events_replayed = base.version.get() - from;
+        self.tell_loaded(report, begun, refreshed.is_ok());
+        refreshed?;
+        base.current_at = base.current_at.max(head);
+        Ok(())
+    }
+
+    /// Folds those of the events written since that are at or below a position that the log has reached.
+    pub(super) async fn refresh_until(
+        &self,
+        stream: &StreamId,
+        base: &mut Base<A>,
+        until: Position,
+    ) -> Result<(), LoadError> {
+        let mut events = self.events_after(stream, base.version, None);
+        while let Some(batch) = events.next_batch().await {
+            let mut batch = batch?;
+            let length = batch.len();
+            batch.retain(|event| event.position <= until);
+            base.fold_events(&batch)?;
+            if batch.len() < length {
+                break;
+            }
+        }
+        base.current_at = base.current_at.max(until);
+        Ok(())
     }
 
     fn events_after(&self, stream: &StreamId, after: Version, before: Option<u64>) -> Reading {

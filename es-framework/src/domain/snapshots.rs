@@ -5,10 +5,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tracing::{debug, warn};
 
-use super::aggregate::Apply;
+use super::aggregate::{Aggregate, Apply};
 use super::cache::Base;
 use super::repository::Inner;
 use super::state::StateError;
+use crate::log::observer::SnapshotResult;
 use crate::log::{Position, ProjectionName, Snapshot, SnapshotError, StreamId, Timestamp, Version};
 
 /// A state that could not be saved. [`Inner::save_if_due`] counts it, logs it and decides whether to try again.
@@ -22,36 +23,37 @@ pub(super) enum SaveError {
     Store(#[from] SnapshotError),
 }
 
-impl<A: Apply> Inner<A> {
+impl<A: Aggregate + Apply> Inner<A> {
     /// The state of a snapshot, unless it is unusable, which is logged and counted.
-    pub(super) fn restore(&self, snapshot: &Snapshot) -> Option<Base<A>> {
-        let (snapshots, fingerprint) = self.snapshots.as_ref()?;
+    pub(super) fn restore(&self, snapshot: &Snapshot) -> Result<Base<A>, SnapshotResult> {
+        let Some((snapshots, fingerprint)) = &self.snapshots else { return Err(SnapshotResult::NotAsked) };
         if snapshot.fingerprint != *fingerprint {
             self.counters.outdated.fetch_add(1, Ordering::Relaxed);
             debug!(stream = %snapshot.stream, at = snapshot.at, "snapshot is of another shape or `apply`: replaying");
-            return None;
+            return Err(SnapshotResult::Outdated);
         }
         match SavedState::parse(&snapshot.state).map(|saved| (saved, snapshots.from_saved(saved.state))) {
             Some((saved, Ok(state))) => {
                 self.counters.used.fetch_add(1, Ordering::Relaxed);
-                Some(Base {
+                Ok(Base {
                     state: Arc::new(state),
                     version: Version::new(snapshot.at),
                     position: saved.position,
                     time: saved.time,
+                    current_at: saved.position,
                     snapshot_at: Arc::new(AtomicU64::new(snapshot.at)),
                 })
             }
             Some((_, Err(StateError::OtherState))) => {
                 self.counters.outdated.fetch_add(1, Ordering::Relaxed);
                 debug!(stream = %snapshot.stream, at = snapshot.at, "snapshot is of another state: replaying");
-                None
+                Err(SnapshotResult::Outdated)
             }
             unreadable => {
                 self.counters.unreadable.fetch_add(1, Ordering::Relaxed);
                 let error = unreadable.and_then(|(_, decoded)| decoded.err()).map(|error| error.to_string());
                 warn!(stream = %snapshot.stream, at = snapshot.at, error, "snapshot cannot be read: replaying");
-                None
+                Err(SnapshotResult::Unreadable)
             }
         }
     }

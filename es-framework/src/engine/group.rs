@@ -3,7 +3,8 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use crate::log::StoreError;
+use crate::log::observer::CommitReport;
+use crate::log::{Notifier, StoreError};
 
 use super::inbox::Inbox;
 use super::room::{Permit, Queued};
@@ -21,6 +22,11 @@ pub trait Committer<W: Send + 'static, A: Send + 'static> {
 
     /// Called after a commit and before its callers are answered: the place to notify watchers.
     fn committed(&mut self);
+
+    /// The notifier of the store, whose observer is told about each commit; by default nobody is told.
+    fn notifier(&self) -> Option<&Notifier> {
+        None
+    }
 
     /// Tells the caller of one write how the transaction ended.
     fn answer(&mut self, write: W, ended: Result<(), StoreError>);
@@ -96,6 +102,9 @@ impl<W: Send + 'static, A: Send + 'static> Inbox<W, A> {
                 Ok(()) => {
                     committer.committed();
                     self.answering(writes.len());
+                    if let Some(notifier) = committer.notifier() {
+                        self.report(writes.len(), notifier);
+                    }
                     answer(writes, committer, || Ok(()));
                     return;
                 }
@@ -124,6 +133,19 @@ impl<W: Send + 'static, A: Send + 'static> Inbox<W, A> {
     }
 }
 
+impl<W: Send + 'static, A: Send + 'static> Inbox<W, A> {
+    /// Tells the store's observer about a group that was committed, right after its places were
+    /// [given back](Self::release). [`Self::commit_together`] does it by itself.
+    pub fn report(&self, writes: usize, notifier: &Notifier) {
+        let Some(observed) = notifier.observed() else { return };
+        let duration = self.took();
+        let (queued, queued_bytes) = self.queued();
+        observed.tell(|observer| {
+            observer.committed(&CommitReport { writes, duration, queued, queued_bytes });
+        });
+    }
+}
+
 impl<W: Send + 'static, A: Send + 'static> fmt::Debug for Group<'_, W, A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Group").field("writes", &self.writes.len()).finish_non_exhaustive()
@@ -136,12 +158,7 @@ fn answer<W: Send + 'static, A: Send + 'static>(
     committer: &mut impl Committer<W, A>,
     ended: impl Fn() -> Result<(), StoreError>,
 ) {
-    let mut permits = Permit::default();
-    for write in &mut writes {
-        permits.merge(std::mem::take(&mut write.permit));
-    }
-    // All at once, because giving back takes the lock that callers take.
-    drop(permits);
+    drop(Permit::of_all(&mut writes));
     for write in writes {
         committer.answer(write.item, ended());
     }

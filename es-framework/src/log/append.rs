@@ -5,13 +5,23 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+
+use super::cell::CellWrite;
 use super::error::{AppendError, InvalidAppend};
 use super::event::{CandidateEvent, IntoCandidates};
 use super::expected_version::ExpectedVersion;
 use super::limits::Limits;
-use super::name::{CommandKey, StreamId};
+use super::name::{CellKey, CommandKey, StreamId};
 use super::position::{Position, Version};
+use super::query::{AppendCondition, Query};
+use super::tag::MAX_TAGS;
 use super::time::Timestamp;
+
+/// The maximum number of conditions of one append.
+pub const MAX_CONDITIONS: usize = 64;
+/// The maximum number of cells that one append sets.
+pub const MAX_CELLS: usize = 256;
 
 /// The part of an append that concerns one stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -98,6 +108,9 @@ pub enum WhenFull {
 
 /// One atomic write to one or more streams.
 ///
+/// It may depend on what other streams hold, without writing to them: on their versions ([`Append::check`]), and on
+/// there being no event that matches a query ([`Append::unless`]).
+///
 /// ```
 /// use es_framework::{Append, CandidateEvent, ExpectedVersion, StreamId};
 ///
@@ -117,6 +130,10 @@ pub enum WhenFull {
 pub struct Append {
     /// The streams, each at most once.
     pub streams: Vec<StreamWrite>,
+    /// The conditions, each of which must hold.
+    pub conditions: Vec<AppendCondition>,
+    /// The cells to set, each at most once.
+    pub cells: Vec<CellWrite>,
     /// The command it carries out, if that is to be recorded.
     pub command: Option<KeyedCommand>,
     /// What to do when the queue of waiting writes is full.
@@ -138,6 +155,67 @@ impl Append {
     /// Also checks another stream, without writing to it.
     pub fn check(self, stream: StreamId, expected: ExpectedVersion) -> Self {
         self.and(stream, expected, Vec::new())
+    }
+
+    /// Also requires that no event that matches the query was written after this position; usually the log's head when
+    /// the caller read what it decided by. It is judged in the transaction that writes the events, so nothing can come
+    /// in between. Without streams and events, the append only checks.
+    ///
+    /// ```
+    /// use es_framework::{
+    ///     Append, AppendError, CandidateEvent, Criterion, ExpectedVersion, Filter, MemoryStore, Position, Query,
+    ///     StreamId, Tag,
+    /// };
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let store = MemoryStore::new();
+    /// // A user name is free as long as no event has its tag.
+    /// let name = Tag::of("username", "ann")?;
+    /// let taken = Query::from(Criterion::tags([&name]));
+    /// let register = |user: &str| -> Result<Append, Box<dyn std::error::Error>> {
+    ///     let registered = CandidateEvent::new("user.registered", "{}")?.with_tags([name.clone()]);
+    ///     let append = Append::to(StreamId::new(user)?, ExpectedVersion::NoStream, registered);
+    ///     Ok(append.unless(&taken, Position::ZERO))
+    /// };
+    /// store.append(register("user-1")?).await?;
+    /// let refused = store.append(register("user-2")?).await.unwrap_err();
+    /// assert!(matches!(refused, AppendError::Conflict { .. }));
+    /// assert_eq!(store.all().read().filter(Filter::new().query(taken)).await?.len(), 1);
+    /// # Ok(()) }
+    /// ```
+    pub fn unless(mut self, query: impl Into<Query>, after: Position) -> Self {
+        self.conditions.push(AppendCondition::new(query, after));
+        self
+    }
+
+    /// Also sets a cell (or, with [`None`], removes it), if it is at the `expected` revision, 0 for a cell that does not
+    /// exist. Events and cells are written together or not at all; an append may also set cells without writing events.
+    ///
+    /// A retry whose events or command are known sets no cell again. [`Appended::cells`] has the new revisions.
+    ///
+    /// ```
+    /// use es_framework::{Append, AppendError, CandidateEvent, CellKey, ExpectedVersion, MemoryStore, StreamId};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let store = MemoryStore::new();
+    /// let (inbox, seen) = (StreamId::new("inbox")?, CellKey::new("imported/orders.csv")?);
+    /// // The lines of a file become events, and the cell says how many of them did.
+    /// let import = |line: &'static str, revision: u64| -> Result<Append, Box<dyn std::error::Error>> {
+    ///     let imported = CandidateEvent::new("imported", line)?;
+    ///     let append = Append::to(inbox.clone(), ExpectedVersion::Any, imported);
+    ///     Ok(append.set_cell(seen.clone(), revision, Some("1 line".into())))
+    /// };
+    /// let appended = store.append(import("first line", 0)?).await?;
+    /// assert_eq!(appended.cells, [1]);
+    /// // Another importer that knows nothing of the first one.
+    /// let refused = store.append(import("first line", 0)?).await.unwrap_err();
+    /// assert!(matches!(refused, AppendError::Conflict { .. }));
+    /// assert_eq!(store.stream(inbox.clone()).version().await?, 1);
+    /// # Ok(()) }
+    /// ```
+    pub fn set_cell(mut self, key: CellKey, expected: u64, value: Option<Bytes>) -> Self {
+        self.cells.push(CellWrite::new(key, expected, value));
+        self
     }
 
     /// Records that this append carries out a command.
@@ -162,15 +240,17 @@ impl Append {
         self.streams.iter().filter_map(|write| write.events.first()).any(|event| event.id().is_some())
     }
 
-    /// The bytes that count against [`Limits::append_bytes`] and against the queue.
+    /// The bytes that count against [`Limits::append_bytes`] and against the queue: those of the events and the cells.
     pub fn bytes(&self) -> usize {
-        self.streams.iter().flat_map(|write| &write.events).map(CandidateEvent::bytes).sum()
+        let events: usize = self.streams.iter().flat_map(|write| &write.events).map(CandidateEvent::bytes).sum();
+        events + self.cells.iter().map(CellWrite::bytes).sum::<usize>()
     }
 
-    /// The memory that the append takes while it waits, for queues that are bounded in bytes: [`Self::bytes`], plus 128
-    /// bytes for each event and each stream, because there are events without any bytes.
+    /// The memory that the append takes while it waits, for queues that are bounded in bytes: [`Self::bytes`] and the
+    /// conditions, plus 128 bytes for each event, stream and cell, because there are events without any bytes.
     pub fn cost(&self) -> usize {
-        self.bytes() + 128 * (self.event_count() + self.streams.len())
+        let conditions: usize = self.conditions.iter().map(|condition| 64 + condition.query.cost()).sum();
+        self.bytes() + conditions + 128 * (self.event_count() + self.streams.len() + self.cells.len())
     }
 
     /// Rejects what no state of the store could make valid; engines call it before they queue the append.
@@ -200,6 +280,7 @@ impl Append {
                     let limit = limits.metadata_bytes;
                     return Err(InvalidAppend::MetadataTooLarge { bytes: metadata, limit }.into());
                 }
+                check_tags(event)?;
                 if let Some(id) = event.id() {
                     if id.is_derived() {
                         return Err(InvalidAppend::DerivedId { id: id.clone() }.into());
@@ -209,6 +290,15 @@ impl Append {
                 bytes += event.bytes();
             }
         }
+        if self.conditions.len() > MAX_CONDITIONS {
+            let conditions = self.conditions.len();
+            return Err(InvalidAppend::TooManyConditions { conditions, limit: MAX_CONDITIONS }.into());
+        }
+        for condition in &self.conditions {
+            condition.query.validate().map_err(InvalidAppend::from)?;
+        }
+        self.check_cells()?;
+        bytes += self.cells.iter().map(CellWrite::bytes).sum::<usize>();
         let events = self.event_count();
         if events > limits.append_events {
             return Err(InvalidAppend::TooManyEvents { events, limit: limits.append_events }.into());
@@ -221,6 +311,37 @@ impl Append {
         }
         Ok(())
     }
+}
+
+impl Append {
+    /// Checks the number of cells, and that each is set once.
+    fn check_cells(&self) -> Result<(), InvalidAppend> {
+        let cells = self.cells.len();
+        if cells > MAX_CELLS {
+            return Err(InvalidAppend::TooManyCells { cells, limit: MAX_CELLS });
+        }
+        for (n, CellWrite { key, .. }) in self.cells.iter().enumerate() {
+            if self.cells.iter().take(n).any(|before| before.key == *key) {
+                return Err(InvalidAppend::CellTwice { key: key.clone() });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Checks the number of tags, and that each is there once.
+fn check_tags(event: &CandidateEvent) -> Result<(), InvalidAppend> {
+    let tags = event.tags().as_slice();
+    if tags.len() > MAX_TAGS {
+        return Err(InvalidAppend::TooManyTags { tags: tags.len(), limit: MAX_TAGS });
+    }
+    for (n, tag) in tags.iter().enumerate() {
+        // They are few, so comparing each with those before it is faster than a set.
+        if tags.iter().take(n).any(|before| before == tag) {
+            return Err(InvalidAppend::TagTwice { tag: tag.clone() });
+        }
+    }
+    Ok(())
 }
 
 /// Whether an append was written now or before.
@@ -269,6 +390,9 @@ pub struct Appended {
     pub position: Position,
     /// The time stored with the events.
     pub time: Timestamp,
+    /// The new revisions of the cells it set, in the order of the request; empty if nothing was written because
+    /// everything was known.
+    pub cells: Vec<u64>,
     /// How far the clock was behind the log; zero unless a clock was set back.
     pub clock_behind: Duration,
 }
@@ -276,7 +400,7 @@ pub struct Appended {
 impl Appended {
     /// Creates a result.
     pub fn new(outcome: Outcome, streams: Vec<StreamAppended>, position: Position, time: Timestamp) -> Self {
-        Self { outcome, streams, position, time, clock_behind: Duration::ZERO }
+        Self { outcome, streams, position, time, cells: Vec::new(), clock_behind: Duration::ZERO }
     }
 
     /// The version of the first stream after the append; [`Version::ZERO`] for an append without streams.
@@ -296,13 +420,14 @@ impl Appended {
 pub struct CommandRecord {
     /// Its key and fingerprint.
     pub command: KeyedCommand,
-    /// The result of the append that carried it out.
+    /// The result of the append that carried it out, without the revisions of its cells.
     pub appended: Appended,
 }
 
 impl CommandRecord {
     /// Creates a record.
-    pub fn new(command: KeyedCommand, appended: Appended) -> Self {
+    pub fn new(command: KeyedCommand, mut appended: Appended) -> Self {
+        appended.cells = Vec::new();
         Self { command, appended }
     }
 }

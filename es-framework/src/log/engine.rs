@@ -7,7 +7,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::append::{Append, Appended, CommandRecord};
-use super::cell::Cell;
+use super::cell::{Cell, ListCells};
+use super::commit_hook::CommitHooks;
 use super::error::{AppendError, CellError, SnapshotError, StoreError};
 use super::id::StoreId;
 use super::inspect::Inspect;
@@ -26,7 +27,8 @@ use super::time::Clock;
 ///
 /// What an engine promises:
 ///
-/// 1. An append is judged by [`judge`](super::judge()) inside the transaction that writes it, and is atomic.
+/// 1. An append is judged by [`judge`](super::judge()) inside the transaction that writes it, and is atomic. If several
+///    are written in one transaction, each is judged against all that were written before it.
 /// 2. Positions are assigned in commit order without gaps, and never twice. A reader that has seen position *p* never
 ///    later sees a new event at or below *p*.
 /// 3. After a commit the engine notifies its [`Notifier`], in the order of the commits.
@@ -107,6 +109,13 @@ pub trait Engine: Debug + Send + Sync + 'static {
     /// [`StoreError`] if the store cannot be read.
     async fn cell(&self, key: &CellKey) -> Result<Option<Cell>, StoreError>;
 
+    /// Lists the cells that exist, in the order of their keys as bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if the store cannot be read or a cell on the page is damaged.
+    async fn cells(&self, list: ListCells) -> Result<Vec<Cell>, StoreError>;
+
     /// Sets a cell (or, with [`None`], removes it) if it is at the `expected` revision, 0 for a cell that does not
     /// exist. Returns the new revision.
     ///
@@ -118,6 +127,15 @@ pub trait Engine: Debug + Send + Sync + 'static {
     ///
     /// As for [`Self::append`].
     async fn set_cell(&self, key: &CellKey, expected: u64, value: Option<Bytes>) -> Result<u64, CellError>;
+
+    /// Returns the hooks that the engine calls inside the transactions of its appends, if it does; by default it does
+    /// not, and has no inline projections.
+    ///
+    /// An engine that does calls [`Hooked::apply`](super::Hooked::apply) for each append that it is about to write,
+    /// after the rows of its events, including appends without events.
+    fn commit_hooks(&self) -> Option<&CommitHooks> {
+        None
+    }
 
     /// Returns the interface for tools, if the engine has one; by default it does not.
     fn inspect(&self) -> Option<&dyn Inspect> {

@@ -2,15 +2,19 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
+use tracing::Instrument;
 
 use super::append::{Append, Appended, CommandRecord};
-use super::cell::Cell;
+use super::cell::{Cell, ListCells};
 use super::engine::Engine;
 use super::error::{AppendError, CellError, StoreError};
+use super::extensions::Extensions;
 use super::id::StoreId;
 use super::name::{CellKey, CommandKey, InvalidName, StreamId};
+use super::observer::{AlreadyObserved, AppendOutcome, AppendReport, Observed, Observer};
 use super::position::Position;
 use super::read::{ListStreams, StreamInfo};
 use super::stream::Stream;
@@ -32,12 +36,24 @@ use super::time::{Clock, Timestamp};
 #[derive(Clone)]
 pub struct Store {
     engine: Arc<dyn Engine>,
+    extensions: Arc<Extensions>,
 }
 
 impl Store {
     /// Creates a handle to an engine.
     pub fn new(engine: impl Engine) -> Self {
-        Self { engine: Arc::new(engine) }
+        let engine: Arc<dyn Engine> = Arc::new(engine);
+        engine.into()
+    }
+
+    /// What a layer above keeps with the store, created if there is none. Handles cloned from this one share it.
+    pub(crate) fn extension<T: Default + Send + Sync + 'static>(&self) -> Arc<T> {
+        self.extensions.get()
+    }
+
+    /// A handle without the extensions, for what is kept in one of them: it must not keep itself alive.
+    pub(crate) fn without_extensions(&self) -> Self {
+        Arc::clone(&self.engine).into()
     }
 
     /// The random id of the store.
@@ -100,7 +116,45 @@ impl Store {
     /// If the future is dropped, the write either never starts or runs to completion. Give the events ids or the append
     /// a command key to find out which.
     pub async fn append(&self, append: Append) -> Result<Appended, AppendError> {
-        self.engine.append(append).await
+        let (events, streams) = (append.event_count(), append.streams.len());
+        let span = tracing::debug_span!("append", events, streams);
+        let Some(observed) = self.observed() else { return self.engine.append(append).instrument(span).await };
+        let (begun, bytes) = (Instant::now(), append.bytes());
+        let result = self.engine.append(append).instrument(span).await;
+        let (outcome, duration) = (AppendOutcome::of(&result), begun.elapsed());
+        observed.tell(|observer| observer.appended(&AppendReport { events, bytes, outcome, duration }));
+        result
+    }
+
+    /// Attaches an observer, which is told what happens in this open store from now on: through every handle to it, and
+    /// in its engine. It stays attached until the store is dropped.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use es_framework::MemoryStore;
+    /// use es_framework::observe::Observer;
+    ///
+    /// #[derive(Debug)]
+    /// struct Indifferent;
+    ///
+    /// impl Observer for Indifferent {}
+    ///
+    /// let store = MemoryStore::new();
+    /// store.observe(Arc::new(Indifferent))?;
+    /// assert!(store.observe(Arc::new(Indifferent)).is_err());
+    /// # Ok::<(), es_framework::observe::AlreadyObserved>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`AlreadyObserved`] if it has one.
+    pub fn observe(&self, observer: Arc<dyn Observer>) -> Result<(), AlreadyObserved> {
+        self.engine.notifier().observe(observer)
+    }
+
+    pub(crate) fn observed(&self) -> Option<&Observed> {
+        self.engine.notifier().observed()
     }
 
     /// Returns the record of the command that was executed under this key.
@@ -130,6 +184,28 @@ impl Store {
         self.engine.cell(key).await
     }
 
+    /// Lists the cells that exist, in the order of their keys as bytes, one page at a time.
+    ///
+    /// ```
+    /// use es_framework::{CellKey, ListCells, MemoryStore};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let store = MemoryStore::new();
+    /// for key in ["lease/mailer", "lease/totals", "settings"] {
+    ///     store.set_cell(&CellKey::new(key)?, 0, Some("x".into())).await?;
+    /// }
+    /// let leases = store.cells(ListCells::new().prefix("lease/")).await?;
+    /// assert_eq!(leases.iter().map(|cell| cell.key.as_str()).collect::<Vec<_>>(), ["lease/mailer", "lease/totals"]);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if the store cannot be read or a cell on the page is damaged.
+    pub async fn cells(&self, list: ListCells) -> Result<Vec<Cell>, StoreError> {
+        self.engine.cells(list).await
+    }
+
     /// Sets a cell (or, with [`None`], removes it) if it is at the `expected` revision, 0 for a cell that does not
     /// exist. Returns the new revision.
     ///
@@ -157,13 +233,13 @@ impl Store {
 
 impl From<Arc<dyn Engine>> for Store {
     fn from(engine: Arc<dyn Engine>) -> Self {
-        Self { engine }
+        Self { engine, extensions: Arc::default() }
     }
 }
 
 impl From<&Arc<dyn Engine>> for Store {
     fn from(engine: &Arc<dyn Engine>) -> Self {
-        Self { engine: Arc::clone(engine) }
+        Arc::clone(engine).into()
     }
 }
 

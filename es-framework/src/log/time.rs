@@ -1,6 +1,9 @@
 //! Times as the log keeps them, and the clock they come from.
 
 use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
@@ -89,6 +92,45 @@ const fn civil_from_days(days: i64) -> (i64, i64, i64) {
 pub trait Clock: fmt::Debug + Send + Sync + 'static {
     /// The current time.
     fn now(&self) -> Timestamp;
+
+    /// Waits for the next change that is not the passing of time: a clock of a test is turned by hand. By default there
+    /// is none, and the future is never ready.
+    ///
+    /// Whatever waits until a time of this clock waits for this too, and then looks at the clock again. A change after
+    /// this call is not missed: call it first, then [`Self::now`].
+    fn turned(&self) -> Turned {
+        Turned::never()
+    }
+}
+
+/// See [`Clock::turned`].
+#[must_use = "a future does nothing until it is awaited"]
+pub struct Turned(Option<Pin<Box<dyn Future<Output = ()> + Send>>>);
+
+impl Turned {
+    /// A clock that only time changes.
+    pub fn never() -> Self {
+        Self(None)
+    }
+
+    /// Ready when `change` is.
+    pub fn when(change: impl Future<Output = ()> + Send + 'static) -> Self {
+        Self(Some(Box::pin(change)))
+    }
+}
+
+impl Future for Turned {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        self.0.as_mut().map_or(Poll::Pending, |change| change.as_mut().poll(context))
+    }
+}
+
+impl fmt::Debug for Turned {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Turned").field(&self.0.is_some()).finish()
+    }
 }
 
 /// The clock of the operating system; the default.

@@ -27,6 +27,12 @@ pub trait Projector: Send + Sync + 'static {
     /// The name of its checkpoint; unique in its read model.
     const NAME: &'static str;
 
+    /// The version of its code, 1 by default. Raise it if the same events now lead to other results: a read model that
+    /// another version has built is noticed at the start, and
+    /// [`Projection::on_change`](super::Projection::on_change) says what happens to it. A change of its tables is noticed
+    /// without that.
+    const VERSION: u32 = 1;
+
     /// Prepares the read model, for example with `CREATE TABLE IF NOT EXISTS`; called at every start.
     ///
     /// # Errors

@@ -1,19 +1,25 @@
-//! The judge against a model that was written from sections A and B of the contract, without an engine.
+//! The judge against a model that was written from sections A, B and I of the contract, without an engine.
 //!
 //! The model takes one event after the other and asks what the contract says of it; it shares nothing with the judge but
 //! the types of requests and answers.
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a model that panics is a broken test")]
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use es_framework::engine::{Facts, KnownEvent, PlannedEvent, Questions, StreamFacts, Verdict, judge, judge_as_unknown};
+use bytes::Bytes;
+use es_framework::engine::{
+    CellFacts, Facts, KnownEvent, PlannedEvent, Questions, StreamFacts, Verdict, judge, judge_as_unknown,
+};
 use es_framework::{
-    Append, AppendError, Appended, CandidateEvent, CommandKey, CommandRecord, EventId, ExpectedVersion, Fingerprint,
-    InvalidAppend, KeyedCommand, Outcome, Position, StreamHead, StreamId, StreamState, Timestamp, Version,
+    Append, AppendCondition, AppendError, Appended, CandidateEvent, CellKey, CommandKey, CommandRecord, Conflict,
+    Criterion, ErrorKind, EventId, ExpectedVersion, Fingerprint, InvalidAppend, KeyedCommand, Outcome, Position, Query,
+    StreamHead, StreamId, StreamState, Tag, Timestamp, Version,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
+use proptest::sample::subsequence;
 
 const STREAMS: [&str; 4] = ["a-1", "a-2", "b-1", "b"];
 
@@ -33,6 +39,8 @@ struct Log {
     entries: Vec<Entry>,
     commands: Vec<CommandRecord>,
     closed: Vec<StreamId>,
+    /// Everything that each cell was ever set to; [`None`] is a removal.
+    cells: BTreeMap<CellKey, Vec<Option<Bytes>>>,
 }
 
 impl Log {
@@ -48,6 +56,25 @@ impl Log {
     fn find(&self, stream: &StreamId, id: &EventId) -> Option<(u64, &Entry)> {
         let mut numbered = (1..).zip(&self.entries);
         numbered.find(|(_, entry)| entry.stream == *stream && entry.event.id() == Some(id))
+    }
+
+    /// The position of the first event after one that matches a query. Nothing is left of a removed event that could
+    /// match.
+    fn first_match(&self, AppendCondition { query, after, .. }: &AppendCondition) -> Option<u64> {
+        let meets = |criterion: &Criterion, event: &CandidateEvent| {
+            let name = event.event_type().name();
+            let of_type = criterion.types.is_empty() || criterion.types.iter().any(|wanted| **wanted == *name);
+            of_type && criterion.tags.iter().all(|tag| event.tags().contains(tag))
+        };
+        let matches = |event: &CandidateEvent| query.criteria().iter().any(|criterion| meets(criterion, event));
+        let mut numbered = (1..).zip(&self.entries);
+        numbered.find(|(at, entry)| *at > after.get() && !entry.removed && matches(&entry.event)).map(|(at, _)| at)
+    }
+
+    /// How many times a cell was set, and whether it exists.
+    fn cell(&self, key: &CellKey) -> (u64, bool) {
+        let sets = self.cells.get(key).map_or(&[][..], Vec::as_slice);
+        (sets.len() as u64, sets.last().is_some_and(Option::is_some))
     }
 
     fn end(&self) -> (u64, i64) {
@@ -81,6 +108,16 @@ impl Log {
                 });
             }
             facts.push(StreamFacts::new(head, known));
+        }
+        for condition in questions.conditions() {
+            facts.push_condition(self.first_match(condition).map(Position::new));
+        }
+        for key in questions.cells() {
+            facts.push_cell(match self.cell(key) {
+                (0, _) => CellFacts::missing(),
+                (sets, true) => CellFacts::existing(sets),
+                (sets, false) => CellFacts::removed(sets),
+            });
         }
         facts
     }
@@ -121,6 +158,11 @@ impl Log {
             self.entries.push(Entry { stream, version: version.get(), time, event, removed: false });
         }
         assert_eq!(plan.event_count() as u64, last - before);
+        for cell in plan.cells(append) {
+            let sets = self.cells.entry(cell.key.clone()).or_default();
+            sets.push(cell.value.cloned());
+            assert_eq!(sets.len() as u64, cell.revision, "no revision is given twice");
+        }
         self.remember(append, &appended);
         Ok(appended)
     }
@@ -141,10 +183,13 @@ impl Log {
 #[derive(Debug, PartialEq)]
 enum Says {
     /// For each stream: first and last version, written, known. Then position, time, and how far the clock is behind.
-    Written(Vec<(u64, u64, usize, usize)>, u64, i64, u64),
+    /// Then the revision of each cell.
+    Written(Vec<(u64, u64, usize, usize)>, u64, i64, u64, Vec<u64>),
     /// The same of the first write.
     Known(Vec<(u64, u64)>, u64, i64),
-    Conflict(Vec<(String, u64)>),
+    /// Every stream that failed, then every condition that failed with the position it failed by, then every cell that
+    /// was at another revision, with the expected and the actual one.
+    Conflict(Vec<(String, u64)>, Vec<(AppendCondition, u64)>, Vec<(String, u64, u64)>),
     Partly(usize, usize),
     Reused(String, u64),
     Twice(String),
@@ -153,7 +198,7 @@ enum Says {
 }
 
 fn same_content(a: &CandidateEvent, b: &CandidateEvent) -> bool {
-    // B3: type, schema version, codec and payload. Metadata is not compared.
+    // B3: type, schema version, codec and payload. Metadata and tags are not compared.
     let of = |event: &CandidateEvent| {
         let event_type = event.event_type();
         (event_type.name().to_owned(), event_type.schema_version(), event_type.codec().to_owned())
@@ -161,7 +206,7 @@ fn same_content(a: &CandidateEvent, b: &CandidateEvent) -> bool {
     of(a) == of(b) && a.payload() == b.payload()
 }
 
-/// Sections A and B, one sentence after the other.
+/// Sections A, B and I, one sentence after the other.
 fn contract(log: &Log, append: &Append, now: i64) -> Says {
     // A12: the same key with another fingerprint is an error; with the same one it is the first answer.
     if let Some(command) = &append.command
@@ -239,8 +284,21 @@ fn contract(log: &Log, append: &Append, now: i64) -> Says {
         })
         .map(|(write, version)| (write.stream.to_string(), version))
         .collect();
-    if !conflicts.is_empty() {
-        return Says::Conflict(conflicts);
+    // I3: so is every condition, beside the streams. I5: all that was known was answered before.
+    let failed: Vec<_> = append
+        .conditions
+        .iter()
+        .filter_map(|condition| Some((condition.clone(), log.first_match(condition)?)))
+        .collect();
+    // So is every cell.
+    let cells: Vec<_> = append.cells.iter().map(|write| (write, log.cell(&write.key))).collect();
+    let changed: Vec<_> = cells
+        .iter()
+        .map(|(write, (sets, exists))| (write.key.to_string(), write.expected, if *exists { *sets } else { 0 }))
+        .filter(|(_, expected, actual)| expected != actual)
+        .collect();
+    if !conflicts.is_empty() || !failed.is_empty() || !changed.is_empty() {
+        return Says::Conflict(conflicts, failed, changed);
     }
     // A1, A4, A8.
     let streams = parts.iter().map(|(write, known, new)| {
@@ -250,22 +308,35 @@ fn contract(log: &Log, append: &Append, now: i64) -> Says {
     });
     let (head, time) = log.end();
     let behind = if time > now { time.abs_diff(now) } else { 0 };
-    Says::Written(streams.collect(), head + new as u64, now.max(time), behind)
+    let revisions = cells.iter().map(|(_, (sets, _))| sets + 1).collect();
+    Says::Written(streams.collect(), head + new as u64, now.max(time), behind, revisions)
 }
 
 fn said(answer: &Result<Appended, AppendError>) -> Says {
     match answer {
         Ok(appended) if appended.outcome == Outcome::AlreadyWritten => {
             let streams = appended.streams.iter().map(|part| (part.first.get(), part.last.get())).collect();
+            assert_eq!(appended.cells, [0; 0], "nothing was set");
             Says::Known(streams, appended.position.get(), appended.time.as_micros())
         }
-        Ok(Appended { streams, position, time, clock_behind, .. }) => {
+        Ok(Appended { streams, position, time, clock_behind, cells, .. }) => {
             let streams = streams.iter().map(|part| (part.first.get(), part.last.get(), part.written, part.known));
             let behind = u64::try_from(clock_behind.as_micros()).unwrap();
-            Says::Written(streams.collect(), position.get(), time.as_micros(), behind)
+            Says::Written(streams.collect(), position.get(), time.as_micros(), behind, cells.clone())
         }
         Err(AppendError::Conflict { conflicts }) => {
-            Says::Conflict(conflicts.iter().map(|one| (one.stream.to_string(), one.actual.get())).collect())
+            let (mut failed, mut changed) = (Vec::new(), Vec::new());
+            for conflict in conflicts {
+                match conflict {
+                    Conflict::Condition { query, after, position } => {
+                        failed.push((AppendCondition::new(query, *after), position.get()));
+                    }
+                    Conflict::Cell { key, expected, actual } => changed.push((key.to_string(), *expected, *actual)),
+                    _ => {}
+                }
+            }
+            let told = conflicts.iter().filter_map(Conflict::actual_version);
+            Says::Conflict(told.map(|(stream, actual)| (stream.to_string(), actual.get())).collect(), failed, changed)
         }
         Err(AppendError::PartlyKnown { known, new }) => Says::Partly(*known, *new),
         Err(AppendError::IdReused { stream, version, .. }) => Says::Reused(stream.to_string(), version.get()),
@@ -281,6 +352,9 @@ enum Step {
     Append {
         parts: Vec<(usize, Expect, Vec<New>)>,
         with_ids: bool,
+        conditions: Vec<(Query, After)>,
+        /// Which cell, how far the expected revision is from the actual one, and whether it is removed.
+        cells: Vec<(u8, i8, bool)>,
         command: Option<(u8, u8)>,
         now: i64,
         index: bool,
@@ -306,11 +380,19 @@ enum Expect {
     Near(i8),
 }
 
+#[derive(Debug, Clone, Copy)]
+enum After {
+    /// The head of the log at that time, and so much more or less.
+    Near(i8),
+    Zero,
+}
+
 #[derive(Debug, Clone)]
 struct New {
     id: u8,
     content: u8,
     metadata: bool,
+    tags: Vec<Tag>,
 }
 
 impl New {
@@ -327,11 +409,20 @@ impl New {
             .unwrap()
             .with_id(with_id.then_some(id))
             .with_metadata(self.metadata.then_some(metadata))
+            .with_tags(self.tags.clone())
     }
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let new = (0..8_u8, 0..12_u8, any::<bool>()).prop_map(|(id, content, metadata)| New { id, content, metadata });
+    let tags = || prop_oneof![1 => Just(vec![]), 2 => subsequence(["a:1", "a:2", "b:1"].to_vec(), 0..=3)];
+    let tags = || tags().prop_map(|tags| tags.into_iter().map(|tag| Tag::new(tag).unwrap()).collect::<Vec<_>>());
+    let new = (0..8_u8, 0..12_u8, any::<bool>(), tags());
+    let new = new.prop_map(|(id, content, metadata, tags)| New { id, content, metadata, tags });
+    let types = subsequence(["type-0", "type-1", "type-2", "type-3"].to_vec(), 0..3);
+    let criterion = (types, tags()).prop_map(|(types, tags)| Criterion::types(types).all_of(tags));
+    let after = prop_oneof![3 => (-4..2_i8).prop_map(After::Near), 1 => Just(After::Zero)];
+    let condition = (vec(criterion, 0..3).prop_map(Query::from_iter), after);
+    let conditions = prop_oneof![3 => Just(vec![]), 2 => vec(condition.clone(), 1), 1 => vec(condition, 2..4)];
     let expect = prop_oneof![
         4 => Just(Expect::Any),
         1 => Just(Expect::NoStream),
@@ -347,9 +438,18 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
             parts
         });
     let command = proptest::option::weighted(0.2, (0..4_u8, prop_oneof![5 => Just(0_u8), 1 => Just(1_u8)]));
-    let append = (parts, any::<bool>(), command, 0..50_i64, any::<bool>());
+    let cell = (0..3_u8, prop_oneof![6 => Just(0_i8), 1 => -2..3_i8], proptest::bool::weighted(0.3));
+    let cells =
+        prop_oneof![3 => Just(vec![]), 2 => vec(cell.clone(), 1), 1 => vec(cell, 2..4)].prop_map(|mut cells| {
+            cells.sort_by_key(|(key, _, _)| *key);
+            cells.dedup_by_key(|(key, _, _)| *key);
+            cells
+        });
+    let append = (parts, any::<bool>(), conditions, cells, command, 0..50_i64, any::<bool>());
     let step = prop_oneof![
-        12 => append.prop_map(|(parts, with_ids, command, now, index)| Step::Append { parts, with_ids, command, now, index }),
+        12 => append.prop_map(|(parts, with_ids, conditions, cells, command, now, index)| {
+            Step::Append { parts, with_ids, conditions, cells, command, now, index }
+        }),
         4 => Just(Step::Retry),
         1 => (0..STREAMS.len(), 0..6_u64).prop_map(|(stream, upto)| Step::Truncate { stream, upto }),
         1 => (0..2 * STREAMS.len()).prop_map(|stream| Step::Close { stream }),
@@ -367,8 +467,21 @@ proptest! {
         let mut last: Option<Append> = None;
         for step in steps {
             let (append, now, index) = match step {
-                Step::Append { parts, with_ids, command, now, index } => {
+                Step::Append { parts, with_ids, conditions, cells, command, now, index } => {
                     let mut append = Append::default();
+                    for (key, by, removed) in cells {
+                        let key = CellKey::new(format!("cell-{key}")).unwrap();
+                        let (sets, exists) = log.cell(&key);
+                        let expected = if exists { sets } else { 0 }.saturating_add_signed(by.into());
+                        append = append.set_cell(key, expected, (!removed).then(|| Bytes::from_static(b"x")));
+                    }
+                    for (query, after) in conditions {
+                        let after = match after {
+                            After::Near(by) => log.end().0.saturating_add_signed(by.into()),
+                            After::Zero => 0,
+                        };
+                        append = append.unless(query, Position::new(after));
+                    }
                     for (stream, expect, events) in parts {
                         let stream = StreamId::new(STREAMS[stream]).unwrap();
                         let expected = match expect {
@@ -429,6 +542,43 @@ fn an_answer_that_is_missing_is_an_error() {
     }
 }
 
+/// An engine that leaves out a condition, or finds an event where the condition does not look, has a bug.
+#[test]
+fn an_answer_about_a_condition_that_cannot_be_true_is_an_error() {
+    let append = Append::default().unless(Query::all(), Position::new(5)).unless(Query::new(), Position::ZERO);
+    let judged = |answers: &[Option<u64>]| {
+        let mut facts = Facts::new(Position::new(7), Timestamp::from_micros(0));
+        for answer in answers {
+            facts.push_condition(answer.map(Position::new));
+        }
+        assert!(judge_as_unknown(&append, &facts).is_none() || answers == [None, None]);
+        judge(&append, &facts).map(|_| ()).map_err(|error| error.kind())
+    };
+    assert_eq!(judged(&[]), Err(ErrorKind::Internal));
+    assert_eq!(judged(&[None]), Err(ErrorKind::Internal));
+    assert_eq!(judged(&[None, None]), Ok(()));
+    assert_eq!(judged(&[None, None, None]), Err(ErrorKind::Internal));
+    assert_eq!(judged(&[Some(5), None]), Err(ErrorKind::Internal));
+    assert_eq!(judged(&[Some(8), None]), Err(ErrorKind::Internal));
+    assert_eq!(judged(&[Some(7), None]), Err(ErrorKind::Conflict));
+}
+
+/// An engine that leaves out a cell would set it without a look at its revision.
+#[test]
+fn an_answer_about_a_cell_that_is_missing_is_an_error() {
+    let key = |name: &str| CellKey::new(name).unwrap();
+    let append = Append::default().set_cell(key("a"), 0, None).set_cell(key("b"), 7, None);
+    let mut facts = Facts::new(Position::ZERO, Timestamp::from_micros(0));
+    for (cell, enough) in
+        [(CellFacts::removed(3), false), (CellFacts::existing(7), false), (CellFacts::missing(), true)]
+    {
+        assert_eq!(judge(&append, &facts).is_ok(), enough);
+        assert_eq!(judge_as_unknown(&append, &facts).is_some(), enough);
+        facts.push_cell(cell);
+    }
+    assert!(judge(&append, &facts).is_err(), "an answer too many");
+}
+
 /// A stream that was closed for good still knows its events, and can be checked without being written.
 #[test]
 fn a_tombstoned_stream_is_known_and_checked_but_not_written() {
@@ -448,7 +598,7 @@ fn a_tombstoned_stream_is_known_and_checked_but_not_written() {
     assert!(matches!(judge(&append, &facts(vec![known])), Ok(Verdict::Known { .. })));
     let refused = judge(&append, &facts(vec![])).unwrap_err();
     assert!(matches!(&refused, AppendError::Tombstoned { .. }), "{refused:?}");
-    assert_eq!(refused.kind(), es_framework::ErrorKind::Caller);
+    assert_eq!(refused.kind(), ErrorKind::Caller);
     assert!(judge_as_unknown(&append, &facts(vec![])).is_none());
     let check = Append::default().check(stream, ExpectedVersion::Exact(Version::new(3)));
     assert!(matches!(judge(&check, &facts(vec![])), Ok(Verdict::Write(_))));

@@ -5,7 +5,11 @@ mod engines;
 #[cfg(all(feature = "bincode", feature = "json"))]
 mod hostile;
 mod judged;
+#[cfg(feature = "bincode")]
+mod kit;
 mod ledgers;
+#[cfg(feature = "bincode")]
+mod observed;
 mod processes;
 mod projections;
 mod sends;
@@ -25,6 +29,14 @@ mod memory_as_a_trait_object {
     use crate::engines::MemoryAsObject;
 
     es_conformance::conformance!(MemoryAsObject);
+}
+
+/// The memory engine inside the testing kit's.
+mod memory_without_faults {
+    use crate::engines::MemoryWithoutFaults;
+
+    es_conformance::conformance!(MemoryWithoutFaults);
+    es_conformance::conformance_inspected!(MemoryWithoutFaults);
 }
 
 /// Memory stores that several handles share, whose watchers are told of the events.
