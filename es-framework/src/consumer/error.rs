@@ -15,7 +15,7 @@ pub enum RunError {
     /// The projector's name is not a valid projection name.
     #[error(transparent)]
     Name(#[from] InvalidName),
-    /// [`Projection::start`](super::Projection::start) was called outside a tokio runtime. Nothing was started.
+    /// [`Projection::start`](crate::Projection::start) was called outside a tokio runtime. Nothing was started.
     #[error(
         "no tokio runtime is current, and a projection that is started runs in a task of one; `catch_up` needs none"
     )]
