@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use es_framework::{
-    Bincode, ErrorKind, Event, ExpectedVersion, Position, Projection, Projector, Recorded, RunError, ConsumerState,
+    Bincode, ConsumerState, ErrorKind, Event, ExpectedVersion, Position, Projection, Projector, Recorded, RunError,
     SnapshotPolicy, Snapshots, StateModel, StateTx, Store, WaitError,
 };
 

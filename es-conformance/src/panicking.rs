@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use es_framework::{
-    Bincode, BoxError, CandidateEvent, DecodeError, Event, EventType, ExpectedVersion, ModelError, Position,
-    Projection, Projector, Recorded, RunError, Running, ConsumerState, SnapshotPolicy, Snapshots, StateModel, StateTx,
+    Bincode, BoxError, CandidateEvent, ConsumerState, DecodeError, Event, EventType, ExpectedVersion, ModelError,
+    Position, Projection, Projector, Recorded, RunError, Running, SnapshotPolicy, Snapshots, StateModel, StateTx,
     Store, WaitError,
 };
 use serde::{Deserialize, Deserializer, Serialize};

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use es_framework::{
-    ErrorKind, Event, ExpectedVersion, Filter, ModelError, Position, Projection, Projector, Recorded, Repository,
-    RunError, ConsumerState, StateModel, StateTx, Store, WaitError,
+    ConsumerState, ErrorKind, Event, ExpectedVersion, Filter, ModelError, Position, Projection, Projector, Recorded,
+    Repository, RunError, StateModel, StateTx, Store, WaitError,
 };
 use serde::{Deserialize, Serialize};
 

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
 use es_framework::{
-    Bincode, Event, ExpectedVersion, Position, Projection, Projector, Recorded, RunError, SnapshotPolicy, Snapshots,
-    StateModel, StateTx, Store,
+    Bincode, Event, ExpectedVersion, Policy, Position, Projection, Projector, Recorded, RunError, SnapshotPolicy,
+    Snapshots, StateModel, StateTx, Store,
 };
 
 use crate::bank::AccountEvent;
@@ -124,7 +124,8 @@ pub async fn h3_a_state_that_was_not_touched_is_not_folded_again(fixture: &impl 
     let store = fixture.open().await;
     let model = StateModel::new(&store);
     let sum = Sum::new(Refuses::Untouched);
-    let running = Projection::new(&store, sum.clone(), model.clone()).start().await.expect("it starts");
+    let projection = Projection::new(&store, sum.clone(), model.clone()).policy(Policy::stop_at_once());
+    let running = projection.start().await.expect("it starts");
     let last = deposit(&store, vec![1; 100]).await;
     running.wait_for(last, PATIENCE).await.expect("it gets there");
     deposit(&store, [BAD]).await;

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use es_framework::{
-    Category, CheckpointRecord, Event, ExpectedVersion, ModelError, Position, Projection, ProjectionName, Projector, ReadModel,
-    Recorded, RunError, Store,
+    Category, CheckpointRecord, Event, ExpectedVersion, ModelError, Position, Projection, ProjectionName, Projector,
+    ReadModel, Recorded, RunError, Store,
 };
 
 use crate::bank::AccountEvent;

@@ -44,19 +44,8 @@ impl Category {
     }
 
     /// All of them.
-    pub const ALL: [Self; 7] = [
-        Self::UserCode,
-        Self::Panic,
-        Self::Decode,
-        Self::UnknownType,
-        Self::ReadModel,
-        Self::Log,
-        Self::Consumer,
-    ];
-
-    pub(super) fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|category| category.as_str() == name)
-    }
+    pub const ALL: [Self; 7] =
+        [Self::UserCode, Self::Panic, Self::Decode, Self::UnknownType, Self::ReadModel, Self::Log, Self::Consumer];
 }
 
 impl fmt::Display for Category {
@@ -137,9 +126,11 @@ pub(crate) fn text_of(error: &(dyn std::error::Error + 'static)) -> String {
     });
     let mut text = text.unwrap_or_else(|message| format!("the text of the error panicked: {message}"));
     if text.len() > TEXT {
-        text.truncate(text.floor_char_boundary(TEXT - 1));
-        text.push('…');
-        text.truncate(text.floor_char_boundary(TEXT));
+        let mut end = TEXT;
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        text.truncate(end);
     }
     text
 }

@@ -96,7 +96,7 @@ impl Policy {
         match category {
             Category::UserCode => self.user_code,
             Category::Panic => self.panic,
-            
+
             Category::ReadModel | Category::Log => self.outage,
             Category::Decode | Category::UnknownType | Category::Consumer => Backoff::NONE,
         }

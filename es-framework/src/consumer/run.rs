@@ -132,7 +132,7 @@ impl<W: Work> Run<W> {
                 Leave::Stop => return Ok(()),
                 Leave::Final(error) => return Err(error),
                 Leave::Again => {}
-                Leave::Command => self.carry_out().await,
+                Leave::Command => self.carry_out(),
                 Leave::Down(error) => {
                     outages += 1;
                     self.note_failure(&error, None, outages);
@@ -141,7 +141,7 @@ impl<W: Work> Run<W> {
                     match self.pause(pause).await {
                         Ok(()) => {}
                         Err(Interrupt::Stop) => return Ok(()),
-                        Err(Interrupt::Command) => self.carry_out().await,
+                        Err(Interrupt::Command) => self.carry_out(),
                     }
                 }
             }
@@ -157,7 +157,7 @@ impl<W: Work> Run<W> {
     }
 
     /// Carries out the command that was received.
-    async fn carry_out(&mut self) {
+    fn carry_out(&mut self) {
         let Some(command) = self.control.next.take() else { return };
         let state = self.report.state();
         let answer = match command.request {
@@ -185,7 +185,7 @@ impl<W: Work> Run<W> {
     async fn through_head(&mut self) -> Result<(), RunError> {
         loop {
             let left = match self.begin().await {
-                Ok(feed) => match self.to_head(feed).await {
+                Ok(feed) => match self.through_stretches(feed).await {
                     Ok(()) => return Ok(()),
                     Err(left) => left,
                 },
@@ -199,7 +199,7 @@ impl<W: Work> Run<W> {
         }
     }
 
-    async fn to_head(&mut self, mut feed: Feed<W::Event>) -> Result<(), Leave> {
+    async fn through_stretches(&mut self, mut feed: Feed<W::Event>) -> Result<(), Leave> {
         let head = match self.store.engine().read(Read { events: 0, ..Read::new(StreamId::all()) }).await {
             Ok(page) => page.head,
             // The feed will hit the damage, after everything before it.

@@ -10,6 +10,7 @@ use super::feed::{Decoded, Events, Feed};
 use super::run::{Failing, Leave, Run, no_panic};
 use super::status::ConsumerState;
 use super::work::{Portion, Trouble, Work, position_of};
+use crate::domain::Recorded;
 use crate::log::{Mark, Position};
 
 /// How long the checkpoint may lag behind what was read while the log continues without events for the consumer.
@@ -57,12 +58,12 @@ impl<W: Work> Run<W> {
                 _ => before_bad,
             };
             if next < end {
-                if failing == events.get(next).map(|event| event.position())
+                if failing == events.get(next).map(Recorded::position)
                     && let Some(error) = self.failing.as_mut().and_then(|failing| failing.stop.take())
                 {
                     return Err(Leave::Final(error));
                 }
-                let last = events.get(end - 1).map(|event| event.mark());
+                let last = events.get(end - 1).map(Recorded::mark);
                 let whole = end == events.len() && bad.is_none();
                 let Some(mark) = (if whole { mark } else { last }) else { break };
                 if let Err((position, error)) = self.apply(&events, next..end, mark).await? {

@@ -94,14 +94,14 @@ impl ConsumerState {
     ///
     /// [`IllegalTransition`], with both states.
     pub fn check_next(self, to: Self) -> Result<(), IllegalTransition> {
-        let legal = match (self, to) {
+        let legal = match self {
             _ if self == to => true,
-            (Self::Stopped | Self::Failed, _) => false,
-            (_, Self::Failed) | (Self::Stopping, Self::Stopped) => true,
-            (Self::Stopping, _) | (_, Self::Stopped) => false,
-            (Self::Waiting | Self::Paused | Self::StandingBy, Self::Live | Self::Retrying) => false,
-            (_, Self::Starting) => true,
-            _ => true,
+            Self::Stopped | Self::Failed => false,
+            Self::Stopping => matches!(to, Self::Stopped | Self::Failed),
+            Self::Waiting | Self::Paused | Self::StandingBy => {
+                !matches!(to, Self::Live | Self::Retrying | Self::Stopped)
+            }
+            Self::Starting | Self::CatchingUp | Self::Live | Self::Retrying | Self::Rebuilding => to != Self::Stopped,
         };
         if legal { Ok(()) } else { Err(IllegalTransition { from: self, to }) }
     }

@@ -65,7 +65,14 @@ pub struct Projection<P: Projector> {
 impl<P: Projector> Projection<P> {
     /// Creates a projection.
     pub fn new(store: impl Into<Store>, projector: P, model: P::Model) -> Self {
-        Self { store: store.into(), projector, model, name: P::NAME.to_owned(), filter: Filter::new(), policy: Policy::default() }
+        Self {
+            store: store.into(),
+            projector,
+            model,
+            name: P::NAME.to_owned(),
+            filter: Filter::new(),
+            policy: Policy::default(),
+        }
     }
 
     /// Keeps the checkpoint under a name other than [`Projector::NAME`], for example to build a new version of the read

@@ -37,9 +37,8 @@ impl<P: Projector> Work for Projecting<P> {
         self.model.start(&self.name).await.map_err(trouble)?;
         let (projector, name, store) = (Arc::clone(&self.projector), self.name.clone(), self.store);
         let begun = self.model.transact(move |tx: &mut Tx<'_, P>| {
-            let prepared = panics::catch(|| {
-                projector.prepare(tx).map_err(|error| ModelError::Prepare { source: error.into() })
-            });
+            let prepared =
+                panics::catch(|| projector.prepare(tx).map_err(|error| ModelError::Prepare { source: error.into() }));
             prepared.map_err(|message| ModelError::Panicked { position: None, message })??;
             record::<P>(tx, &name, store)
         });

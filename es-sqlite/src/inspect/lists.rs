@@ -8,7 +8,7 @@ use es_framework::{
     Cell, CellKey, CommandKey, CommandRecord, EventId, EventIdKind, EventType, Position, ProjectionName, Snapshot,
     StoreError, StoreId, StoredEvent, StreamId, StreamInfo,
 };
-use tokio_rusqlite::rusqlite::types::Value;
+use tokio_rusqlite::rusqlite::types::{Value, ValueRef};
 use tokio_rusqlite::rusqlite::{Connection, OptionalExtension, Params};
 
 use crate::connection::errors;
@@ -150,10 +150,11 @@ pub(super) fn checkpoints(connection: &Connection, list: &List) -> Result<Listed
 
 /// The projections whose read models live in this file.
 pub(super) fn checkpoint_names(connection: &Connection, list: &List) -> Result<Keys<String>, StoreError> {
-    let exists = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'projection_checkpoints'";
+    let exists = "SELECT 1 FROM sqlite_schema WHERE name = 'projection_checkpoints'";
     if connection.query_row(exists, [], |_| Ok(())).optional().map_err(errors::store)?.is_none() {
         return Ok(Keys { keys: Vec::new(), next: None });
     }
+    // A view, or the table of an earlier release.
     let sql = "SELECT name FROM projection_checkpoints
          WHERE substr(name, 1, length(?2)) = ?2 AND name > ?1 ORDER BY name LIMIT ?3";
     let names = column(connection, sql, (text(list), &list.prefix, one_more(list)))?;
@@ -162,8 +163,16 @@ pub(super) fn checkpoint_names(connection: &Connection, list: &List) -> Result<K
 
 pub(super) fn checkpoint(connection: &Connection, name: &str) -> Result<CheckpointInfo, StoreError> {
     let sql = "SELECT store, position FROM projection_checkpoints WHERE name = ?1";
-    let (store, position): ([u8; 16], i64) =
-        connection.query_row(sql, [name], |row| Ok((row.get(0)?, row.get(1)?))).map_err(errors::store)?;
+    let (store, position) = connection
+        .query_row(sql, [name], |row| {
+            let store = match row.get_ref(0)? {
+                ValueRef::Blob(bytes) => <[u8; 16]>::try_from(bytes).ok(),
+                digits => u128::from_str_radix(digits.as_str()?, 16).ok().map(u128::to_be_bytes),
+            };
+            Ok((store, row.get::<_, i64>(1)?))
+        })
+        .map_err(errors::store)?;
+    let store = store.ok_or_else(|| errors::damaged(None, format!("the checkpoint of {name} is damaged")))?;
     let name = ProjectionName::new(name).map_err(|_| not_a_name("checkpoint", name))?;
     Ok(CheckpointInfo::new(name, StoreId::from_bytes(store), Position::new(natural(position, None)?)))
 }

@@ -126,15 +126,15 @@ pub(super) fn check_tables(connection: &Connection, home: Home) -> rusqlite::Res
     asked_by(Asker::Engine, || {
         let foreign_key: Option<String> = connection.query_row(KEYS, [home == Home::Log], |row| row.get(0))?;
         if let Some(table) = foreign_key {
-            let reason = "a foreign key cannot refer to a table of the store or to the checkpoints";
+            let reason = "a foreign key cannot refer to a table of the store or to the records of the runner";
             return Err(refused(format!("not authorized: {reason}, as one of `{table}` does")));
         }
         let hidden: i64 = connection.query_row(HIDDEN, [home == Home::Log], |row| row.get(0))?;
         let known = PROTECTED.get().unwrap_or_default();
         let found: i64 = connection.query_row(STORES_OWN, [], |row| row.get(0))?;
         if hidden > 0 || home == Home::Log && found != known {
-            let reason = "a table cannot be renamed to `log`, to `projection_checkpoints` or to a name that begins with \
-                          `es_`: these belong to the store";
+            let reason = "a table cannot be renamed to `log`, to `projection_records`, to `projection_checkpoints` or to \
+                          a name that begins with `es_`: these belong to the store";
             return Err(refused(format!("not authorized: {reason}")));
         }
         Ok(())
@@ -152,11 +152,12 @@ pub(super) fn forget_tables(connection: &Connection) {
 /// The number of tables and indexes with names reserved for the store.
 const STORES_OWN: &str = r"SELECT count(*) FROM main.sqlite_schema WHERE name LIKE 'es\_%' ESCAPE '\'";
 
-/// The number of temporary tables that hide the checkpoints, or one of the store's tables in its file.
-const HIDDEN: &str = r"SELECT count(*) FROM temp.sqlite_schema WHERE name COLLATE NOCASE = 'projection_checkpoints'
+/// The number of temporary tables that hide the records, or one of the store's tables in its file.
+const HIDDEN: &str = r"SELECT count(*) FROM temp.sqlite_schema
+     WHERE name COLLATE NOCASE IN ('projection_records', 'projection_checkpoints')
      OR ?1 AND (name LIKE 'es\_%' ESCAPE '\' OR name COLLATE NOCASE = 'log')";
 
-/// A table with a foreign key that refers to the checkpoints, or to one of the store's tables in its file.
+/// A table with a foreign key that refers to the records, or to one of the store's tables in its file.
 const KEYS: &str = r#"SELECT min(t.name) FROM main.sqlite_schema t, pragma_foreign_key_list(t.name, 'main') k
      WHERE t.type = 'table'
-         AND (k."table" COLLATE NOCASE = 'projection_checkpoints' OR ?1 AND k."table" LIKE 'es\_%' ESCAPE '\')"#;
+         AND (k."table" COLLATE NOCASE IN ('projection_records', 'projection_checkpoints') OR ?1 AND k."table" LIKE 'es\_%' ESCAPE '\')"#;

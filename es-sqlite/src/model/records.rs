@@ -75,10 +75,3 @@ pub(super) fn list(connection: &Connection, name: &ProjectionName, prefix: &str)
     })?;
     rows.collect()
 }
-
-/// The checkpoint of a name, for tools; [`None`] if there is none or it is damaged.
-pub(crate) fn checkpoint(connection: &Connection, name: &str) -> Result<Option<CheckpointRecord>> {
-    let mut get = connection.prepare_cached("SELECT value FROM projection_records WHERE name = ?1 AND key = ?2")?;
-    let value = get.query_row([name, CheckpointRecord::KEY], |row| row.get::<_, Vec<u8>>(0)).optional()?;
-    Ok(value.and_then(|value| CheckpointRecord::decode(&value)))
-}

@@ -2,6 +2,8 @@
 
 use tokio_rusqlite::rusqlite::hooks::AuthAction;
 
+use crate::model::records;
+
 /// On whose behalf a statement runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Asker {
@@ -22,8 +24,8 @@ pub(crate) enum Home {
     Own,
 }
 
-/// The table with the checkpoints.
-const CHECKPOINTS: &str = "projection_checkpoints";
+/// The table of the runner's records, and the view of the checkpoints in it.
+const RECORDS: [&str; 2] = [records::TABLE, records::VIEW];
 
 /// Pragmas that only return information, whatever their argument.
 const SHOWING: [&str; 16] = [
@@ -200,7 +202,7 @@ fn writes(home: Home, table: &str) -> Result<(), String> {
 
 /// Checks that a projector may use this name.
 fn owns(home: Home, name: &str) -> Result<(), String> {
-    if name.eq_ignore_ascii_case(CHECKPOINTS) {
+    if any(&RECORDS, name) {
         return Err(format!("`{name}` is written by the runner of the projection, together with what it projects"));
     }
     if home == Home::Log && (begins(name, "es_") || name.eq_ignore_ascii_case("log")) {

@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use es_conformance::bank::AccountEvent;
 use es_framework::{
-    CandidateEvent, Checkpoint, Event, ExpectedVersion, ModelError, Position, Projection, ProjectionName, Projector,
-    ReadModel, Recorded, Step, Store,
+    CandidateEvent, Event, ExpectedVersion, ModelError, Position, Projection, ProjectionName, Projector, ReadModel,
+    Recorded, Store,
 };
 use es_sqlite::rusqlite;
 use es_sqlite::{Durability, SqliteModel, SqliteStore, SqliteTx};
@@ -39,12 +40,20 @@ impl ReadModel for Counting {
         self.model.transact(body).await
     }
 
-    fn checkpoint(tx: &mut SqliteTx<'_>, name: &ProjectionName) -> Result<Option<Checkpoint>, ModelError> {
-        SqliteModel::checkpoint(tx, name)
+    fn get(tx: &mut SqliteTx<'_>, name: &ProjectionName, key: &str) -> Result<Option<Bytes>, ModelError> {
+        SqliteModel::get(tx, name, key)
     }
 
-    fn advance(tx: &mut SqliteTx<'_>, name: &ProjectionName, step: &Step) -> Result<(), ModelError> {
-        SqliteModel::advance(tx, name, step)
+    fn put(tx: &mut SqliteTx<'_>, name: &ProjectionName, key: &str, value: &[u8]) -> Result<(), ModelError> {
+        SqliteModel::put(tx, name, key, value)
+    }
+
+    fn delete(tx: &mut SqliteTx<'_>, name: &ProjectionName, key: &str) -> Result<(), ModelError> {
+        SqliteModel::delete(tx, name, key)
+    }
+
+    fn list(tx: &mut SqliteTx<'_>, name: &ProjectionName, prefix: &str) -> Result<Vec<(String, Bytes)>, ModelError> {
+        SqliteModel::list(tx, name, prefix)
     }
 
     async fn settle(&self, name: &ProjectionName) -> Result<(), ModelError> {

@@ -137,26 +137,28 @@ const NOWHERE: &[&str] = &[
     "PRAGMA reverse_unordered_selects = ON",
     "PRAGMA automatic_index = OFF",
     "SELECT load_extension('nothing')",
-    "DROP TABLE projection_checkpoints",
-    "DELETE FROM projection_checkpoints",
+    "DROP TABLE projection_records",
+    "DELETE FROM projection_records",
     "DELETE FROM Projection_Checkpoints",
-    "UPDATE projection_checkpoints SET position = 0",
-    "INSERT OR REPLACE INTO projection_checkpoints VALUES ('mine', x'00', 1, 1, 1)",
-    "ALTER TABLE projection_checkpoints ADD COLUMN x",
-    "ALTER TABLE projection_checkpoints RENAME TO mine_now",
-    "ALTER TABLE projection_checkpoints RENAME COLUMN position TO place",
-    "ALTER TABLE projection_checkpoints DROP COLUMN events",
-    "CREATE INDEX mine_index ON projection_checkpoints (position)",
-    "CREATE TRIGGER mine_t AFTER UPDATE ON projection_checkpoints BEGIN SELECT 1; END",
-    "CREATE TEMP TRIGGER mine_t AFTER INSERT ON main.projection_checkpoints BEGIN DELETE FROM mine; END",
-    "CREATE TEMP TABLE projection_checkpoints (name, store, position, checksum, events)",
-    "CREATE TEMP VIEW projection_checkpoints AS SELECT 1",
-    "CREATE TEMP TABLE mine_t (x); ALTER TABLE temp.mine_t RENAME TO projection_checkpoints",
-    "CREATE TABLE mine_k (x REFERENCES projection_checkpoints (name))",
-    "CREATE TABLE mine_k (x REFERENCES projection_checkpoints (position) DEFERRABLE INITIALLY DEFERRED)",
-    "CREATE TABLE IF NOT EXISTS projection_checkpoints (x)",
-    "CREATE TRIGGER mine_t AFTER DELETE ON mine BEGIN DELETE FROM projection_checkpoints; END; DELETE FROM mine",
-    "WITH a AS (SELECT 1) DELETE FROM projection_checkpoints",
+    "UPDATE projection_records SET value = x'00'",
+    "INSERT OR REPLACE INTO projection_records VALUES ('mine', 'checkpoint', x'00')",
+    "ALTER TABLE projection_records ADD COLUMN x",
+    "ALTER TABLE projection_records RENAME TO mine_now",
+    "ALTER TABLE projection_records RENAME COLUMN value TO place",
+    "ALTER TABLE projection_records DROP COLUMN value",
+    "CREATE INDEX mine_index ON projection_records (value)",
+    "CREATE TRIGGER mine_t AFTER UPDATE ON projection_records BEGIN SELECT 1; END",
+    "CREATE TEMP TRIGGER mine_t AFTER INSERT ON main.projection_records BEGIN DELETE FROM mine; END",
+    "CREATE TEMP TABLE projection_records (name, key, value)",
+    "CREATE TEMP VIEW projection_records AS SELECT 1",
+    "CREATE TEMP TABLE mine_t (x); ALTER TABLE temp.mine_t RENAME TO projection_records",
+    "CREATE TABLE mine_k (x REFERENCES projection_records (name))",
+    "CREATE TABLE mine_k (x REFERENCES projection_records (value) DEFERRABLE INITIALLY DEFERRED)",
+    "CREATE TABLE IF NOT EXISTS projection_records (x)",
+    "CREATE TRIGGER mine_t AFTER DELETE ON mine BEGIN DELETE FROM projection_records; END; DELETE FROM mine",
+    "WITH a AS (SELECT 1) DELETE FROM projection_records",
+    "DROP VIEW projection_checkpoints",
+    "CREATE TEMP TABLE projection_checkpoints (x)",
     "CREATE VIRTUAL TABLE mine_v USING dbstat",
     "CREATE VIRTUAL TABLE temp.mine_v USING dbstat(main)",
     "CREATE VIRTUAL TABLE mine_v USING nothing_like_it",
@@ -494,24 +496,20 @@ async fn what_a_query_needs_is_allowed() {
 async fn a_statement_that_the_store_has_at_hand_is_judged_all_the_same() {
     let cell = "INSERT OR REPLACE INTO es_cell (key, revision, value, checksum) VALUES (?1, ?2, ?3, ?4)";
     let begin = "BEGIN IMMEDIATE";
-    let checkpoint =
-        "INSERT INTO projection_checkpoints (name, store, position, checksum, events) VALUES (?1, ?2, ?3, ?4, ?5)
-             ON CONFLICT (name) DO UPDATE SET store = excluded.store, position = excluded.position,
-                checksum = excluded.checksum, events = events + excluded.events";
+    let checkpoint = "INSERT INTO projection_records (name, key, value) VALUES (?1, ?2, ?3)
+         ON CONFLICT (name, key) DO UPDATE SET value = excluded.value";
     for site in sites().await {
         let key = CellKey::new("k").unwrap();
         site.store.engine().set_cell(&key, 0, Some("v".into())).await.unwrap();
         let name = es_framework::ProjectionName::new("mine").unwrap();
-        let at = es_framework::Mark { position: es_framework::Position::new(1), checksum: 1 };
-        let step = es_framework::Step::new(None, es_framework::Checkpoint::new(site.store.id(), at), 1);
-        site.model.transact(move |tx| SqliteModel::advance(tx, &name, &step)).await.unwrap();
+        site.model.transact(move |tx| SqliteModel::put(tx, &name, "checkpoint", b"v")).await.unwrap();
         for sql in [cell, begin, "COMMIT", checkpoint] {
             let refused = site.model.transact(move |tx| {
                 let parameters = rusqlite::params!["k", 9, 9, 9, 9];
                 let parameters = &parameters[..if sql == cell {
                     4
                 } else if sql == checkpoint {
-                    5
+                    3
                 } else {
                     0
                 }];
@@ -523,7 +521,7 @@ async fn a_statement_that_the_store_has_at_hand_is_judged_all_the_same() {
                 let parameters = &parameters[..if sql == cell {
                     4
                 } else if sql == checkpoint {
-                    5
+                    3
                 } else {
                     0
                 }];
@@ -583,7 +581,7 @@ async fn a_query_cannot_write_even_if_nobody_judges_it() {
     for site in sites().await.into_iter().filter(|site| site.files.is_some()) {
         let events = all(&site.store).await.len();
         for write in
-            ["DELETE FROM mine", "DELETE FROM projection_checkpoints", "DROP TABLE mine", "PRAGMA user_version = 9"]
+            ["DELETE FROM mine", "DELETE FROM projection_records", "DROP TABLE mine", "PRAGMA user_version = 9"]
         {
             let tried = site.model.query(move |connection| {
                 connection.authorizer(None::<fn(AuthContext<'_>) -> Authorization>)?;

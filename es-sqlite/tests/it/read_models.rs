@@ -11,8 +11,8 @@ use std::time::Duration;
 use es_conformance::bank::AccountEvent;
 use es_framework::engine::PAGE_EVENTS;
 use es_framework::{
-    BoxError, CandidateEvent, DecodeError, EncodeError, Event, EventType, ExpectedVersion, Filter, ModelError,
-    Position, Projection, Projector, ReadModel as _, Recorded, RunError, ConsumerState, Store, StoredEvent,
+    BoxError, CandidateEvent, ConsumerState, DecodeError, EncodeError, Event, EventType, ExpectedVersion, Filter,
+    ModelError, Position, Projection, Projector, ReadModel as _, Recorded, RunError, Store, StoredEvent,
 };
 use es_sqlite::rusqlite::{self, params};
 use es_sqlite::{Durability, SqliteModel, SqliteStore, SqliteTx};
