@@ -111,6 +111,7 @@ pub mod engine;
 mod log;
 mod panics;
 mod projection;
+mod reactor;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
@@ -147,8 +148,10 @@ pub use domain::{
 // Consumers of the log.
 pub use consumer::{
     Backoff, Category, Checkpoint, CheckpointRecord, ConsumerState, ControlError, Failure, IllegalTransition,
-    ModelError, Policy, RunError, Running, Status, Then, WaitError,
+    ModelError, Policy, ReactionError, RunError, Running, Status, Then, WaitError,
 };
+// Effects outside the store.
+pub use reactor::{Effect, EffectKey, Reaction, Reactor};
 // Read models.
 pub use projection::{Batch, Projection, Projector, ReadModel, StateModel, StateTx};
 

@@ -39,6 +39,17 @@ pub(super) struct Control {
     pub(super) next: Option<Command>,
 }
 
+/// Tells whether the consumer was told to stop.
+#[derive(Debug, Clone)]
+pub(crate) struct StopSignal(watch::Receiver<bool>);
+
+impl StopSignal {
+    pub(crate) fn is_set(&self) -> bool {
+        // Without a handle nobody can want it to go on.
+        *self.0.borrow() || self.0.has_changed().is_err()
+    }
+}
+
 /// The handle's end.
 #[derive(Debug)]
 pub(super) struct Remote {
@@ -58,6 +69,10 @@ impl Control {
         let (stop, stopping) = watch::channel(false);
         let (commands, received) = mpsc::unbounded_channel();
         (Self { stopping, commands: received, next: None }, Remote { stop, commands })
+    }
+
+    pub(super) fn stop_signal(&self) -> StopSignal {
+        StopSignal(self.stopping.clone())
     }
 
     /// Waits until there is something to do; the command is in [`Self::next`].

@@ -20,11 +20,12 @@ mod work;
 
 pub use checkpoint::{Checkpoint, CheckpointRecord};
 pub use control::ControlError;
-pub use error::{ModelError, RunError, WaitError};
+pub use error::{ModelError, ReactionError, RunError, WaitError};
 pub use failure::{Category, Failure};
 pub(crate) use feed::Events;
 pub use handle::Running;
 pub use policy::{Backoff, Policy, Then};
 pub(crate) use start::{Consumer, catch_up, start};
 pub use status::{ConsumerState, IllegalTransition, Status};
+pub(crate) use timer::Timer;
 pub(crate) use work::{Begun, Portion, Trouble, Work, position_of};

@@ -92,6 +92,8 @@ impl From<Trouble> for Leave {
             Trouble::Down(error) => Self::Down(error),
             Trouble::Final(error) | Trouble::Afterwards(error) | Trouble::Event { error, .. } => Self::Final(error),
             Trouble::Behind { .. } => Self::Again,
+            Trouble::Stopped { .. } => Self::Stop,
+            Trouble::Later { error, .. } => Self::Down(error),
         }
     }
 }
@@ -213,7 +215,7 @@ impl<W: Work> Run<W> {
             seen = next.upto;
             feed.meanwhile(self.deal_with(next)).await?;
         }
-        Ok(())
+        self.fire(self.store.now()).await
     }
 
     /// Writes what is still unwritten, drops everything that belongs to the user, and returns the position reached and

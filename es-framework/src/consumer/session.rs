@@ -7,11 +7,12 @@ use super::checkpoint::Checkpoint;
 use super::control::Interrupt;
 use super::error::{ModelError, RunError};
 use super::feed::{Decoded, Events, Feed};
+use super::policy::Then;
 use super::run::{Failing, Leave, Run, no_panic};
 use super::status::ConsumerState;
 use super::work::{Portion, Trouble, Work, position_of};
 use crate::domain::Recorded;
-use crate::log::{Mark, Position};
+use crate::log::{Mark, Position, Timestamp};
 
 /// How long the checkpoint may lag behind what was read while the log continues without events for the consumer.
 const UNWRITTEN: Duration = Duration::from_secs(5);
@@ -19,11 +20,19 @@ const UNWRITTEN: Duration = Duration::from_secs(5);
 impl<W: Work> Run<W> {
     /// Processes stretches until something else is to be done.
     pub(super) async fn session(&mut self, mut feed: Feed<W::Event>, outages: &mut u32) -> Leave {
+        let mut caught_up = false;
         loop {
             let next = tokio::select! {
                 biased;
                 interrupt = self.control.interrupted() => return interrupt.into(),
                 next = feed.next() => next,
+                // Until the log has been read, an event may come that makes it pointless.
+                () = self.work.due(), if caught_up => {
+                    if let Err(left) = self.fire(self.store.now()).await {
+                        return left;
+                    }
+                    continue;
+                }
             };
             let next = match next {
                 Some(Ok(next)) => next,
@@ -31,10 +40,16 @@ impl<W: Work> Run<W> {
                 None => return Leave::Again,
             };
             let state = if next.caught_up { ConsumerState::Live } else { ConsumerState::CatchingUp };
+            caught_up = next.caught_up;
             if let Err(left) = feed.meanwhile(self.deal_with(next)).await {
                 return left;
             }
             *outages = 0;
+            if let Some(until) = self.work.overdue()
+                && let Err(left) = self.fire(until).await
+            {
+                return left;
+            }
             self.report.moved(position_of(self.seen.as_ref()), state);
         }
     }
@@ -97,7 +112,7 @@ impl<W: Work> Run<W> {
         let to = Checkpoint::new(self.store.id(), mark);
         let (events, count) = (Arc::clone(events), range.len());
         let begun = Instant::now();
-        match self.step(Portion { events, range, from: self.checkpoint, to }).await {
+        match self.step(events, range, to).await {
             Ok(()) => {
                 self.report.batch(count, begun.elapsed());
                 Ok(Ok(()))
@@ -105,6 +120,10 @@ impl<W: Work> Run<W> {
             Err(Trouble::Event { position, checkpoint, error }) => {
                 self.reached(checkpoint);
                 Ok(Err((position, error)))
+            }
+            Err(Trouble::Stopped { checkpoint }) => {
+                self.reached(checkpoint);
+                Err(Leave::Stop)
             }
             Err(Trouble::Behind { culprit: Some((position, error)) }) => {
                 match self.count_failure(position, error).await {
@@ -126,6 +145,21 @@ impl<W: Work> Run<W> {
                 Err(trouble.into())
             }
         }
+    }
+
+    /// Does what is due that is no event. What fails is reported, and is tried again later as the policy says.
+    pub(super) async fn fire(&mut self, until: Timestamp) -> Result<(), Leave> {
+        match self.work.fire(until).await {
+            Err(Trouble::Later { error, attempts }) => self.try_later(error, attempts),
+            Err(trouble) => Err(trouble.into()),
+            Ok(()) => Ok(()),
+        }
+    }
+
+    fn try_later(&mut self, error: RunError, attempts: u32) -> Result<(), Leave> {
+        self.note_failure(&error, None, attempts);
+        let last = attempts >= self.policy.backoff(error.category()).attempts.get();
+        if last && self.policy.then == Then::Stop { Err(Leave::Final(error)) } else { Ok(()) }
     }
 
     /// Counts a failed attempt of an event, and waits until the next; an error if there is none.
@@ -155,15 +189,20 @@ impl<W: Work> Run<W> {
         match self.seen {
             Some(to) if self.seen != self.checkpoint => {
                 let events = Arc::new(Events::none());
-                self.step(Portion { events, range: 0..0, from: self.checkpoint, to }).await
+                self.step(events, 0..0, to).await
             }
             _ => Ok(()),
         }
     }
 
-    async fn step(&mut self, portion: Portion<W::Event>) -> Result<(), Trouble> {
-        let to = portion.to;
-        let done = self.work.apply(portion).await;
+    async fn step(
+        &mut self,
+        events: Arc<Events<W::Event>>,
+        range: std::ops::Range<usize>,
+        to: Checkpoint,
+    ) -> Result<(), Trouble> {
+        let (from, stop) = (self.checkpoint, self.control.stop_signal());
+        let done = self.work.apply(Portion { events, range, from, to, stop }).await;
         if matches!(done, Ok(()) | Err(Trouble::Afterwards(_))) {
             self.reached(Some(to));
         }

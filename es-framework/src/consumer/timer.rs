@@ -20,7 +20,7 @@ const LINGERS: Duration = Duration::from_secs(1);
 /// Tokio's timer is not used: it panics in a runtime without one, and with paused time it jumps ahead whenever all
 /// tasks wait, even while a consumer's work is under way on another thread.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Timer {
+pub(crate) struct Timer {
     shared: Arc<Shared>,
 }
 
@@ -40,7 +40,7 @@ struct Waits {
 
 impl Timer {
     /// A future that is ready at `at`, or never if that is [`None`].
-    pub(super) fn at(&self, at: Option<Instant>) -> Deadline {
+    pub(crate) fn at(&self, at: Option<Instant>) -> Deadline {
         Deadline { timer: self.clone(), at, id: None }
     }
 }
@@ -82,7 +82,7 @@ impl Shared {
 
 /// See [`Timer::at`].
 #[derive(Debug)]
-pub(super) struct Deadline {
+pub(crate) struct Deadline {
     timer: Timer,
     at: Option<Instant>,
     id: Option<u64>,

@@ -5,10 +5,11 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::checkpoint::{Checkpoint, CheckpointRecord};
+use super::control::StopSignal;
 use super::error::RunError;
 use super::feed::Events;
 use crate::domain::Event;
-use crate::log::{Position, ProjectionName, Read, Store, StreamId};
+use crate::log::{Position, ProjectionName, Read, Store, StreamId, Timestamp};
 
 /// What differs between kinds of consumers: where the checkpoint is kept, and what an event does.
 ///
@@ -25,6 +26,23 @@ pub(crate) trait Work: Send + 'static {
     ///
     /// If an event cannot be processed, those before it are applied, and [`Trouble::Event`] names it.
     fn apply(&mut self, portion: Portion<Self::Event>) -> impl Future<Output = Result<(), Trouble>> + Send;
+
+    /// Waits until there is something to do that is no event: a timeout. Only while there are no events; can be dropped
+    /// at any time.
+    fn due(&mut self) -> impl Future<Output = ()> + Send {
+        std::future::pending()
+    }
+
+    /// The time up to which events were processed, if something that is no event was due before it.
+    fn overdue(&self) -> Option<Timestamp> {
+        None
+    }
+
+    /// Does what was due at this time, some of it at least.
+    fn fire(&mut self, until: Timestamp) -> impl Future<Output = Result<(), Trouble>> + Send {
+        let _: Timestamp = until;
+        async { Ok(()) }
+    }
 
     /// Makes everything durable and releases what was kept; called at the end, however it came.
     fn settle(&mut self) -> impl Future<Output = Result<(), RunError>> + Send;
@@ -46,6 +64,8 @@ pub(crate) struct Portion<E> {
     pub(crate) from: Option<Checkpoint>,
     /// Where it goes: at or behind the last of the events.
     pub(crate) to: Checkpoint,
+    /// Whether to begin with nothing new.
+    pub(crate) stop: StopSignal,
 }
 
 impl<E> Portion<E> {
@@ -60,6 +80,10 @@ impl<E> Portion<E> {
 pub(crate) enum Trouble {
     /// An event cannot be processed. Everything before it is applied, and the checkpoint is where it says.
     Event { position: Position, checkpoint: Option<Checkpoint>, error: RunError },
+    /// It was told to stop before the portion was finished, and has stopped there.
+    Stopped { checkpoint: Option<Checkpoint> },
+    /// Something that is no event failed, and will be tried again later.
+    Later { error: RunError, attempts: u32 },
     /// What it writes to has lost more than the portion: begin again. If an event cannot be processed, it is named.
     Behind { culprit: Option<(Position, RunError)> },
     /// What it writes to is out of order for now.
