@@ -193,7 +193,7 @@ impl Floor {
         time: Timestamp,
     ) -> rusqlite::Result<()> {
         let NewRow { stream, version, id, payload } = row;
-        let sum = checksum(position, &stream.id, *version, time, &self.event_type, id.as_ref(), None, payload);
+        let sum = checksum(position, &stream.id, *version, time, &self.event_type, id.as_ref(), None, &[], payload);
         statement.raw_bind_parameter(first, position.as_i64())?;
         statement.raw_bind_parameter(first + 1, stream.number)?;
         statement.raw_bind_parameter(first + 2, version.as_i64())?;

@@ -360,7 +360,8 @@ pub async fn a2_a_command_can_insist_on_a_version(fixture: &impl Fixture) {
     other.execute("alice", Deposit(10)).expecting(new.version).await.expect("nobody was faster");
     for repository in [&one, &other, &Repository::new(&store)] {
         let late = repository.execute("alice", Deposit(100)).expecting(new.version).await.expect_err("it has moved on");
-        assert!(matches!(&late, ExecuteError::Conflict { conflict, .. } if conflict.actual == v(2)), "{late:?}");
+        let ExecuteError::Conflict { conflict, .. } = late else { panic!("{late:?}") };
+        assert_eq!(conflict.actual_version(), Some((&id("account-alice"), v(2))));
         let again = repository.execute("alice", Deposit(1)).expecting(ExpectedVersion::NoStream).key("k").await;
         assert!(again.expect("a retry is answered").was_known);
     }

@@ -77,7 +77,8 @@ pub async fn a9_writers_that_try_again_after_a_conflict_all_succeed(fixture: &im
                     match account.write(event((version.get() + 1).to_string()), version).await {
                         Ok(_) => break,
                         Err(AppendError::Conflict { conflicts }) => {
-                            assert!(conflicts[0].actual > version, "a conflict where there was none");
+                            let (_, actual) = conflicts[0].actual_version().expect("only a stream is expected");
+                            assert!(actual > version, "a conflict where there was none");
                         }
                         Err(error) => panic!("{error}"),
                     }

@@ -198,6 +198,7 @@ macro_rules! conformance {
                 cells_are_set_if_they_are_at_the_expected_revision
                 cells_are_removed_and_never_get_an_old_revision_again
                 cells_are_apart_and_take_any_bytes
+                cells_are_listed_by_prefix_in_the_order_of_their_keys
                 cells_set_by_many_at_once_are_won_by_one
                 cells_and_appends_go_on_beside_each_other
             }

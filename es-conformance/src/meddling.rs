@@ -10,7 +10,7 @@ use bytes::Bytes;
 use es_framework::engine::{Load, Loaded, Notifier, Page, Read};
 use es_framework::{
     Append, AppendError, Appended, Cell, CellError, CellKey, Clock, CommandKey, CommandRecord, Engine, Limits,
-    ListStreams, Snapshot, SnapshotError, Store, StoreError, StoreId, StreamInfo,
+    ListCells, ListStreams, Snapshot, SnapshotError, Store, StoreError, StoreId, StreamInfo,
 };
 
 type Hook<T, E> = Box<dyn Fn(T) -> Pin<Box<dyn Future<Output = Result<T, E>> + Send>> + Send + Sync>;
@@ -124,6 +124,9 @@ impl Engine for Meddling {
     }
     async fn cell(&self, key: &CellKey) -> Result<Option<Cell>, StoreError> {
         self.inner.cell(key).await
+    }
+    async fn cells(&self, list: ListCells) -> Result<Vec<Cell>, StoreError> {
+        self.inner.cells(list).await
     }
     async fn set_cell(&self, key: &CellKey, expected: u64, value: Option<Bytes>) -> Result<u64, CellError> {
         self.inner.set_cell(key, expected, value).await

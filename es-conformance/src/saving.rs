@@ -7,12 +7,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 
-use es_framework::{ExecuteError, ExpectedVersion, Repository, SnapshotError, StoreError};
+use es_framework::{Conflict, ExecuteError, ExpectedVersion, Repository, SnapshotError, StoreError};
 
 use crate::bank::{Account, Deposit, DepositEach, Withdraw};
 use crate::fixture::Fixture;
 use crate::meddling::Meddling;
-use crate::support::{stream, v, within};
+use crate::support::{id, stream, v, within};
 
 /// A minimal executor: one future, one thread, no timers, no runtime.
 pub fn block_on<F: Future>(future: F) -> F::Output {
@@ -176,7 +176,7 @@ pub async fn a2_a_refused_expectation_says_how_often_it_was_tried(fixture: &impl
     let late = Repository::<Account>::new(Meddling::with(&store).before_append(faster).into_store());
     let error = late.execute("alice", Deposit(1)).expecting(v(1)).await.expect_err("another one was faster");
     let ExecuteError::Conflict { tries: 2, conflict } = error else { panic!("{error:?}") };
-    assert_eq!((conflict.expected, conflict.actual), (ExpectedVersion::Exact(v(1)), v(2)));
+    assert_eq!(conflict, Conflict::stream(id("account-alice"), ExpectedVersion::Exact(v(1)), v(2)));
 }
 
 /// With only one try, a cached state that is behind causes a conflict once, and not forever.

@@ -17,7 +17,7 @@ pub async fn a2_the_writes_of_another_handle_are_judged(fixture: &impl Shared) {
     let theirs = fixture.second(&ours).await;
     assert_eq!(write(&stream(&theirs, "a-1"), event("2")).await.version(), v(2));
     let account = stream(&ours, "a-1");
-    refused!(account.write(event("x"), exact(1)).await, AppendError::Conflict { conflicts } if conflicts[0].actual == v(2));
+    refused!(account.write(event("x"), exact(1)).await, AppendError::Conflict { conflicts } if conflicts[0].actual_version() == Some((account.id(), v(2))));
     account.write(event("3"), exact(2)).await.expect("the right version, written by the other");
     stream(&theirs, "b-1").write(event("4"), ExpectedVersion::NoStream).await.expect("it is missing");
     refused!(stream(&ours, "b-1").write(event("x"), ExpectedVersion::NoStream).await, AppendError::Conflict { .. },);

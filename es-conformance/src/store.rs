@@ -3,8 +3,8 @@
 
 use bytes::Bytes;
 use es_framework::{
-    Append, AppendError, CellError, CellKey, CommandKey, ErrorKind, ExpectedVersion, ListStreams, SnapshotError,
-    StoreError,
+    Append, AppendError, CellError, CellKey, CommandKey, ErrorKind, ExpectedVersion, ListCells, ListStreams,
+    SnapshotError, StoreError,
 };
 use tokio::task::JoinSet;
 
@@ -70,6 +70,7 @@ pub async fn f3_a_closed_store_says_so_whatever_it_is_asked(fixture: &impl Fixtu
     refused!(account.snapshot("sum", v(1), "x").await, SnapshotError::Store(StoreError::Closed));
     refused!(account.load_snapshot("sum").await, StoreError::Closed);
     refused!(store.cell(&key("cell")).await, StoreError::Closed);
+    refused!(store.cells(ListCells::new()).await, StoreError::Closed);
     refused!(store.set_cell(&key("cell"), 0, None).await, CellError::Store(StoreError::Closed));
     match account.watch().await {
         Err(StoreError::Closed) => {}
@@ -199,6 +200,53 @@ pub async fn cells_are_apart_and_take_any_bytes(fixture: &impl Fixture) {
         assert_eq!((cell.revision, &cell.value), (1, value), "{name}");
     }
     assert!(log(&store).await.is_empty(), "a cell is no event");
+}
+
+pub async fn cells_are_listed_by_prefix_in_the_order_of_their_keys(fixture: &impl Fixture) {
+    let store = fixture.open().await;
+    let listed = async |list: ListCells| {
+        let cells = store.cells(list).await.expect("can be listed");
+        cells.iter().map(|cell| cell.key.as_str().to_owned()).collect::<Vec<_>>()
+    };
+    assert!(listed(ListCells::new()).await.is_empty());
+    // In an order that is neither theirs nor its reverse, and with keys that other collations would sort otherwise.
+    let keys =
+        ["lease/b", "é", "Lease/a", "lease/é", "lease", "lease/a", "lease0", "lease/B", "%", "lease/%", "zz", "☃"];
+    for name in keys {
+        store.set_cell(&key(name), 0, Some(bytes("x"))).await.expect("set");
+    }
+    store.set_cell(&key("lease/a"), 1, Some(bytes("two"))).await.expect("set again");
+    store.set_cell(&key("lease/b"), 1, None).await.expect("removed");
+    let mut sorted: Vec<_> = keys.into_iter().filter(|name| *name != "lease/b").collect();
+    sorted.sort_unstable();
+    assert_eq!(listed(ListCells::new()).await, sorted, "a removed cell is not listed, and bytes are compared");
+    let leases = ["lease/%", "lease/B", "lease/a", "lease/é"];
+    assert_eq!(listed(ListCells::new().prefix("lease/")).await, leases);
+    assert_eq!(listed(ListCells::new().prefix("%")).await, ["%"], "a prefix is no pattern");
+    assert!(listed(ListCells::new().prefix("lease/x")).await.is_empty());
+    let cells = store.cells(ListCells::new().prefix("lease/a")).await.expect("can be listed");
+    assert_eq!(cells, [store.cell(&key("lease/a")).await.expect("can be read").expect("was set")]);
+    assert_eq!((cells[0].revision, &cells[0].value[..]), (2, &b"two"[..]));
+    for size in 1..=5 {
+        let mut pages = Vec::new();
+        let mut list = ListCells::new().prefix("lease/").limit(size);
+        loop {
+            let page = store.cells(list.clone()).await.expect("can be listed");
+            assert!(page.len() <= size);
+            let Some(last) = page.last() else { break };
+            list = list.after(last.key.clone());
+            pages.extend(page.iter().map(|cell| cell.key.as_str().to_owned()));
+        }
+        assert_eq!(pages, leases, "in pages of {size}");
+    }
+    assert_eq!(
+        listed(ListCells::new().prefix("lease/").after(key("lease/b"))).await,
+        leases[3..],
+        "a cell that is gone"
+    );
+    assert_eq!(listed(ListCells::new().prefix("lease/").after(key("a"))).await, leases, "a key before the prefix");
+    assert!(listed(ListCells::new().prefix("lease/").after(key("m"))).await.is_empty(), "a key after the prefix");
+    assert!(listed(ListCells::new().limit(0)).await.is_empty());
 }
 
 pub async fn cells_set_by_many_at_once_are_won_by_one(fixture: &impl Fixture) {

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use es_framework::{Append, AppendError, ErrorKind, ExpectedVersion, InvalidAppend, Outcome, Version};
+use es_framework::{Append, AppendError, Conflict, ErrorKind, ExpectedVersion, InvalidAppend, Outcome, Version};
 
 use crate::fixture::{Fixture, Setup};
 use crate::support::{
@@ -127,8 +127,7 @@ pub async fn a2_a_conflict_names_stream_expected_and_actual_and_writes_nothing(f
         let error = account.write(numbered([8, 9]), expected).await.expect_err("the stream is at version 3");
         assert_eq!(error.kind(), ErrorKind::Conflict);
         let AppendError::Conflict { conflicts } = error else { panic!("not a conflict: {error:?}") };
-        let told: Vec<_> = conflicts.iter().map(|c| (c.stream.as_str(), c.expected, c.actual)).collect();
-        assert_eq!(told, [("account-alice", expected, v(3))]);
+        assert_eq!(conflicts, [Conflict::stream(id("account-alice"), expected, v(3))]);
     }
     before.unchanged("a conflict").await;
 }
@@ -236,10 +235,13 @@ pub async fn a5_a_conflict_lists_every_stream_that_failed_and_writes_none(fixtur
         .check(id("b-1-x"), ExpectedVersion::NoStream);
     let error = store.append(append).await.expect_err("three streams are not as expected");
     let AppendError::Conflict { conflicts } = error else { panic!("not a conflict: {error:?}") };
-    let told: Vec<_> = conflicts.iter().map(|c| (c.stream.as_str(), c.expected, c.actual.get())).collect();
     assert_eq!(
-        told,
-        [("a-1", ExpectedVersion::NoStream, 1), ("b-1", exact(1), 2), ("missing-1", ExpectedVersion::StreamExists, 0)]
+        conflicts,
+        [
+            Conflict::stream(id("a-1"), ExpectedVersion::NoStream, v(1)),
+            Conflict::stream(id("b-1"), exact(1), v(2)),
+            Conflict::stream(id("missing-1"), ExpectedVersion::StreamExists, v(0)),
+        ]
     );
     before.unchanged("a conflict over several streams").await;
 }

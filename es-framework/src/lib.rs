@@ -119,21 +119,24 @@ pub mod testing;
 pub use log::{Engine, MemoryStore, Store, Stream, StreamMetrics};
 // Names and places.
 pub use log::{
-    CellKey, Clock, CommandKey, EventId, EventIdKind, InvalidName, MAX_NAME_BYTES, Place, Position, ProjectionName,
-    StoreId, StreamHead, StreamId, StreamState, SystemClock, Timestamp, Turned, Version,
+    CellKey, Clock, CommandKey, EventId, EventIdKind, InvalidName, MAX_NAME_BYTES, MAX_TAGS, Place, Position,
+    ProjectionName, StoreId, StreamHead, StreamId, StreamState, SystemClock, Tag, Tags, Timestamp, Turned, Version,
 };
 // Writing.
 pub use log::{
-    Append, Appended, CandidateEvent, CommandRecord, EventType, ExpectedVersion, Fingerprint, IntoCandidates,
-    InvalidMetadata, KeyedCommand, Limits, Metadata, Outcome, StreamAppended, StreamWrite, WhenFull,
+    Append, AppendCondition, Appended, CandidateEvent, CommandRecord, EventType, ExpectedVersion, Fingerprint,
+    IntoCandidates, InvalidMetadata, KeyedCommand, Limits, MAX_CONDITIONS, Metadata, Outcome, StreamAppended,
+    StreamWrite, WhenFull,
 };
 // Reading and watching.
 pub use log::{
     AsOf, Clause, EventHeader, Field, Filter, ListStreams, Path, Reader, Reading, Scalar, StoredEvent, StreamInfo,
     Watch, WatchBuilder,
 };
+// Queries over types and tags.
+pub use log::{Criterion, InvalidQuery, MAX_CRITERIA, MAX_CRITERION_TYPES, Query};
 // Small values stored next to the log.
-pub use log::{Cell, Mark, Snapshot};
+pub use log::{Cell, ListCells, Mark, Snapshot};
 // Errors of the log.
 pub use log::{AppendError, BoxError, CellError, Conflict, ErrorKind, InvalidAppend, SnapshotError, StoreError};
 

@@ -119,6 +119,11 @@ impl Builder {
 
     /// How often the store checks for writes of other processes while there are watchers; 12 milliseconds by default,
     /// at least 1. Writes of this process wake watchers at once. Without watchers there is no polling.
+    ///
+    /// On Linux this is only a fallback: the operating system reports writes of other processes (inotify), which are
+    /// then noticed within about a millisecond. The store polls if no more files can be watched, and on file systems
+    /// that do not report what others write. While this process writes, too, reports are ignored for up to this
+    /// interval.
     pub fn poll_interval(mut self, interval: Duration) -> Self {
         self.settings.poll_interval = interval.max(Duration::from_millis(1));
         self

@@ -11,7 +11,7 @@ use es_framework::engine::{Load, Loaded, Notifier, Page, Read};
 use es_framework::inspect::Inspect;
 use es_framework::{
     Append, AppendError, Appended, Cell, CellError, CellKey, Clock, CommandKey, CommandRecord, Engine, Limits,
-    ListStreams, Position, Snapshot, SnapshotError, StoreError, StoreId, StreamInfo, WhenFull,
+    ListCells, ListStreams, Position, Snapshot, SnapshotError, StoreError, StoreId, StreamInfo, WhenFull,
 };
 use tokio::sync::Mutex;
 use tokio_rusqlite::rusqlite::Connection;
@@ -23,7 +23,8 @@ use crate::error::OpenError;
 use crate::opening::file::DatabaseFile;
 use crate::opening::open::{self, Purpose, StoreFile};
 use crate::options::Settings;
-use crate::others::poller::{self, Alarm};
+use crate::others::alarm::Alarm;
+use crate::others::poller;
 use crate::read::page;
 use crate::read::pool::{self, Pool, Turn};
 use crate::tables::cells;
@@ -366,6 +367,10 @@ impl Engine for SqliteEngine {
     async fn cell(&self, key: &CellKey) -> Result<Option<Cell>, StoreError> {
         let key = key.clone();
         self.reading(Turn::Now, move |connection, _| cells::find(connection, &key)).await
+    }
+
+    async fn cells(&self, list: ListCells) -> Result<Vec<Cell>, StoreError> {
+        self.reading(Turn::Now, move |connection, _| cells::list(connection, &list)).await
     }
 
     async fn set_cell(&self, key: &CellKey, expected: u64, value: Option<Bytes>) -> Result<u64, CellError> {

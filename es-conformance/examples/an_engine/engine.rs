@@ -11,7 +11,8 @@ use es_framework::engine::{
 };
 use es_framework::{
     Append, AppendError, Appended, Cell, CellError, CellKey, Clock, CommandKey, CommandRecord, EventId, Limits,
-    Position, ProjectionName, Snapshot, SnapshotError, StoreError, StoreId, StoredEvent, StreamId, Timestamp, Version,
+    ListCells, Position, ProjectionName, Snapshot, SnapshotError, StoreError, StoreId, StoredEvent, StreamId,
+    Timestamp, Version,
 };
 
 /// An engine that keeps everything in trees.
@@ -209,6 +210,15 @@ impl Engine for TreeEngine {
         self.transact(|trees| {
             let Some((revision, Some(value))) = trees.cells.get(key) else { return Ok(None) };
             Ok(Some(Cell::new(key.clone(), *revision, value.clone())))
+        })
+    }
+
+    async fn cells(&self, list: ListCells) -> Result<Vec<Cell>, StoreError> {
+        self.transact(|trees| {
+            let after = |key: &CellKey| list.after.as_ref().is_none_or(|after| key > after);
+            let wanted = trees.cells.iter().filter(|(key, _)| after(key) && key.as_str().starts_with(&list.prefix));
+            let existing = wanted.filter_map(|(key, (at, value))| Some(Cell::new(key.clone(), *at, value.clone()?)));
+            Ok(existing.take(list.limit).collect())
         })
     }
 

@@ -157,7 +157,7 @@ where
                 return Next::Run(self.load(memory));
             }
             self.progress.tries += 1;
-            let conflict = Conflict::new(self.stream.clone(), self.expected, base.version);
+            let conflict = Conflict::stream(self.stream.clone(), self.expected, base.version);
             let verdict = ExecuteError::Conflict { tries: self.progress.tries, conflict };
             return self.unless_known(memory, verdict, is_fresh);
         }

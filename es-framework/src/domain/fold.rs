@@ -82,6 +82,7 @@ impl<E: Event> Unwritten<E> {
                 Arc::clone(candidate.event_type()),
                 candidate.payload().clone(),
                 candidate.metadata().cloned(),
+                candidate.tags().clone(),
                 0,
             );
             let event = caught(|| E::decode(&stored))

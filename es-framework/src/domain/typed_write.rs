@@ -85,6 +85,7 @@ pub(super) fn read_back<E: Event>(
         Arc::clone(event_type),
         candidate.payload().clone(),
         None,
+        candidate.tags().clone(),
         0,
     );
     E::decode(&stored)

@@ -11,7 +11,12 @@ use super::expected_version::ExpectedVersion;
 use super::limits::Limits;
 use super::name::{CommandKey, StreamId};
 use super::position::{Position, Version};
+use super::query::{AppendCondition, Query};
+use super::tag::MAX_TAGS;
 use super::time::Timestamp;
+
+/// The maximum number of conditions of one append.
+pub const MAX_CONDITIONS: usize = 64;
 
 /// The part of an append that concerns one stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -98,6 +103,9 @@ pub enum WhenFull {
 
 /// One atomic write to one or more streams.
 ///
+/// It may depend on what other streams hold, without writing to them: on their versions ([`Append::check`]), and on
+/// there being no event that matches a query ([`Append::unless`]).
+///
 /// ```
 /// use es_framework::{Append, CandidateEvent, ExpectedVersion, StreamId};
 ///
@@ -117,6 +125,8 @@ pub enum WhenFull {
 pub struct Append {
     /// The streams, each at most once.
     pub streams: Vec<StreamWrite>,
+    /// The conditions, each of which must hold.
+    pub conditions: Vec<AppendCondition>,
     /// The command it carries out, if that is to be recorded.
     pub command: Option<KeyedCommand>,
     /// What to do when the queue of waiting writes is full.
@@ -138,6 +148,37 @@ impl Append {
     /// Also checks another stream, without writing to it.
     pub fn check(self, stream: StreamId, expected: ExpectedVersion) -> Self {
         self.and(stream, expected, Vec::new())
+    }
+
+    /// Also requires that no event that matches the query was written after this position; usually the log's head when
+    /// the caller read what it decided by. It is judged in the transaction that writes the events, so nothing can come
+    /// in between. Without streams and events, the append only checks.
+    ///
+    /// ```
+    /// use es_framework::{
+    ///     Append, AppendError, CandidateEvent, Criterion, ExpectedVersion, Filter, MemoryStore, Position, Query,
+    ///     StreamId, Tag,
+    /// };
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let store = MemoryStore::new();
+    /// // A user name is free as long as no event has its tag.
+    /// let name = Tag::of("username", "ann")?;
+    /// let taken = Query::from(Criterion::tags([&name]));
+    /// let register = |user: &str| -> Result<Append, Box<dyn std::error::Error>> {
+    ///     let registered = CandidateEvent::new("user.registered", "{}")?.with_tags([name.clone()]);
+    ///     let append = Append::to(StreamId::new(user)?, ExpectedVersion::NoStream, registered);
+    ///     Ok(append.unless(&taken, Position::ZERO))
+    /// };
+    /// store.append(register("user-1")?).await?;
+    /// let refused = store.append(register("user-2")?).await.unwrap_err();
+    /// assert!(matches!(refused, AppendError::Conflict { .. }));
+    /// assert_eq!(store.all().read().filter(Filter::new().query(taken)).await?.len(), 1);
+    /// # Ok(()) }
+    /// ```
+    pub fn unless(mut self, query: impl Into<Query>, after: Position) -> Self {
+        self.conditions.push(AppendCondition::new(query, after));
+        self
     }
 
     /// Records that this append carries out a command.
@@ -167,10 +208,11 @@ impl Append {
         self.streams.iter().flat_map(|write| &write.events).map(CandidateEvent::bytes).sum()
     }
 
-    /// The memory that the append takes while it waits, for queues that are bounded in bytes: [`Self::bytes`], plus 128
-    /// bytes for each event and each stream, because there are events without any bytes.
+    /// The memory that the append takes while it waits, for queues that are bounded in bytes: [`Self::bytes`] and the
+    /// conditions, plus 128 bytes for each event and each stream, because there are events without any bytes.
     pub fn cost(&self) -> usize {
-        self.bytes() + 128 * (self.event_count() + self.streams.len())
+        let conditions: usize = self.conditions.iter().map(|condition| 64 + condition.query.cost()).sum();
+        self.bytes() + conditions + 128 * (self.event_count() + self.streams.len())
     }
 
     /// Rejects what no state of the store could make valid; engines call it before they queue the append.
@@ -200,6 +242,7 @@ impl Append {
                     let limit = limits.metadata_bytes;
                     return Err(InvalidAppend::MetadataTooLarge { bytes: metadata, limit }.into());
                 }
+                check_tags(event)?;
                 if let Some(id) = event.id() {
                     if id.is_derived() {
                         return Err(InvalidAppend::DerivedId { id: id.clone() }.into());
@@ -208,6 +251,13 @@ impl Append {
                 }
                 bytes += event.bytes();
             }
+        }
+        if self.conditions.len() > MAX_CONDITIONS {
+            let conditions = self.conditions.len();
+            return Err(InvalidAppend::TooManyConditions { conditions, limit: MAX_CONDITIONS }.into());
+        }
+        for condition in &self.conditions {
+            condition.query.validate().map_err(InvalidAppend::from)?;
         }
         let events = self.event_count();
         if events > limits.append_events {
@@ -221,6 +271,21 @@ impl Append {
         }
         Ok(())
     }
+}
+
+/// Checks the number of tags, and that each is there once.
+fn check_tags(event: &CandidateEvent) -> Result<(), InvalidAppend> {
+    let tags = event.tags().as_slice();
+    if tags.len() > MAX_TAGS {
+        return Err(InvalidAppend::TooManyTags { tags: tags.len(), limit: MAX_TAGS });
+    }
+    for (n, tag) in tags.iter().enumerate() {
+        // They are few, so comparing each with those before it is faster than a set.
+        if tags.iter().take(n).any(|before| before == tag) {
+            return Err(InvalidAppend::TagTwice { tag: tag.clone() });
+        }
+    }
+    Ok(())
 }
 
 /// Whether an append was written now or before.

@@ -4,12 +4,14 @@ use super::event::EventType;
 use super::id::{EventId, EventIdKind};
 use super::name::StreamId;
 use super::position::{Position, Version};
+use super::tag::Tag;
 use super::time::Timestamp;
 
 /// CRC-32C (Castagnoli, RFC 3720) over all fields of an event, in the order given in `docs/file-format.md`.
 ///
 /// A fixed-size header comes first (numbers, then lengths, little-endian), so that no two events have the same bytes
-/// and the many small fields cost one call.
+/// and the many small fields cost one call. Tags come last and only if there are any, so an event without tags has the
+/// checksum that it had before there were tags.
 #[expect(clippy::too_many_arguments, reason = "one argument a stored field")]
 pub fn checksum(
     position: Position,
@@ -19,6 +21,7 @@ pub fn checksum(
     event_type: &EventType,
     id: Option<&EventId>,
     metadata: Option<&str>,
+    tags: &[Tag],
     payload: &[u8],
 ) -> u32 {
     let (id_kind, id): (u8, &[u8]) = match id.map(EventId::kind) {
@@ -26,7 +29,7 @@ pub fn checksum(
         Some(EventIdKind::Uuid(bytes)) => (1, bytes),
         Some(EventIdKind::Text(text)) => (2, text.as_bytes()),
     };
-    let flags = id_kind | if metadata.is_some() { 4 } else { 0 };
+    let flags = id_kind | if metadata.is_some() { 4 } else { 0 } | if tags.is_empty() { 0 } else { 8 };
     let metadata = metadata.unwrap_or_default();
     let length = |bytes: usize| u32::try_from(bytes).unwrap_or(u32::MAX);
 
@@ -49,6 +52,13 @@ pub fn checksum(
     }
     for part in parts {
         sum.put(part);
+    }
+    if !tags.is_empty() {
+        sum.put(&length(tags.len()).to_le_bytes());
+        for tag in tags {
+            sum.put(&length(tag.as_str().len()).to_le_bytes());
+            sum.put(tag.as_str().as_bytes());
+        }
     }
     sum.finish()
 }
@@ -99,6 +109,19 @@ mod tests {
     use super::*;
 
     fn of(position: u64, stream: &str, name: &str, id: Option<&str>, metadata: Option<&str>, payload: &[u8]) -> u32 {
+        tagged(position, stream, name, id, metadata, &[], payload)
+    }
+
+    fn tagged(
+        position: u64,
+        stream: &str,
+        name: &str,
+        id: Option<&str>,
+        metadata: Option<&str>,
+        tags: &[&str],
+        payload: &[u8],
+    ) -> u32 {
+        let tags: Vec<Tag> = tags.iter().map(|tag| Tag::new(*tag).unwrap()).collect();
         checksum(
             Position::new(position),
             &StreamId::new(stream).unwrap(),
@@ -107,6 +130,7 @@ mod tests {
             &EventType::new(name, 1, "raw").unwrap(),
             id.map(|id| EventId::text(id).unwrap()).as_ref(),
             metadata,
+            &tags,
             payload,
         )
     }
@@ -126,6 +150,25 @@ mod tests {
         ] {
             assert_ne!(base, other);
         }
+    }
+
+    #[test]
+    fn tags_count_each_for_itself_and_in_their_order() {
+        let with = |tags: &[&str]| tagged(1, "s", "t", None, None, tags, b"p");
+        let mut sums = vec![
+            of(1, "s", "t", None, None, b"p"),
+            with(&["a:1"]),
+            with(&["a:2"]),
+            with(&["a:1", "b:1"]),
+            with(&["b:1", "a:1"]),
+            with(&["a:1b", "b:1"]),
+            with(&["a:1", "a:1b:1"]),
+            with(&["a:1", "a:1"]),
+            tagged(1, "s", "t", None, None, &["a:1"], b"pa:1"),
+        ];
+        sums.sort_unstable();
+        sums.dedup();
+        assert_eq!(sums.len(), 9);
     }
 
     #[test]
@@ -149,4 +192,15 @@ mod tests {
     }
 
     const PINNED: u32 = 3_368_590_346;
+
+    /// See above.
+    #[test]
+    fn the_value_with_tags_is_pinned() {
+        let long = "note:".to_owned() + &"x".repeat(250);
+        let tags = ["account:alice", &long, "größe:☃"];
+        let sum = tagged(7, "account-alice", "account.opened", Some("cmd-1"), Some(r#"{"a":1}"#), &tags, b"payload");
+        assert_eq!(sum, PINNED_WITH_TAGS);
+    }
+
+    const PINNED_WITH_TAGS: u32 = 2_769_613_326;
 }

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::append::{Append, Appended, CommandRecord};
-use super::cell::Cell;
+use super::cell::{Cell, ListCells};
 use super::error::{AppendError, CellError, SnapshotError, StoreError};
 use super::id::StoreId;
 use super::inspect::Inspect;
@@ -106,6 +106,13 @@ pub trait Engine: Debug + Send + Sync + 'static {
     ///
     /// [`StoreError`] if the store cannot be read.
     async fn cell(&self, key: &CellKey) -> Result<Option<Cell>, StoreError>;
+
+    /// Lists the cells that exist, in the order of their keys as bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if the store cannot be read or a cell on the page is damaged.
+    async fn cells(&self, list: ListCells) -> Result<Vec<Cell>, StoreError>;
 
     /// Sets a cell (or, with [`None`], removes it) if it is at the `expected` revision, 0 for a cell that does not
     /// exist. Returns the new revision.

@@ -6,6 +6,8 @@ use super::expected_version::ExpectedVersion;
 use super::id::EventId;
 use super::name::{CellKey, CommandKey, InvalidName, StreamId};
 use super::position::{Place, Position, Version};
+use super::query::{InvalidQuery, Query};
+use super::tag::Tag;
 
 /// An engine's own error, kept as the cause of one of ours.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync + 'static>;
@@ -120,6 +122,9 @@ pub enum StoreError {
     /// A name is not valid.
     #[error(transparent)]
     Name(#[from] InvalidName),
+    /// A query is over its bounds.
+    #[error(transparent)]
+    Query(#[from] InvalidQuery),
     /// The engine failed unexpectedly; please report it.
     #[error("the engine failed unexpectedly; please report it")]
     Internal {
@@ -145,7 +150,8 @@ impl StoreError {
             | Self::FormatChanged { .. }
             | Self::WrongPlace { .. }
             | Self::InvalidCursor { .. }
-            | Self::Name(_) => ErrorKind::Caller,
+            | Self::Name(_)
+            | Self::Query(_) => ErrorKind::Caller,
             Self::Corrupt { .. } | Self::Truncated { .. } => ErrorKind::Data,
             Self::Io { .. } | Self::Internal { .. } => ErrorKind::Internal,
         }
@@ -173,33 +179,67 @@ impl StoreError {
             Self::WrongPlace { stream, place } => Self::WrongPlace { stream: stream.clone(), place: *place },
             Self::InvalidCursor { cursor } => Self::InvalidCursor { cursor: cursor.clone() },
             Self::Name(name) => Self::Name(name.clone()),
+            Self::Query(query) => Self::Query(query.clone()),
             Self::Internal { source } => Self::Internal { source: words(source) },
         }
     }
 }
 
-/// One stream that was not as expected.
+/// One thing that was not as the writer of an append expected: others were faster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Conflict {
-    /// The stream.
-    pub stream: StreamId,
-    /// What the caller expected.
-    pub expected: ExpectedVersion,
-    /// The stream's actual version.
-    pub actual: Version,
+pub enum Conflict {
+    /// A stream was at another version.
+    Stream {
+        /// The stream.
+        stream: StreamId,
+        /// What the caller expected.
+        expected: ExpectedVersion,
+        /// The stream's actual version.
+        actual: Version,
+    },
+    /// An event was written on which the caller depends; see [`Append::unless`](super::Append::unless).
+    Condition {
+        /// The events that the caller depends on.
+        query: Query,
+        /// The position up to which the caller had seen them.
+        after: Position,
+        /// The position of the first event after it that matches.
+        position: Position,
+    },
 }
 
 impl Conflict {
-    /// Creates a conflict.
-    pub fn new(stream: StreamId, expected: ExpectedVersion, actual: Version) -> Self {
-        Self { stream, expected, actual }
+    /// Creates a conflict about a stream.
+    pub fn stream(stream: StreamId, expected: ExpectedVersion, actual: Version) -> Self {
+        Self::Stream { stream, expected, actual }
+    }
+
+    /// Creates a conflict about a condition.
+    pub fn condition(condition: super::AppendCondition, position: Position) -> Self {
+        let super::AppendCondition { query, after } = condition;
+        Self::Condition { query, after, position }
+    }
+
+    /// The stream and its actual version, if this is about a stream.
+    pub fn actual_version(&self) -> Option<(&StreamId, Version)> {
+        match self {
+            Self::Stream { stream, actual, .. } => Some((stream, *actual)),
+            Self::Condition { .. } => None,
+        }
     }
 }
 
 impl std::fmt::Display for Conflict {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} is at version {}, expected {}", self.stream, self.actual, self.expected)
+        match self {
+            Self::Stream { stream, expected, actual } => {
+                write!(f, "{stream} is at version {actual}, expected {expected}")
+            }
+            Self::Condition { query, after, position } => {
+                write!(f, "position {position}, after {after}, has an event that matches {query}")
+            }
+        }
     }
 }
 
@@ -257,6 +297,31 @@ pub enum InvalidAppend {
         /// The maximum size in bytes.
         limit: usize,
     },
+    /// An event has too many tags.
+    #[error("an event has {tags} tags, the limit is {limit}")]
+    TooManyTags {
+        /// The number of tags.
+        tags: usize,
+        /// The maximum number of tags.
+        limit: usize,
+    },
+    /// An event has the same tag twice.
+    #[error("an event has the tag {tag} twice")]
+    TagTwice {
+        /// The tag.
+        tag: Tag,
+    },
+    /// The append has too many conditions; combine their queries.
+    #[error("the append has {conditions} conditions, the limit is {limit}; combine their queries")]
+    TooManyConditions {
+        /// The number of conditions.
+        conditions: usize,
+        /// The maximum number of conditions.
+        limit: usize,
+    },
+    /// The query of a condition is over its bounds.
+    #[error(transparent)]
+    Query(#[from] InvalidQuery),
     /// The append has too many events; split it.
     #[error("the append has {events} events, the limit is {limit}; split it")]
     TooManyEvents {
@@ -279,10 +344,10 @@ pub enum InvalidAppend {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AppendError {
-    /// At least one stream was not as expected; read again and decide again.
+    /// A stream was not as expected, or a condition failed; read again and decide again.
     #[error("conflict: {}", list(conflicts))]
     Conflict {
-        /// Every stream that was not as expected.
+        /// Every stream that was not as expected and every condition that failed, in the order of the request.
         conflicts: Vec<Conflict>,
     },
     /// The append is invalid, whatever the store holds.
@@ -433,6 +498,7 @@ mod tests {
             StoreError::Truncated { stream: StreamId::all(), floor: Version::new(3), after: Version::ZERO },
             StoreError::WrongPlace { stream: StreamId::all(), place: Version::new(3).into() },
             StoreError::Name(name),
+            StoreError::Query(InvalidQuery::TooManyCriteria { criteria: 9, limit: 8 }),
             StoreError::Internal { source: source() },
         ];
         for error in errors {

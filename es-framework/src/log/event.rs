@@ -10,6 +10,7 @@ use super::id::EventId;
 use super::metadata::Metadata;
 use super::name::{InvalidName, StreamId, check_name};
 use super::position::{Position, Version};
+use super::tag::{Tag, Tags};
 use super::time::Timestamp;
 
 /// The type of a payload: its stored name, its schema version, its codec and the shape of its fields.
@@ -95,6 +96,7 @@ pub struct CandidateEvent {
     event_type: Arc<EventType>,
     payload: Bytes,
     metadata: Option<Metadata>,
+    tags: Tags,
     id: Option<EventId>,
 }
 
@@ -113,13 +115,21 @@ impl CandidateEvent {
 
     /// Creates an event from a type and payload bytes.
     pub fn of_type(event_type: impl Into<Arc<EventType>>, payload: impl Into<Bytes>) -> Self {
-        Self { event_type: event_type.into(), payload: payload.into(), metadata: None, id: None }
+        Self { event_type: event_type.into(), payload: payload.into(), metadata: None, tags: Tags::new(), id: None }
     }
 
     /// Adds metadata.
     #[must_use]
     pub fn with_metadata(mut self, metadata: impl Into<Option<Metadata>>) -> Self {
         self.metadata = metadata.into();
+        self
+    }
+
+    /// Sets the tags, which say what the event is about: at most [`MAX_TAGS`](crate::MAX_TAGS), each once. They are
+    /// checked when the event is appended.
+    #[must_use]
+    pub fn with_tags(mut self, tags: impl IntoIterator<Item = Tag>) -> Self {
+        self.tags = tags.into_iter().collect();
         self
     }
 
@@ -145,15 +155,21 @@ impl CandidateEvent {
         self.metadata.as_ref()
     }
 
+    /// The tags, in the order given.
+    pub fn tags(&self) -> &Tags {
+        &self.tags
+    }
+
     /// The id, if the caller gave one.
     pub fn id(&self) -> Option<&EventId> {
         self.id.as_ref()
     }
 
-    /// The bytes that count against [`Limits`](super::Limits): payload, metadata and id.
+    /// The bytes that count against [`Limits`](super::Limits): payload, metadata, tags and id.
     pub fn bytes(&self) -> usize {
         self.payload.len()
             + self.metadata.as_ref().map_or(0, |metadata| metadata.as_str().len())
+            + self.tags.bytes()
             + self.id.as_ref().map_or(0, |id| match id.kind() {
                 super::EventIdKind::Text(text) => text.len(),
                 _ => 16,
@@ -207,6 +223,8 @@ pub struct StoredEvent {
     pub payload: Bytes,
     /// The metadata, if any.
     pub metadata: Option<Metadata>,
+    /// The tags, in the order in which they were given.
+    pub tags: Tags,
     /// The CRC-32C over all fields above, the stored id included; see `docs/file-format.md`.
     pub checksum: u32,
 }
@@ -230,6 +248,7 @@ impl StoredEvent {
             event_type: Arc::clone(&candidate.event_type),
             payload: candidate.payload.clone(),
             metadata: candidate.metadata.clone(),
+            tags: candidate.tags.clone(),
             checksum: 0,
         };
         event.checksum = event.computed_checksum();
@@ -247,9 +266,10 @@ impl StoredEvent {
         event_type: Arc<EventType>,
         payload: Bytes,
         metadata: Option<Metadata>,
+        tags: Tags,
         checksum: u32,
     ) -> Self {
-        Self { stream, version, position, time, id, event_type, payload, metadata, checksum }
+        Self { stream, version, position, time, id, event_type, payload, metadata, tags, checksum }
     }
 
     /// Computes the checksum of the current fields; equal to [`Self::checksum`] unless the event is damaged.
@@ -262,6 +282,7 @@ impl StoredEvent {
             &self.event_type,
             (!self.id.is_derived()).then_some(&self.id),
             self.metadata.as_ref().map(Metadata::as_str),
+            &self.tags,
             &self.payload,
         )
     }
@@ -273,6 +294,6 @@ impl StoredEvent {
 
     /// The bytes that count against the size of a page.
     pub fn bytes(&self) -> usize {
-        self.payload.len() + self.metadata.as_ref().map_or(0, |metadata| metadata.as_str().len())
+        self.payload.len() + self.metadata.as_ref().map_or(0, |metadata| metadata.as_str().len()) + self.tags.bytes()
     }
 }

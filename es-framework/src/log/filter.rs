@@ -3,7 +3,9 @@
 use super::like::like;
 use super::name::{StreamId, category_of};
 use super::position::{Position, Version};
+use super::query::{InvalidQuery, Query};
 use super::scalar::{Path, Scalar, scalar_at};
+use super::tag::Tag;
 use super::time::Timestamp;
 
 /// Which events a reader wants. Clauses are joined by *and*, the values within a clause by *or*.
@@ -50,6 +52,8 @@ pub enum Clause {
     Like(Field, String),
     /// The value at a path of the metadata is one of these.
     Metadata(Path, Vec<Scalar>),
+    /// The event matches the query.
+    Query(Query),
 }
 
 /// A text that [`Clause::Like`] is matched against.
@@ -79,6 +83,8 @@ pub struct EventHeader<'a> {
     pub event_type: &'a str,
     /// Its metadata, as text.
     pub metadata: Option<&'a str>,
+    /// Its tags.
+    pub tags: &'a [Tag],
 }
 
 impl super::StoredEvent {
@@ -91,6 +97,7 @@ impl super::StoredEvent {
             time: self.time,
             event_type: self.event_type.name(),
             metadata: self.metadata.as_ref().map(super::Metadata::as_str),
+            tags: &self.tags,
         }
     }
 }
@@ -195,6 +202,25 @@ impl Filter {
         self.and(Clause::Metadata(path.into(), values.into_iter().map(Into::into).collect()))
     }
 
+    /// Selects events that match a query.
+    ///
+    /// Reading `@all` by a query costs what the matching events cost, not what the log does; further clauses narrow it.
+    pub fn query(self, query: impl Into<Query>) -> Self {
+        self.and(Clause::Query(query.into()))
+    }
+
+    /// Checks the bounds of its queries. Reads and watches do this before they begin.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidQuery`] if one of them is over its bounds.
+    pub fn validate(&self) -> Result<(), InvalidQuery> {
+        self.clauses.iter().try_for_each(|clause| match clause {
+            Clause::Query(query) => query.validate(),
+            _ => Ok(()),
+        })
+    }
+
     /// The conditions.
     pub fn clauses(&self) -> &[Clause] {
         &self.clauses
@@ -237,6 +263,7 @@ impl Clause {
                 matches!(value_at(event.metadata, path), Some(Scalar::Text(text)) if like(pattern, &text))
             }
             Self::Metadata(path, values) => value_at(event.metadata, path).is_some_and(|value| values.contains(&value)),
+            Self::Query(query) => query.matches(event),
         }
     }
 }
@@ -257,6 +284,7 @@ mod tests {
             time: Timestamp::from_micros(50),
             event_type: "account.opened",
             metadata: Some(metadata),
+            tags: &[],
         }
     }
 

@@ -16,6 +16,7 @@ use super::id::{EventId, StoreId};
 use super::name::{CommandKey, StreamId};
 use super::one_or_many::OneOrMany;
 use super::position::{Position, Version};
+use super::query::AppendCondition;
 use super::time::Timestamp;
 
 /// What must be known about the log to judge an append, besides the position and time of its end.
@@ -47,6 +48,12 @@ impl<'a> Questions<'a> {
     /// One question for each stream, in the order in which [`Facts`] hold the answers.
     pub fn streams(self) -> impl ExactSizeIterator<Item = StreamQuestion<'a>> {
         self.append.streams.iter().map(|StreamWrite { stream, events, .. }| StreamQuestion { stream, events })
+    }
+
+    /// The conditions, for each of which to look up the first event after its position that matches its query, in the
+    /// order in which [`Facts`] hold the answers. Events that were written earlier in the same transaction count.
+    pub fn conditions(self) -> &'a [AppendCondition] {
+        &self.append.conditions
     }
 }
 
@@ -86,6 +93,7 @@ pub struct Facts {
     /// The record of the requested command, if it was executed before.
     pub command: Option<CommandRecord>,
     streams: OneOrMany<StreamFacts>,
+    conditions: Vec<Option<Position>>,
 }
 
 /// The facts about one stream.
@@ -101,7 +109,7 @@ pub struct StreamFacts {
 impl Facts {
     /// Creates the facts about a log that ends here; what is known about commands and streams is added later.
     pub fn new(head: Position, time: Timestamp) -> Self {
-        Self { head, time, command: None, streams: OneOrMany::default() }
+        Self { head, time, command: None, streams: OneOrMany::default(), conditions: Vec::new() }
     }
 
     /// Adds the answer to the next of [`Questions::streams`].
@@ -119,14 +127,34 @@ impl Facts {
         self.streams.as_mut_slice()
     }
 
-    /// Checks that every stream of the append has an answer.
+    /// Adds the answer to the next of [`Questions::conditions`]: the position of the first event that makes it fail, or
+    /// [`None`] if it holds.
+    pub fn push_condition(&mut self, first_match: Option<Position>) {
+        self.conditions.push(first_match);
+    }
+
+    /// The answers, in the order of [`Questions::conditions`].
+    pub fn conditions(&self) -> &[Option<Position>] {
+        &self.conditions
+    }
+
+    /// Checks that every stream and every condition of the append has an answer that can be true.
     fn answer(&self, append: &Append) -> Result<(), StoreError> {
+        let defect = |what: String| Err(StoreError::Internal { source: what.into() });
         let (asked, answered) = (append.streams.len(), self.streams().len());
-        if asked == answered {
-            return Ok(());
+        if asked != answered {
+            return defect(format!("it gave the facts about {answered} streams for an append to {asked}"));
         }
-        let what = format!("it gave the facts about {answered} streams for an append to {asked}");
-        Err(StoreError::Internal { source: what.into() })
+        let (asked, answered) = (append.conditions.len(), self.conditions.len());
+        if asked != answered {
+            return defect(format!("it gave the facts about {answered} conditions for an append with {asked}"));
+        }
+        for (AppendCondition { after, .. }, found) in append.conditions.iter().zip(&self.conditions) {
+            if found.is_some_and(|found| found <= *after || found > self.head) {
+                return defect(format!("it found an event after position {after} that is not there: {found:?}"));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -279,10 +307,10 @@ impl PlannedStream {
     }
 }
 
-/// Judges an append by the facts: first the command key, then the ids, then the expectations.
+/// Judges an append by the facts: first the command key, then the ids, then the expectations and conditions together.
 ///
-/// Ids come before expectations so that a caller can always retry: the retry of a write that succeeded finds the stream
-/// further on than it expects.
+/// Ids come before expectations and conditions so that a caller can always retry: the retry of a write that succeeded
+/// finds the stream further on than it expects, and its own events may match its conditions.
 ///
 /// # Errors
 ///
@@ -335,7 +363,7 @@ pub fn judge_as_unknown(append: &Append, facts: &Facts) -> Option<Plan> {
     plan(append, &[], facts).ok()
 }
 
-/// Checks the expectations against the log.
+/// Checks the expectations and conditions against the log.
 fn plan(append: &Append, found: &[Found<'_>], facts: &Facts) -> Result<Plan, AppendError> {
     let mut conflicts = Vec::new();
     let mut streams = OneOrMany::default();
@@ -345,7 +373,7 @@ fn plan(append: &Append, found: &[Found<'_>], facts: &Facts) -> Result<Plan, App
         }
         let actual = head.version;
         if !write.expected.holds(actual) {
-            conflicts.push(Conflict { stream: write.stream.clone(), expected: write.expected, actual });
+            conflicts.push(Conflict::stream(write.stream.clone(), write.expected, actual));
         }
         let (chosen, known, count) = match found.get(i) {
             Some(found) if found.new.len() < write.events.len() => {
@@ -354,6 +382,11 @@ fn plan(append: &Append, found: &[Found<'_>], facts: &Facts) -> Result<Plan, App
             _ => (None, 0, write.events.len()),
         };
         streams.push(PlannedStream { before: actual, chosen, known, count });
+    }
+    for (condition, found) in append.conditions.iter().zip(facts.conditions()) {
+        if let Some(position) = found {
+            conflicts.push(Conflict::condition(condition.clone(), *position));
+        }
     }
     if !conflicts.is_empty() {
         return Err(AppendError::Conflict { conflicts });

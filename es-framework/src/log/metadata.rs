@@ -136,6 +136,7 @@ mod tests {
             time: Timestamp::from_micros(0),
             event_type: "account.opened",
             metadata: Some(metadata.as_str()),
+            tags: &[],
         }
     }
 

@@ -27,19 +27,22 @@ mod one_or_many;
 mod page_check;
 mod pages;
 mod position;
+mod query;
 mod read;
 mod reader;
 mod scalar;
 mod snapshot;
 mod store;
 mod stream;
+mod tag;
 mod time;
 mod watch;
 
 pub use append::{
-    Append, Appended, CommandRecord, Fingerprint, KeyedCommand, Outcome, StreamAppended, StreamWrite, WhenFull,
+    Append, Appended, CommandRecord, Fingerprint, KeyedCommand, MAX_CONDITIONS, Outcome, StreamAppended, StreamWrite,
+    WhenFull,
 };
-pub use cell::Cell;
+pub use cell::{Cell, ListCells};
 pub use checksum::checksum;
 pub use engine::Engine;
 pub use error::{AppendError, BoxError, CellError, Conflict, ErrorKind, InvalidAppend, SnapshotError, StoreError};
@@ -59,6 +62,7 @@ pub(crate) use name::check_name;
 pub use name::{CellKey, CommandKey, InvalidName, MAX_NAME_BYTES, ProjectionName, StreamId};
 pub use notifier::Notifier;
 pub use position::{Place, Position, Version};
+pub use query::{AppendCondition, Criterion, InvalidQuery, MAX_CRITERIA, MAX_CRITERION_TYPES, Query};
 pub use read::{
     Direction, ListStreams, Load, Loaded, Mark, PAGE_BYTES, PAGE_EVENTS, PAGE_SCAN, Page, Read, StreamInfo,
 };
@@ -67,6 +71,7 @@ pub use scalar::{Path, Scalar};
 pub use snapshot::Snapshot;
 pub use store::Store;
 pub use stream::{Stream, StreamMetrics};
+pub use tag::{MAX_TAGS, Tag, Tags};
 pub use time::{Clock, SystemClock, Timestamp, Turned};
 pub(crate) use watch::NotAwaited;
 pub(crate) use watch::Stretch;

@@ -37,6 +37,12 @@ pub enum InvalidName {
         /// The rejected text.
         text: String,
     },
+    /// The text is not a tag: `name:value` with both parts non-empty, and no `:` in the name.
+    #[error("a tag is `name:value` with a name and a value, this is {text:?}")]
+    NotATag {
+        /// The rejected text.
+        text: String,
+    },
     /// The text begins with `@`, which is reserved for names that the store creates.
     #[error("a {what} cannot begin with `@`, which the store keeps for itself: {text:?}")]
     Reserved {

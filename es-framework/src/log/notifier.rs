@@ -14,6 +14,7 @@ use super::name::{StreamId, category_of};
 use super::observer::{AlreadyObserved, Observed, Observer};
 use super::position::Position;
 use super::read::Mark;
+use super::tag::Tag;
 
 /// Maximum number of events in the ring.
 const RING_EVENTS: usize = 4_096;
@@ -50,6 +51,7 @@ struct State {
     of_all: HashMap<u64, Arc<Wake>>,
     of_category: HashMap<String, HashMap<u64, Arc<Wake>>>,
     of_stream: HashMap<StreamId, HashMap<u64, Arc<Wake>>>,
+    of_tag: HashMap<Tag, HashMap<u64, Arc<Wake>>>,
 }
 
 #[derive(Debug, Default)]
@@ -132,6 +134,7 @@ impl Notifier {
         let mut woken = None;
         for event in events {
             if event.position.get() > known {
+                state.wake_tagged(&event.tags);
                 if woken.as_ref() != Some(&event.stream) {
                     state.wake_concerned(&event.stream);
                     woken = Some(event.stream.clone());
@@ -250,6 +253,7 @@ impl State {
             Interest::All => &mut self.of_all,
             Interest::Category(category) => self.of_category.entry(category.clone()).or_default(),
             Interest::Stream(stream) => self.of_stream.entry(stream.clone()).or_default(),
+            Interest::Tag(tag) => self.of_tag.entry(tag.clone()).or_default(),
         }
     }
 
@@ -261,12 +265,19 @@ impl State {
         of_category.into_iter().flat_map(HashMap::values).for_each(|wake| wake.set());
     }
 
+    fn wake_tagged(&self, tags: &[Tag]) {
+        if !self.of_tag.is_empty() {
+            let of_tags = tags.iter().filter_map(|tag| self.of_tag.get(tag));
+            of_tags.flat_map(HashMap::values).for_each(|wake| wake.set());
+        }
+    }
+
     fn wake_everybody(&self) {
         self.everybody().for_each(|wake| wake.set());
     }
 
     fn everybody(&self) -> impl Iterator<Item = &Arc<Wake>> {
-        let named = self.of_category.values().chain(self.of_stream.values());
+        let named = self.of_category.values().chain(self.of_stream.values()).chain(self.of_tag.values());
         named.chain([&self.of_all]).flat_map(HashMap::values)
     }
 }
@@ -277,6 +288,7 @@ enum Interest {
     All,
     Category(String),
     Stream(StreamId),
+    Tag(Tag),
 }
 
 impl Interest {
@@ -287,6 +299,11 @@ impl Interest {
         let narrowed = filter.clauses().iter().find_map(|clause| match clause {
             Clause::Streams(streams) => Some(streams.iter().cloned().map(Self::Stream).collect::<Vec<_>>()),
             Clause::Categories(categories) => Some(categories.iter().cloned().map(Self::Category).collect()),
+            // An event that meets a criterion has all of its tags, so one of them is enough.
+            Clause::Query(query) => {
+                let tags = query.criteria().iter().map(|criterion| criterion.tags.first().cloned().map(Self::Tag));
+                tags.collect::<Option<Vec<_>>>()
+            }
             _ => None,
         });
         // Register even an empty filter, so that it learns of `close`.
@@ -355,6 +372,7 @@ impl Drop for Subscription {
                     Interest::All => {}
                     Interest::Category(category) => drop(state.of_category.remove(category)),
                     Interest::Stream(stream) => drop(state.of_stream.remove(stream)),
+                    Interest::Tag(tag) => drop(state.of_tag.remove(tag)),
                 }
             }
         }

@@ -47,6 +47,9 @@ pub struct Read {
     pub bytes: usize,
     /// Whether the page is requested before it is needed, so that an engine may serve others first; `false` by default.
     pub ahead: bool,
+    /// Whether only the number of events is requested: an engine may then leave them out and set [`Page::counted`]
+    /// instead, without reading payloads; `false` by default. An engine that ignores it returns the events.
+    pub count: bool,
 }
 
 impl Read {
@@ -61,6 +64,7 @@ impl Read {
             events: PAGE_EVENTS,
             bytes: PAGE_BYTES,
             ahead: false,
+            count: false,
         }
     }
 
@@ -76,6 +80,8 @@ impl Read {
 pub struct Page {
     /// The events that passed the filter, in the order of the read.
     pub events: Vec<StoredEvent>,
+    /// The number of events that passed the filter and were left out, because only their number was requested.
+    pub counted: u64,
     /// The place up to which everything was examined: continue after it (or before it, backward).
     pub scanned: u64,
     /// Whether the read is complete: nothing that was in the log when this page was read lies beyond it.
@@ -128,8 +134,8 @@ impl Page {
         let mut last = None;
         for (looked_at, event) in events.into_iter().enumerate() {
             let wanted = read.filter.matches(&event.header());
-            let damaged = wanted && event.computed_checksum() != event.checksum;
-            bytes += if wanted { event.bytes() } else { 0 };
+            let damaged = wanted && !read.count && event.computed_checksum() != event.checksum;
+            bytes += if wanted && !read.count { event.bytes() } else { 0 };
             let full = !self.events.is_empty() && (self.events.len() >= read.events || bytes > read.bytes);
             if let Some(last) = last
                 && (looked_at == PAGE_SCAN || wanted && full || damaged)
@@ -141,7 +147,9 @@ impl Page {
                 let reason = "the checksum does not fit".to_owned();
                 return Err(StoreError::Corrupt { position: Some(event.position), reason });
             }
-            if wanted {
+            if wanted && read.count {
+                self.counted += 1;
+            } else if wanted {
                 self.events.push(event.clone());
             }
             last = Some(if read.stream.is_all() { event.position.get() } else { event.version.get() });

@@ -139,8 +139,8 @@ impl Reader {
 
     /// Runs the read, in pages. It ends at the head seen by its first page.
     pub fn stream(self) -> Reading {
-        let Self { store, read, limit, wrong } = self;
-        let wrong = wrong.map(|place| StoreError::WrongPlace { stream: read.stream.clone(), place });
+        let wrong = self.invalid();
+        let Self { store, read, limit, .. } = self;
         let limit = if wrong.is_some() { Some(0) } else { limit };
         let page = read.events;
         Reading {
@@ -163,6 +163,40 @@ impl Reader {
             events.push(event?);
         }
         Ok(events)
+    }
+
+    /// Counts the events instead of returning them, up to the limit if one was set. Payloads are not read, so damage to
+    /// them goes unnoticed.
+    ///
+    /// The events are counted page by page, up to the head seen by the first page. A filter by a
+    /// [`Query`](super::Query) costs what the matching events cost; any other examines the log.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if the store cannot be read or the read is invalid.
+    pub async fn count(self) -> Result<u64, StoreError> {
+        let limit = self.limit.map_or(u64::MAX, |limit| limit as u64);
+        if let Some(invalid) = self.invalid() {
+            return Err(invalid);
+        }
+        let read = Read { count: true, ..self.read };
+        let mut pages = Pages::new(Arc::clone(self.store.engine()), read, None);
+        let mut count = 0_u64;
+        while count < limit
+            && let Some(page) = poll_fn(|context| pages.poll_page(context)).await
+        {
+            let page = page?;
+            count = count.saturating_add(page.counted).saturating_add(page.events.len() as u64);
+        }
+        Ok(count.min(limit))
+    }
+
+    /// What is wrong with the read, if it cannot be run.
+    fn invalid(&self) -> Option<StoreError> {
+        if let Some(place) = self.wrong {
+            return Some(StoreError::WrongPlace { stream: self.read.stream.clone(), place });
+        }
+        self.read.filter.validate().err().map(StoreError::from)
     }
 
     /// Makes the compiler explain what to do: a read yields events once it runs.
@@ -213,7 +247,7 @@ pub struct Reading {
     page: usize,
     /// The events of that page that are still at hand.
     events: vec::IntoIter<StoredEvent>,
-    /// The error of an invalid bound, until it is returned.
+    /// The error of an invalid read, until it is returned.
     wrong: Option<StoreError>,
 }
 

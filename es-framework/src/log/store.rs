@@ -8,7 +8,7 @@ use bytes::Bytes;
 use tracing::Instrument;
 
 use super::append::{Append, Appended, CommandRecord};
-use super::cell::Cell;
+use super::cell::{Cell, ListCells};
 use super::engine::Engine;
 use super::error::{AppendError, CellError, StoreError};
 use super::id::StoreId;
@@ -169,6 +169,28 @@ impl Store {
     /// [`StoreError`] if the store cannot be read.
     pub async fn cell(&self, key: &CellKey) -> Result<Option<Cell>, StoreError> {
         self.engine.cell(key).await
+    }
+
+    /// Lists the cells that exist, in the order of their keys as bytes, one page at a time.
+    ///
+    /// ```
+    /// use es_framework::{CellKey, ListCells, MemoryStore};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let store = MemoryStore::new();
+    /// for key in ["lease/mailer", "lease/totals", "settings"] {
+    ///     store.set_cell(&CellKey::new(key)?, 0, Some("x".into())).await?;
+    /// }
+    /// let leases = store.cells(ListCells::new().prefix("lease/")).await?;
+    /// assert_eq!(leases.iter().map(|cell| cell.key.as_str()).collect::<Vec<_>>(), ["lease/mailer", "lease/totals"]);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if the store cannot be read or a cell on the page is damaged.
+    pub async fn cells(&self, list: ListCells) -> Result<Vec<Cell>, StoreError> {
+        self.engine.cells(list).await
     }
 
     /// Sets a cell (or, with [`None`], removes it) if it is at the `expected` revision, 0 for a cell that does not

@@ -64,6 +64,7 @@ impl WatchBuilder {
 
     async fn start(self) -> Result<Watch, StoreError> {
         let Self { store, stream, filter, after } = self;
+        filter.validate()?;
         let engine = Arc::clone(store.engine());
         // Subscribe before the head is read, so that no commit is missed in between.
         let subscription = engine.notifier().subscribe(&stream, &filter);

@@ -1,4 +1,4 @@
-//! The judge against a model that was written from sections A and B of the contract, without an engine.
+//! The judge against a model that was written from sections A, B and I of the contract, without an engine.
 //!
 //! The model takes one event after the other and asks what the contract says of it; it shares nothing with the judge but
 //! the types of requests and answers.
@@ -9,11 +9,13 @@ use std::sync::Arc;
 
 use es_framework::engine::{Facts, KnownEvent, PlannedEvent, Questions, StreamFacts, Verdict, judge, judge_as_unknown};
 use es_framework::{
-    Append, AppendError, Appended, CandidateEvent, CommandKey, CommandRecord, EventId, ExpectedVersion, Fingerprint,
-    InvalidAppend, KeyedCommand, Outcome, Position, StreamHead, StreamId, StreamState, Timestamp, Version,
+    Append, AppendCondition, AppendError, Appended, CandidateEvent, CommandKey, CommandRecord, Conflict, Criterion,
+    EventId, ExpectedVersion, Fingerprint, InvalidAppend, KeyedCommand, Outcome, Position, Query, StreamHead, StreamId,
+    StreamState, Tag, Timestamp, Version,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
+use proptest::sample::subsequence;
 
 const STREAMS: [&str; 4] = ["a-1", "a-2", "b-1", "b"];
 
@@ -50,6 +52,19 @@ impl Log {
         numbered.find(|(_, entry)| entry.stream == *stream && entry.event.id() == Some(id))
     }
 
+    /// The position of the first event after one that matches a query. Nothing is left of a removed event that could
+    /// match.
+    fn first_match(&self, AppendCondition { query, after, .. }: &AppendCondition) -> Option<u64> {
+        let meets = |criterion: &Criterion, event: &CandidateEvent| {
+            let name = event.event_type().name();
+            let of_type = criterion.types.is_empty() || criterion.types.iter().any(|wanted| **wanted == *name);
+            of_type && criterion.tags.iter().all(|tag| event.tags().contains(tag))
+        };
+        let matches = |event: &CandidateEvent| query.criteria().iter().any(|criterion| meets(criterion, event));
+        let mut numbered = (1..).zip(&self.entries);
+        numbered.find(|(at, entry)| *at > after.get() && !entry.removed && matches(&entry.event)).map(|(at, _)| at)
+    }
+
     fn end(&self) -> (u64, i64) {
         (self.entries.len() as u64, self.entries.last().map_or(i64::MIN, |entry| entry.time))
     }
@@ -81,6 +96,9 @@ impl Log {
                 });
             }
             facts.push(StreamFacts::new(head, known));
+        }
+        for condition in questions.conditions() {
+            facts.push_condition(self.first_match(condition).map(Position::new));
         }
         facts
     }
@@ -144,7 +162,8 @@ enum Says {
     Written(Vec<(u64, u64, usize, usize)>, u64, i64, u64),
     /// The same of the first write.
     Known(Vec<(u64, u64)>, u64, i64),
-    Conflict(Vec<(String, u64)>),
+    /// Every stream that failed, then every condition that failed with the position it failed by.
+    Conflict(Vec<(String, u64)>, Vec<(AppendCondition, u64)>),
     Partly(usize, usize),
     Reused(String, u64),
     Twice(String),
@@ -153,7 +172,7 @@ enum Says {
 }
 
 fn same_content(a: &CandidateEvent, b: &CandidateEvent) -> bool {
-    // B3: type, schema version, codec and payload. Metadata is not compared.
+    // B3: type, schema version, codec and payload. Metadata and tags are not compared.
     let of = |event: &CandidateEvent| {
         let event_type = event.event_type();
         (event_type.name().to_owned(), event_type.schema_version(), event_type.codec().to_owned())
@@ -161,7 +180,7 @@ fn same_content(a: &CandidateEvent, b: &CandidateEvent) -> bool {
     of(a) == of(b) && a.payload() == b.payload()
 }
 
-/// Sections A and B, one sentence after the other.
+/// Sections A, B and I, one sentence after the other.
 fn contract(log: &Log, append: &Append, now: i64) -> Says {
     // A12: the same key with another fingerprint is an error; with the same one it is the first answer.
     if let Some(command) = &append.command
@@ -239,8 +258,14 @@ fn contract(log: &Log, append: &Append, now: i64) -> Says {
         })
         .map(|(write, version)| (write.stream.to_string(), version))
         .collect();
-    if !conflicts.is_empty() {
-        return Says::Conflict(conflicts);
+    // I3: so is every condition, beside the streams. I5: all that was known was answered before.
+    let failed: Vec<_> = append
+        .conditions
+        .iter()
+        .filter_map(|condition| Some((condition.clone(), log.first_match(condition)?)))
+        .collect();
+    if !conflicts.is_empty() || !failed.is_empty() {
+        return Says::Conflict(conflicts, failed);
     }
     // A1, A4, A8.
     let streams = parts.iter().map(|(write, known, new)| {
@@ -265,7 +290,14 @@ fn said(answer: &Result<Appended, AppendError>) -> Says {
             Says::Written(streams.collect(), position.get(), time.as_micros(), behind)
         }
         Err(AppendError::Conflict { conflicts }) => {
-            Says::Conflict(conflicts.iter().map(|one| (one.stream.to_string(), one.actual.get())).collect())
+            let mut failed = Vec::new();
+            for conflict in conflicts {
+                if let Conflict::Condition { query, after, position } = conflict {
+                    failed.push((AppendCondition::new(query, *after), position.get()));
+                }
+            }
+            let told = conflicts.iter().filter_map(Conflict::actual_version);
+            Says::Conflict(told.map(|(stream, actual)| (stream.to_string(), actual.get())).collect(), failed)
         }
         Err(AppendError::PartlyKnown { known, new }) => Says::Partly(*known, *new),
         Err(AppendError::IdReused { stream, version, .. }) => Says::Reused(stream.to_string(), version.get()),
@@ -281,6 +313,7 @@ enum Step {
     Append {
         parts: Vec<(usize, Expect, Vec<New>)>,
         with_ids: bool,
+        conditions: Vec<(Query, After)>,
         command: Option<(u8, u8)>,
         now: i64,
         index: bool,
@@ -306,11 +339,19 @@ enum Expect {
     Near(i8),
 }
 
+#[derive(Debug, Clone, Copy)]
+enum After {
+    /// The head of the log at that time, and so much more or less.
+    Near(i8),
+    Zero,
+}
+
 #[derive(Debug, Clone)]
 struct New {
     id: u8,
     content: u8,
     metadata: bool,
+    tags: Vec<Tag>,
 }
 
 impl New {
@@ -327,11 +368,20 @@ impl New {
             .unwrap()
             .with_id(with_id.then_some(id))
             .with_metadata(self.metadata.then_some(metadata))
+            .with_tags(self.tags.clone())
     }
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let new = (0..8_u8, 0..12_u8, any::<bool>()).prop_map(|(id, content, metadata)| New { id, content, metadata });
+    let tags = || prop_oneof![1 => Just(vec![]), 2 => subsequence(["a:1", "a:2", "b:1"].to_vec(), 0..=3)];
+    let tags = || tags().prop_map(|tags| tags.into_iter().map(|tag| Tag::new(tag).unwrap()).collect::<Vec<_>>());
+    let new = (0..8_u8, 0..12_u8, any::<bool>(), tags());
+    let new = new.prop_map(|(id, content, metadata, tags)| New { id, content, metadata, tags });
+    let types = subsequence(["type-0", "type-1", "type-2", "type-3"].to_vec(), 0..3);
+    let criterion = (types, tags()).prop_map(|(types, tags)| Criterion::types(types).all_of(tags));
+    let after = prop_oneof![3 => (-4..2_i8).prop_map(After::Near), 1 => Just(After::Zero)];
+    let condition = (vec(criterion, 0..3).prop_map(Query::from_iter), after);
+    let conditions = prop_oneof![3 => Just(vec![]), 2 => vec(condition.clone(), 1), 1 => vec(condition, 2..4)];
     let expect = prop_oneof![
         4 => Just(Expect::Any),
         1 => Just(Expect::NoStream),
@@ -347,9 +397,11 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
             parts
         });
     let command = proptest::option::weighted(0.2, (0..4_u8, prop_oneof![5 => Just(0_u8), 1 => Just(1_u8)]));
-    let append = (parts, any::<bool>(), command, 0..50_i64, any::<bool>());
+    let append = (parts, any::<bool>(), conditions, command, 0..50_i64, any::<bool>());
     let step = prop_oneof![
-        12 => append.prop_map(|(parts, with_ids, command, now, index)| Step::Append { parts, with_ids, command, now, index }),
+        12 => append.prop_map(|(parts, with_ids, conditions, command, now, index)| {
+            Step::Append { parts, with_ids, conditions, command, now, index }
+        }),
         4 => Just(Step::Retry),
         1 => (0..STREAMS.len(), 0..6_u64).prop_map(|(stream, upto)| Step::Truncate { stream, upto }),
         1 => (0..2 * STREAMS.len()).prop_map(|stream| Step::Close { stream }),
@@ -367,8 +419,15 @@ proptest! {
         let mut last: Option<Append> = None;
         for step in steps {
             let (append, now, index) = match step {
-                Step::Append { parts, with_ids, command, now, index } => {
+                Step::Append { parts, with_ids, conditions, command, now, index } => {
                     let mut append = Append::default();
+                    for (query, after) in conditions {
+                        let after = match after {
+                            After::Near(by) => log.end().0.saturating_add_signed(by.into()),
+                            After::Zero => 0,
+                        };
+                        append = append.unless(query, Position::new(after));
+                    }
                     for (stream, expect, events) in parts {
                         let stream = StreamId::new(STREAMS[stream]).unwrap();
                         let expected = match expect {
@@ -427,6 +486,26 @@ fn an_answer_that_is_missing_is_an_error() {
         assert_eq!(judge_as_unknown(&append, &facts).is_some(), enough);
         facts.push(StreamHead::default());
     }
+}
+
+/// An engine that leaves out a condition, or finds an event where the condition does not look, has a bug.
+#[test]
+fn an_answer_about_a_condition_that_cannot_be_true_is_an_error() {
+    let append = Append::default().unless(Query::all(), Position::new(5)).unless(Query::new(), Position::ZERO);
+    let judged = |answers: &[Option<u64>]| {
+        let mut facts = Facts::new(Position::new(7), Timestamp::from_micros(0));
+        answers.iter().for_each(|answer| facts.push_condition(answer.map(Position::new)));
+        assert!(judge_as_unknown(&append, &facts).is_none() || answers == [None, None]);
+        judge(&append, &facts).map(|_| ()).map_err(|error| error.kind())
+    };
+    use es_framework::ErrorKind::{Conflict, Internal};
+    assert_eq!(judged(&[]), Err(Internal));
+    assert_eq!(judged(&[None]), Err(Internal));
+    assert_eq!(judged(&[None, None]), Ok(()));
+    assert_eq!(judged(&[None, None, None]), Err(Internal));
+    assert_eq!(judged(&[Some(5), None]), Err(Internal));
+    assert_eq!(judged(&[Some(8), None]), Err(Internal));
+    assert_eq!(judged(&[Some(7), None]), Err(Conflict));
 }
 
 /// A stream that was closed for good still knows its events, and can be checked without being written.

@@ -14,8 +14,8 @@ use es_conformance::{Durable, Fixture, Setup, Shared};
 use es_framework::engine::{Load, Loaded, Notifier, Page, Read};
 use es_framework::{
     Append, AppendError, Appended, Cell, CellError, CellKey, Clock, CommandKey, CommandRecord, Engine, Limits,
-    ListStreams, MemoryStore, Position, Snapshot, SnapshotError, Store, StoreError, StoreId, StreamId, StreamInfo,
-    Timestamp,
+    ListCells, ListStreams, MemoryStore, Position, Snapshot, SnapshotError, Store, StoreError, StoreId, StreamId,
+    StreamInfo, Timestamp,
 };
 
 /// How a process makes what it finds in the log known to its watchers.
@@ -174,6 +174,10 @@ impl Engine for Process {
 
     async fn cell(&self, key: &CellKey) -> Result<Option<Cell>, StoreError> {
         self.memory()?.cell(key).await
+    }
+
+    async fn cells(&self, list: ListCells) -> Result<Vec<Cell>, StoreError> {
+        self.memory()?.cells(list).await
     }
 
     async fn set_cell(&self, key: &CellKey, expected: u64, value: Option<Bytes>) -> Result<u64, CellError> {

@@ -1,4 +1,7 @@
 //! Detecting the writes of other processes.
 
+pub(crate) mod alarm;
+mod pace;
 pub(crate) mod poller;
-pub(crate) mod wal_hint;
+mod wal_events;
+mod wal_hint;

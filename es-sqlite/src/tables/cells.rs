@@ -1,7 +1,7 @@
 //! Small named values: the table `es_cell`.
 
 use bytes::Bytes;
-use es_framework::{Cell, CellError, CellKey, StoreError};
+use es_framework::{Cell, CellError, CellKey, ListCells, StoreError};
 use tokio_rusqlite::rusqlite::{Connection, OptionalExtension};
 
 use crate::connection::errors;
@@ -12,6 +12,34 @@ pub(crate) fn find(connection: &Connection, key: &CellKey) -> Result<Option<Cell
     let Some((revision, Some(value))) = row(connection, key)? else { return Ok(None) };
     Ok(Some(Cell::new(key.clone(), revision, value)))
 }
+
+/// Lists the cells that exist, in the order of their keys.
+pub(crate) fn list(connection: &Connection, list: &ListCells) -> Result<Vec<Cell>, StoreError> {
+    let mut statement = connection.prepare_cached(LIST).map_err(errors::store)?;
+    // The keys with the prefix are consecutive, and no smaller than it.
+    let after = list.after.as_ref().map_or("", CellKey::as_str);
+    let mut rows = statement.query([after.max(&list.prefix)]).map_err(errors::store)?;
+    let mut cells = Vec::new();
+    while cells.len() < list.limit
+        && let Some(row) = rows.next().map_err(errors::store)?
+    {
+        let key = row.get_ref(0).and_then(|key| Ok(key.as_str()?)).map_err(errors::store)?;
+        if !key.starts_with(list.prefix.as_str()) {
+            break;
+        }
+        if key == after {
+            continue;
+        }
+        let key = CellKey::new(key).map_err(|_| errors::damaged(None, format!("{key:?} is not a cell key")))?;
+        let columns = row.get(1).and_then(|revision| Ok((revision, row.get(2)?, row.get(3)?)));
+        let (revision, value) = verified(&key, columns.map_err(errors::store)?)?;
+        cells.extend(value.map(|value| Cell::new(key, revision, value)));
+    }
+    Ok(cells)
+}
+
+const LIST: &str = "SELECT key, revision, value, checksum FROM es_cell
+     WHERE key >= ?1 AND value IS NOT NULL ORDER BY key";
 
 /// Sets a cell, within the caller's write transaction.
 pub(crate) fn set(
@@ -43,15 +71,18 @@ fn row(connection: &Connection, key: &CellKey) -> Result<Option<CellRow>, StoreE
         .prepare_cached("SELECT revision, value, checksum FROM es_cell WHERE key = ?1")
         .map_err(errors::store)?;
     let row = statement
-        .query_row([key.as_str()], |row| Ok((row.get::<_, i64>(0)?, row.get(1)?, row.get::<_, i32>(2)?)))
+        .query_row([key.as_str()], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
         .optional()
         .map_err(errors::store)?;
-    let Some((revision, value, checksum)) = row else { return Ok(None) };
-    let value: Option<Vec<u8>> = value;
+    row.map(|columns| verified(key, columns)).transpose()
+}
+
+fn verified(key: &CellKey, columns: (i64, Option<Vec<u8>>, i32)) -> Result<CellRow, StoreError> {
+    let (revision, value, checksum) = columns;
     if sum(key, revision, value.as_deref()).stored() != checksum {
         return Err(errors::damaged(None, format!("the checksum of cell {key} does not match")));
     }
-    Ok(Some((natural(revision, None)?, value)))
+    Ok((natural(revision, None)?, value))
 }
 
 fn sum(key: &CellKey, revision: i64, value: Option<&[u8]>) -> RowSum {

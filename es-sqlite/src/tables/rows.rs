@@ -5,8 +5,8 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use es_framework::engine::checksum;
 use es_framework::{
-    EventHeader, EventId, EventType, Filter, Metadata, Position, StoreError, StoreId, StoredEvent, StreamId, Timestamp,
-    Version,
+    EventHeader, EventId, EventType, Filter, Metadata, Position, StoreError, StoreId, StoredEvent, StreamId, Tags,
+    Timestamp, Version,
 };
 use tokio_rusqlite::rusqlite::types::ValueRef;
 use tokio_rusqlite::rusqlite::{Connection, Row};
@@ -91,6 +91,7 @@ impl Header {
             time: self.time,
             event_type: event_type.name(),
             metadata: metadata(row).map_err(|reason| self.damaged(reason))?,
+            tags: &[],
         }))
     }
 
@@ -136,11 +137,8 @@ impl Header {
             id => Some(written_id(id).map_err(|reason| self.damaged(reason))?),
         };
         let Self { position, version, time, .. } = *self;
-        if checksum(position, stream, version, time, &event_type, id.as_ref(), metadata, payload) == self.checksum {
-            Ok(())
-        } else {
-            Err(self.damaged("the checksum does not match"))
-        }
+        let sum = checksum(position, stream, version, time, &event_type, id.as_ref(), metadata, &[], payload);
+        if sum == self.checksum { Ok(()) } else { Err(self.damaged("the checksum does not match")) }
     }
 
     fn verified(
@@ -152,8 +150,10 @@ impl Header {
         metadata: Option<Metadata>,
     ) -> Result<StoredEvent, StoreError> {
         let Self { version, position, time, checksum, .. } = *self;
-        let event =
-            StoredEvent::from_stored(stream, version, position, time, id, event_type, payload, metadata, checksum);
+        let tags = Tags::new();
+        let event = StoredEvent::from_stored(
+            stream, version, position, time, id, event_type, payload, metadata, tags, checksum,
+        );
         if event.computed_checksum() == checksum { Ok(event) } else { Err(self.damaged("the checksum does not match")) }
     }
 

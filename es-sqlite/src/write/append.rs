@@ -32,6 +32,10 @@ pub(crate) struct Transaction<'w> {
 
 /// Checks an append and writes it. If it returns an error of the store, the append may be half written.
 pub(crate) fn append(append: &Append, tx: &mut Transaction<'_>) -> Result<Appended, AppendError> {
+    let tagged = append.streams.iter().flat_map(|write| &write.events).any(|event| !event.tags().is_empty());
+    if tagged || !append.conditions.is_empty() {
+        return Err(StoreError::WriteRequires { feature: "tags".to_owned() }.into());
+    }
     let plan = match tx.judge(append)? {
         Verdict::Known { appended, remember } => {
             if remember {
@@ -167,6 +171,7 @@ impl<'w> Transaction<'w> {
                 event.event_type(),
                 event.id(),
                 metadata,
+                event.tags(),
                 event.payload(),
             );
             if self.memory.watched {
@@ -180,6 +185,7 @@ impl<'w> Transaction<'w> {
                     Arc::clone(event.event_type()),
                     event.payload().clone(),
                     event.metadata().cloned(),
+                    event.tags().clone(),
                     checksum,
                 ));
             }

@@ -118,6 +118,8 @@ async fn damaged_cells_commands_and_facts_are_errors() {
     store.append(append.command(KeyedCommand::new(command.clone(), Fingerprint::of(b"c")))).await.unwrap();
     sql(&path).execute_batch("UPDATE es_cell SET revision = 7; UPDATE es_command SET position = 7").unwrap();
     assert!(matches!(store.cell(&cell).await, Err(StoreError::Corrupt { position: None, .. })));
+    let listed = store.cells(es_framework::ListCells::new()).await;
+    assert!(matches!(listed, Err(StoreError::Corrupt { position: None, .. })));
     assert!(matches!(store.command(&command).await, Err(StoreError::Corrupt { position: None, .. })));
     store.close().await.unwrap();
     sql(&path)

@@ -1,19 +1,21 @@
 //! The in-memory engine, for tests and for getting to know the library.
 
+mod index;
 mod inspect;
 
 use std::collections::{BTreeMap, HashMap};
-use std::ops::Deref;
+use std::ops::{Bound, Deref};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::append::{Append, Appended, CommandRecord};
-use super::cell::Cell;
+use super::cell::{Cell, ListCells};
 use super::engine::Engine;
 use super::error::{AppendError, CellError, SnapshotError, StoreError};
 use super::event::StoredEvent;
+use super::filter::Clause;
 use super::head::StreamHead;
 use super::id::{EventId, StoreId};
 use super::inspect::Inspect;
@@ -22,10 +24,12 @@ use super::limits::Limits;
 use super::name::{CellKey, CommandKey, ProjectionName, StreamId};
 use super::notifier::Notifier;
 use super::position::{Position, Version};
+use super::query::AppendCondition;
 use super::read::{Direction, ListStreams, Load, Loaded, Mark, Page, Read, StreamInfo};
 use super::snapshot::Snapshot;
 use super::store::Store;
 use super::time::{Clock, SystemClock, Timestamp};
+use index::{Candidates, Index};
 
 /// A store that keeps everything in memory and drops it with its last handle; cheap to clone. [`Store`], to which it
 /// dereferences, lists what can be done with it.
@@ -89,6 +93,7 @@ struct MemoryEngine {
 struct State {
     closed: bool,
     log: Vec<StoredEvent>,
+    index: Index,
     streams: HashMap<StreamId, StreamLog>,
     /// Streams in the order of their first events.
     order: Vec<StreamId>,
@@ -215,6 +220,16 @@ impl Engine for MemoryEngine {
         Ok(Some(Cell::new(key.clone(), *revision, value.clone())))
     }
 
+    async fn cells(&self, list: ListCells) -> Result<Vec<Cell>, StoreError> {
+        let state = self.state()?;
+        let after = list.after.map_or(Bound::Unbounded, Bound::Excluded);
+        let cells = state.cells.range((after, Bound::Unbounded));
+        let wanted = cells.filter(|(key, _)| key.as_str().starts_with(list.prefix.as_str()));
+        let existing =
+            wanted.filter_map(|(key, (revision, value))| Some(Cell::new(key.clone(), *revision, value.clone()?)));
+        Ok(existing.take(list.limit).collect())
+    }
+
     async fn set_cell(&self, key: &CellKey, expected: u64, value: Option<Bytes>) -> Result<u64, CellError> {
         let mut state = self.state()?;
         let (revision, exists) =
@@ -260,6 +275,9 @@ impl State {
             let known = question.ids().filter_map(|id| self.known(question.stream, id)).collect();
             facts.push(StreamFacts::new(self.head_of(question.stream), known));
         }
+        for condition in questions.conditions() {
+            facts.push_condition(self.first_match(condition));
+        }
         facts
     }
 
@@ -284,7 +302,16 @@ impl State {
         if let Some(id) = id {
             stream.ids.insert(id.clone(), self.log.len());
         }
+        self.index.push(&event, self.log.len());
         self.log.push(event);
+    }
+
+    /// The position of the first event that makes a condition fail.
+    fn first_match(&self, AppendCondition { query, after, .. }: &AppendCondition) -> Option<Position> {
+        // Positions are contiguous from 1, so the event after this one has it as its index.
+        let start = usize::try_from(after.get()).unwrap_or(usize::MAX).min(self.log.len());
+        let mut candidates = self.index.candidates(query, &(start..self.log.len())).filter_map(|at| self.log.get(at));
+        candidates.find(|event| query.matches(&event.header())).map(|event| event.position)
     }
 
     fn remember(&mut self, append: &Append, appended: &Appended) {
@@ -312,16 +339,24 @@ impl State {
             None => Page::of_all(self.end().0),
             Some(_) => Page::of_stream(self.head_of(&read.stream)),
         };
+        let query = read.filter.clauses().iter().find_map(|clause| match clause {
+            Clause::Query(query) if of_stream.is_none() => Some(query),
+            _ => None,
+        });
+        let places = match query {
+            Some(query) => self.index.candidates(query, &(low..high)),
+            None => Candidates::All(low..high),
+        };
         match read.direction {
             Direction::Forward => {
-                let mut page = page.fill(read, (low..high).filter_map(event_at))?;
+                let mut page = page.fill(read, places.filter_map(event_at))?;
                 if of_stream.is_none() {
                     let last = self.log.get(..index(page.scanned).min(count)).and_then(<[_]>::last);
                     page.mark = last.map(|event| Mark { position: event.position, checksum: event.checksum });
                 }
                 Ok(page)
             }
-            Direction::Backward => page.fill(read, (low..high).rev().filter_map(event_at)),
+            Direction::Backward => page.fill(read, places.rev().filter_map(event_at)),
         }
     }
 }
