@@ -199,6 +199,12 @@ macro_rules! conformance {
                 cells_are_removed_and_never_get_an_old_revision_again
                 cells_are_apart_and_take_any_bytes
                 cells_are_listed_by_prefix_in_the_order_of_their_keys
+                cells_are_set_by_an_append_together_with_its_events
+                cells_and_events_of_an_append_are_written_together_or_not_at_all
+                cells_can_be_set_by_an_append_without_events
+                cells_are_not_set_again_by_a_retry
+                cells_of_an_append_are_refused_if_they_cannot_be_valid
+                cells_set_by_appends_of_many_at_once_count_what_they_wrote
                 cells_set_by_many_at_once_are_won_by_one
                 cells_and_appends_go_on_beside_each_other
             }

@@ -3,14 +3,15 @@
 
 use bytes::Bytes;
 use es_framework::{
-    Append, AppendError, CellError, CellKey, CommandKey, ErrorKind, ExpectedVersion, ListCells, ListStreams,
-    SnapshotError, StoreError,
+    Append, AppendError, CellError, CellKey, CommandKey, Conflict, ErrorKind, ExpectedVersion, InvalidAppend,
+    ListCells, ListStreams, MAX_CELLS, Outcome, SnapshotError, Store, StoreError,
 };
 use tokio::task::JoinSet;
 
-use crate::fixture::Fixture;
+use crate::fixture::{Fixture, Setup};
 use crate::support::{
-    append, command, event, id, log, numbered, p, poll_once, refused, stream, up_to, v, versions, within, write,
+    append, command, event, exact, id, keyed, log, numbered, p, poll_once, refused, stream, up_to, v, versions, within,
+    write,
 };
 
 fn key(text: &str) -> CellKey {
@@ -30,7 +31,7 @@ pub async fn f1_every_store_has_an_id_of_its_own(fixture: &impl Fixture) {
 
 pub async fn f1_two_stores_share_nothing(fixture: &impl Fixture) {
     let (one, other) = (fixture.open().await, fixture.open().await);
-    let first = Append::to(id("a-1"), ExpectedVersion::NoStream, crate::support::keyed("one", "1"));
+    let first = Append::to(id("a-1"), ExpectedVersion::NoStream, keyed("one", "1"));
     append(&one, first.clone().command(command("key", "one"))).await;
     one.all().snapshot("sum", p(1), "x").await.expect("saved");
     one.set_cell(&key("cell"), 0, Some(bytes("x"))).await.expect("set");
@@ -114,7 +115,7 @@ pub async fn f3_closing_by_many_at_once_is_closing_once(fixture: &impl Fixture) 
     refused!(log_of(&store).await, StoreError::Closed);
 }
 
-async fn log_of(store: &es_framework::Store) -> Result<usize, StoreError> {
+async fn log_of(store: &Store) -> Result<usize, StoreError> {
     store.all().read().collect().await.map(|events| events.len())
 }
 
@@ -247,6 +248,156 @@ pub async fn cells_are_listed_by_prefix_in_the_order_of_their_keys(fixture: &imp
     assert_eq!(listed(ListCells::new().prefix("lease/").after(key("a"))).await, leases, "a key before the prefix");
     assert!(listed(ListCells::new().prefix("lease/").after(key("m"))).await.is_empty(), "a key after the prefix");
     assert!(listed(ListCells::new().limit(0)).await.is_empty());
+}
+
+/// All cells, as key, revision and value.
+async fn cells_of(store: &Store) -> Vec<(String, u64, Bytes)> {
+    let cells = store.cells(ListCells::new()).await.expect("can be listed");
+    cells.into_iter().map(|cell| (cell.key.to_string(), cell.revision, cell.value)).collect()
+}
+
+fn cell(name: &str, revision: u64, value: &'static str) -> (String, u64, Bytes) {
+    (name.to_owned(), revision, bytes(value))
+}
+
+pub async fn cells_are_set_by_an_append_together_with_its_events(fixture: &impl Fixture) {
+    let store = fixture.open().await;
+    store.set_cell(&key("b"), 0, Some(bytes("before"))).await.expect("set");
+    store.set_cell(&key("gone"), 0, Some(bytes("before"))).await.expect("set");
+    store.set_cell(&key("gone"), 1, None).await.expect("removed");
+    let request = Append::to(id("s-1"), exact(0), numbered([1, 2]))
+        .set_cell(key("a"), 0, Some(bytes("a")))
+        .set_cell(key("b"), 1, Some(Bytes::new()))
+        .set_cell(key("gone"), 0, Some(bytes("back")));
+    let appended = append(&store, request).await;
+    assert_eq!((appended.position, &appended.cells[..]), (p(2), &[1, 2, 3][..]), "a removed cell gets a new revision");
+    assert_eq!(cells_of(&store).await, [cell("a", 1, "a"), cell("b", 2, ""), cell("gone", 3, "back")]);
+    let removal = Append::to(id("s-1"), exact(2), numbered([3])).set_cell(key("b"), 2, None);
+    assert_eq!(append(&store, removal).await.cells, [3]);
+    assert_eq!(store.cell(&key("b")).await.expect("can be read"), None);
+    assert_eq!(store.set_cell(&key("b"), 0, Some(bytes("x"))).await.expect("it does not exist"), 4);
+    assert_eq!(log(&store).await.len(), 3);
+}
+
+pub async fn cells_and_events_of_an_append_are_written_together_or_not_at_all(fixture: &impl Fixture) {
+    let store = fixture.open().await;
+    write(&stream(&store, "s-1"), event("1")).await;
+    store.set_cell(&key("a"), 0, Some(bytes("a"))).await.expect("set");
+    let both = |version, revision| {
+        Append::to(id("s-1"), exact(version), event("x")).set_cell(key("new"), 0, Some(bytes("new"))).set_cell(
+            key("a"),
+            revision,
+            Some(bytes("x")),
+        )
+    };
+    let error = store.append(both(1, 7)).await.expect_err("the cell is at revision 1");
+    assert_eq!(error.kind(), ErrorKind::Conflict);
+    let changed = |expected| Conflict::cell(key("a"), expected, 1);
+    refused!(Err::<(), _>(error), AppendError::Conflict { conflicts } if conflicts == [changed(7)]);
+    let conflict = store.append(both(3, 1)).await;
+    refused!(conflict, AppendError::Conflict { conflicts } if conflicts == [Conflict::stream(id("s-1"), exact(3), v(1))]);
+    // Every one is listed.
+    let all = store.append(both(0, 0)).await;
+    let stale = Conflict::stream(id("s-1"), exact(0), v(1));
+    refused!(all, AppendError::Conflict { conflicts } if conflicts == [stale.clone(), changed(0)]);
+    assert_eq!(cells_of(&store).await, [cell("a", 1, "a")], "no cell was set");
+    assert_eq!(log(&store).await.len(), 1, "no event was written");
+    append(&store, both(1, 1)).await;
+    assert_eq!(cells_of(&store).await, [cell("a", 2, "x"), cell("new", 1, "new")]);
+}
+
+pub async fn cells_can_be_set_by_an_append_without_events(fixture: &impl Fixture) {
+    let store = fixture.open().await;
+    write(&stream(&store, "s-1"), event("1")).await;
+    let two = || Append::default().set_cell(key("a"), 0, Some(bytes("a"))).set_cell(key("b"), 0, Some(bytes("b")));
+    let appended = append(&store, two()).await;
+    assert_eq!((appended.outcome, appended.position, appended.streams.len()), (Outcome::Written, p(1), 0));
+    assert_eq!(appended.cells, [1, 1]);
+    refused!(store.append(two()).await, AppendError::Conflict { conflicts } if conflicts.len() == 2);
+    let checked = |version| Append::default().check(id("s-1"), exact(version)).set_cell(key("a"), 1, None);
+    refused!(store.append(checked(2)).await, AppendError::Conflict { conflicts } if conflicts.len() == 1);
+    assert_eq!(append(&store, checked(1)).await.cells, [2]);
+    assert_eq!(cells_of(&store).await, [cell("b", 1, "b")]);
+    assert_eq!(log(&store).await.len(), 1);
+}
+
+pub async fn cells_are_not_set_again_by_a_retry(fixture: &impl Fixture) {
+    let store = fixture.open().await;
+    let by_id = || Append::to(id("s-1"), exact(0), keyed("one", "1")).set_cell(key("a"), 0, Some(bytes("a")));
+    let by_key = || Append::default().command(command("key", "x")).set_cell(key("b"), 0, Some(bytes("b")));
+    for request in [by_id(), by_key()] {
+        assert_eq!(append(&store, request).await.cells, [1]);
+    }
+    // Meanwhile others set them.
+    for name in ["a", "b"] {
+        assert_eq!(store.set_cell(&key(name), 1, Some(bytes("later"))).await.expect("set"), 2);
+    }
+    for request in [by_id(), by_key(), by_id().command(command("another", "x"))] {
+        let again = append(&store, request).await;
+        assert!(again.was_known() && again.cells.is_empty(), "{again:?}");
+    }
+    assert_eq!(cells_of(&store).await, [cell("a", 2, "later"), cell("b", 2, "later")]);
+    let record =
+        store.command(&CommandKey::new("key").expect("valid")).await.expect("can be read").expect("remembered");
+    assert!(record.appended.cells.is_empty(), "they are not part of the record");
+    // Without ids and keys the revision itself tells a retry from a first attempt.
+    let plain = || Append::to(id("s-2"), ExpectedVersion::Any, event("1")).set_cell(key("c"), 0, Some(bytes("c")));
+    append(&store, plain()).await;
+    refused!(store.append(plain()).await, AppendError::Conflict { .. });
+    assert_eq!(stream(&store, "s-2").version().await.expect("can be read"), 1);
+}
+
+pub async fn cells_of_an_append_are_refused_if_they_cannot_be_valid(fixture: &impl Fixture) {
+    let store = fixture.open_with(Setup::default().limits(|limits| limits.append_bytes = 1_000)).await;
+    let twice = Append::default().set_cell(key("a"), 0, None).set_cell(key("b"), 0, None).set_cell(key("a"), 1, None);
+    refused!(store.append(twice).await, AppendError::Invalid(InvalidAppend::CellTwice { key: twice }) if twice == key("a"));
+    let many = |cells: usize| {
+        (0..cells).fold(Append::default(), |many, n| many.set_cell(key(&n.to_string()), 0, Some(Bytes::new())))
+    };
+    let limit = MAX_CELLS;
+    refused!(
+        store.append(many(limit + 1)).await,
+        AppendError::Invalid(InvalidAppend::TooManyCells { cells, limit: said }) if (cells, said) == (limit + 1, limit),
+    );
+    assert!(cells_of(&store).await.is_empty());
+    assert_eq!(append(&store, many(limit)).await.cells, vec![1; limit]);
+    let large = Append::to(id("s-1"), ExpectedVersion::Any, event("x")).set_cell(
+        key("large"),
+        0,
+        Some(Bytes::from(vec![0; 1_000])),
+    );
+    refused!(store.append(large).await, AppendError::Invalid(InvalidAppend::TooManyBytes { limit: 1_000, .. }));
+    assert!(log(&store).await.is_empty());
+}
+
+pub async fn cells_set_by_appends_of_many_at_once_count_what_they_wrote(fixture: &impl Fixture) {
+    let store = fixture.open().await;
+    let mut writers = JoinSet::new();
+    for writer in 0..6 {
+        let store = store.clone();
+        writers.spawn(async move {
+            for n in 0..10_u64 {
+                loop {
+                    let cell = store.cell(&key("count")).await.expect("can be read");
+                    let revision = cell.map_or(0, |cell| cell.revision);
+                    let request = Append::to(id(&format!("s-{writer}")), exact(n), event("x"))
+                        .set_cell(key("count"), revision, Some(Bytes::from((revision + 1).to_string())))
+                        .set_cell(key(&format!("own-{writer}")), n, Some(Bytes::from(n.to_string())));
+                    match store.append(request).await {
+                        Ok(appended) => break assert_eq!(appended.cells, [revision + 1, n + 1]),
+                        Err(AppendError::Conflict { conflicts }) => {
+                            assert!(matches!(&conflicts[..], [Conflict::Cell { .. }]), "{conflicts:?}");
+                        }
+                        Err(error) => panic!("{error}"),
+                    }
+                }
+            }
+        });
+    }
+    within("the writers", writers.join_all()).await;
+    let count = store.cell(&key("count")).await.expect("can be read").expect("was set");
+    assert_eq!((count.revision, &count.value[..]), (60, &b"60"[..]), "one for each append that was written");
+    assert_eq!(log(&store).await.len(), 60);
 }
 
 pub async fn cells_set_by_many_at_once_are_won_by_one(fixture: &impl Fixture) {

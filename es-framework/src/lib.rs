@@ -125,8 +125,8 @@ pub use log::{
 // Writing.
 pub use log::{
     Append, AppendCondition, Appended, CandidateEvent, CommandRecord, EventType, ExpectedVersion, Fingerprint,
-    IntoCandidates, InvalidMetadata, KeyedCommand, Limits, MAX_CONDITIONS, Metadata, Outcome, StreamAppended,
-    StreamWrite, WhenFull,
+    IntoCandidates, InvalidMetadata, KeyedCommand, Limits, MAX_CELLS, MAX_CONDITIONS, Metadata, Outcome,
+    StreamAppended, StreamWrite, WhenFull,
 };
 // Reading and watching.
 pub use log::{
@@ -136,7 +136,7 @@ pub use log::{
 // Queries over types and tags.
 pub use log::{Criterion, InvalidQuery, MAX_CRITERIA, MAX_CRITERION_TYPES, Query};
 // Small values stored next to the log.
-pub use log::{Cell, ListCells, Mark, Snapshot};
+pub use log::{Cell, CellWrite, ListCells, Mark, Snapshot};
 // Errors of the log.
 pub use log::{AppendError, BoxError, CellError, Conflict, ErrorKind, InvalidAppend, SnapshotError, StoreError};
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use bytes::Bytes;
 use es_framework::engine::{
-    Direction, Engine, Facts, KnownEvent, ListStreams, Load, Loaded, Mark, Notifier, Page, Questions, Read,
+    CellFacts, Direction, Engine, Facts, KnownEvent, ListStreams, Load, Loaded, Mark, Notifier, Page, Questions, Read,
     StreamFacts, StreamHead, StreamInfo, Verdict, judge,
 };
 use es_framework::{
@@ -75,7 +75,17 @@ impl Trees {
             };
             facts.push(StreamFacts::new(self.head_of(question.stream), question.ids().filter_map(known).collect()));
         }
+        questions.cells().for_each(|key| facts.push_cell(self.cell(key)));
         facts
+    }
+
+    /// A removed cell keeps its revision, so that none is ever assigned twice.
+    fn cell(&self, key: &CellKey) -> CellFacts {
+        match self.cells.get(key) {
+            Some((revision, Some(_))) => CellFacts::existing(*revision),
+            Some((revision, None)) => CellFacts::removed(*revision),
+            None => CellFacts::missing(),
+        }
     }
 
     /// Step 4: a page of the tree that the stream is read from.
@@ -140,6 +150,9 @@ impl Engine for TreeEngine {
                         trees.streams.insert((event.stream.clone(), event.version.get()), event.position);
                         trees.ids.insert((event.stream.clone(), event.id.clone()), event.position);
                         trees.log.insert(event.position.get(), event.clone());
+                    }
+                    for cell in plan.cells(&append) {
+                        trees.cells.insert(cell.key.clone(), (cell.revision, cell.value.cloned()));
                     }
                     self.notifier.publish(facts.head, events, appended.position);
                     (appended, true)
@@ -224,14 +237,9 @@ impl Engine for TreeEngine {
 
     async fn set_cell(&self, key: &CellKey, expected: u64, value: Option<Bytes>) -> Result<u64, CellError> {
         self.transact(|trees| {
-            // A removed cell keeps its revision, so that none is ever assigned twice.
-            let (revision, exists) = trees.cells.get(key).map_or((0, false), |(at, value)| (*at, value.is_some()));
-            let actual = if exists { revision } else { 0 };
-            if actual != expected {
-                return Err(CellError::Changed { key: key.clone(), expected, actual });
-            }
-            trees.cells.insert(key.clone(), (revision + 1, value));
-            Ok(revision + 1)
+            let revision = trees.cell(key).set(key, expected)?;
+            trees.cells.insert(key.clone(), (revision, value));
+            Ok(revision)
         })
     }
 

@@ -33,8 +33,8 @@ pub use crate::log::{
 };
 // The judge.
 pub use crate::log::{
-    Facts, KnownEvent, Plan, PlannedEvent, PlannedStream, Questions, StreamFacts, StreamQuestion, Verdict, judge,
-    judge_as_unknown,
+    CellFacts, Facts, KnownEvent, Plan, PlannedCell, PlannedEvent, PlannedStream, Questions, StreamFacts,
+    StreamQuestion, Verdict, judge, judge_as_unknown,
 };
 // Events, as they are stored and filtered.
 pub use crate::log::{Clause, EventHeader, checksum};

@@ -5,11 +5,14 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+
+use super::cell::CellWrite;
 use super::error::{AppendError, InvalidAppend};
 use super::event::{CandidateEvent, IntoCandidates};
 use super::expected_version::ExpectedVersion;
 use super::limits::Limits;
-use super::name::{CommandKey, StreamId};
+use super::name::{CellKey, CommandKey, StreamId};
 use super::position::{Position, Version};
 use super::query::{AppendCondition, Query};
 use super::tag::MAX_TAGS;
@@ -17,6 +20,8 @@ use super::time::Timestamp;
 
 /// The maximum number of conditions of one append.
 pub const MAX_CONDITIONS: usize = 64;
+/// The maximum number of cells that one append sets.
+pub const MAX_CELLS: usize = 256;
 
 /// The part of an append that concerns one stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -127,6 +132,8 @@ pub struct Append {
     pub streams: Vec<StreamWrite>,
     /// The conditions, each of which must hold.
     pub conditions: Vec<AppendCondition>,
+    /// The cells to set, each at most once.
+    pub cells: Vec<CellWrite>,
     /// The command it carries out, if that is to be recorded.
     pub command: Option<KeyedCommand>,
     /// What to do when the queue of waiting writes is full.
@@ -181,6 +188,36 @@ impl Append {
         self
     }
 
+    /// Also sets a cell (or, with [`None`], removes it), if it is at the `expected` revision, 0 for a cell that does not
+    /// exist. Events and cells are written together or not at all; an append may also set cells without writing events.
+    ///
+    /// A retry whose events or command are known sets no cell again. [`Appended::cells`] has the new revisions.
+    ///
+    /// ```
+    /// use es_framework::{Append, AppendError, CandidateEvent, CellKey, ExpectedVersion, MemoryStore, StreamId};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let store = MemoryStore::new();
+    /// let (inbox, seen) = (StreamId::new("inbox")?, CellKey::new("imported/orders.csv")?);
+    /// // The lines of a file become events, and the cell says how many of them did.
+    /// let import = |line: &'static str, revision: u64| -> Result<Append, Box<dyn std::error::Error>> {
+    ///     let imported = CandidateEvent::new("imported", line)?;
+    ///     let append = Append::to(inbox.clone(), ExpectedVersion::Any, imported);
+    ///     Ok(append.set_cell(seen.clone(), revision, Some("1 line".into())))
+    /// };
+    /// let appended = store.append(import("first line", 0)?).await?;
+    /// assert_eq!(appended.cells, [1]);
+    /// // Another importer that knows nothing of the first one.
+    /// let refused = store.append(import("first line", 0)?).await.unwrap_err();
+    /// assert!(matches!(refused, AppendError::Conflict { .. }));
+    /// assert_eq!(store.stream(inbox.clone()).version().await?, 1);
+    /// # Ok(()) }
+    /// ```
+    pub fn set_cell(mut self, key: CellKey, expected: u64, value: Option<Bytes>) -> Self {
+        self.cells.push(CellWrite::new(key, expected, value));
+        self
+    }
+
     /// Records that this append carries out a command.
     pub fn command(mut self, command: KeyedCommand) -> Self {
         self.command = Some(command);
@@ -203,16 +240,17 @@ impl Append {
         self.streams.iter().filter_map(|write| write.events.first()).any(|event| event.id().is_some())
     }
 
-    /// The bytes that count against [`Limits::append_bytes`] and against the queue.
+    /// The bytes that count against [`Limits::append_bytes`] and against the queue: those of the events and the cells.
     pub fn bytes(&self) -> usize {
-        self.streams.iter().flat_map(|write| &write.events).map(CandidateEvent::bytes).sum()
+        let events: usize = self.streams.iter().flat_map(|write| &write.events).map(CandidateEvent::bytes).sum();
+        events + self.cells.iter().map(CellWrite::bytes).sum::<usize>()
     }
 
     /// The memory that the append takes while it waits, for queues that are bounded in bytes: [`Self::bytes`] and the
-    /// conditions, plus 128 bytes for each event and each stream, because there are events without any bytes.
+    /// conditions, plus 128 bytes for each event, stream and cell, because there are events without any bytes.
     pub fn cost(&self) -> usize {
         let conditions: usize = self.conditions.iter().map(|condition| 64 + condition.query.cost()).sum();
-        self.bytes() + conditions + 128 * (self.event_count() + self.streams.len())
+        self.bytes() + conditions + 128 * (self.event_count() + self.streams.len() + self.cells.len())
     }
 
     /// Rejects what no state of the store could make valid; engines call it before they queue the append.
@@ -259,6 +297,8 @@ impl Append {
         for condition in &self.conditions {
             condition.query.validate().map_err(InvalidAppend::from)?;
         }
+        self.check_cells()?;
+        bytes += self.cells.iter().map(CellWrite::bytes).sum::<usize>();
         let events = self.event_count();
         if events > limits.append_events {
             return Err(InvalidAppend::TooManyEvents { events, limit: limits.append_events }.into());
@@ -268,6 +308,22 @@ impl Append {
         }
         if with_id != 0 && with_id != events {
             return Err(InvalidAppend::MixedIds { with: with_id, without: events - with_id }.into());
+        }
+        Ok(())
+    }
+}
+
+impl Append {
+    /// Checks the number of cells, and that each is set once.
+    fn check_cells(&self) -> Result<(), InvalidAppend> {
+        let cells = self.cells.len();
+        if cells > MAX_CELLS {
+            return Err(InvalidAppend::TooManyCells { cells, limit: MAX_CELLS });
+        }
+        for (n, CellWrite { key, .. }) in self.cells.iter().enumerate() {
+            if self.cells.iter().take(n).any(|before| before.key == *key) {
+                return Err(InvalidAppend::CellTwice { key: key.clone() });
+            }
         }
         Ok(())
     }
@@ -334,6 +390,9 @@ pub struct Appended {
     pub position: Position,
     /// The time stored with the events.
     pub time: Timestamp,
+    /// The new revisions of the cells it set, in the order of the request; empty if nothing was written because
+    /// everything was known.
+    pub cells: Vec<u64>,
     /// How far the clock was behind the log; zero unless a clock was set back.
     pub clock_behind: Duration,
 }
@@ -341,7 +400,7 @@ pub struct Appended {
 impl Appended {
     /// Creates a result.
     pub fn new(outcome: Outcome, streams: Vec<StreamAppended>, position: Position, time: Timestamp) -> Self {
-        Self { outcome, streams, position, time, clock_behind: Duration::ZERO }
+        Self { outcome, streams, position, time, cells: Vec::new(), clock_behind: Duration::ZERO }
     }
 
     /// The version of the first stream after the append; [`Version::ZERO`] for an append without streams.
@@ -361,13 +420,14 @@ impl Appended {
 pub struct CommandRecord {
     /// Its key and fingerprint.
     pub command: KeyedCommand,
-    /// The result of the append that carried it out.
+    /// The result of the append that carried it out, without the revisions of its cells.
     pub appended: Appended,
 }
 
 impl CommandRecord {
     /// Creates a record.
-    pub fn new(command: KeyedCommand, appended: Appended) -> Self {
+    pub fn new(command: KeyedCommand, mut appended: Appended) -> Self {
+        appended.cells = Vec::new();
         Self { command, appended }
     }
 }

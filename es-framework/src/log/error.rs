@@ -207,6 +207,15 @@ pub enum Conflict {
         /// The position of the first event after it that matches.
         position: Position,
     },
+    /// A cell was at another revision; see [`Append::set_cell`](super::Append::set_cell).
+    Cell {
+        /// The cell.
+        key: CellKey,
+        /// The revision that the caller expected; 0 for a cell that does not exist.
+        expected: u64,
+        /// The actual revision; 0 for a cell that does not exist.
+        actual: u64,
+    },
 }
 
 impl Conflict {
@@ -221,11 +230,16 @@ impl Conflict {
         Self::Condition { query, after, position }
     }
 
+    /// Creates a conflict about a cell.
+    pub fn cell(key: CellKey, expected: u64, actual: u64) -> Self {
+        Self::Cell { key, expected, actual }
+    }
+
     /// The stream and its actual version, if this is about a stream.
     pub fn actual_version(&self) -> Option<(&StreamId, Version)> {
         match self {
             Self::Stream { stream, actual, .. } => Some((stream, *actual)),
-            Self::Condition { .. } => None,
+            Self::Condition { .. } | Self::Cell { .. } => None,
         }
     }
 }
@@ -238,6 +252,9 @@ impl std::fmt::Display for Conflict {
             }
             Self::Condition { query, after, position } => {
                 write!(f, "position {position}, after {after}, has an event that matches {query}")
+            }
+            Self::Cell { key, expected, actual } => {
+                write!(f, "cell {key} is at revision {actual}, expected {expected}")
             }
         }
     }
@@ -319,6 +336,20 @@ pub enum InvalidAppend {
         /// The maximum number of conditions.
         limit: usize,
     },
+    /// A cell is set twice.
+    #[error("cell {key} is set twice in one append")]
+    CellTwice {
+        /// The cell.
+        key: CellKey,
+    },
+    /// The append sets too many cells; split it.
+    #[error("the append sets {cells} cells, the limit is {limit}; split it")]
+    TooManyCells {
+        /// The number of cells.
+        cells: usize,
+        /// The maximum number of cells.
+        limit: usize,
+    },
     /// The query of a condition is over its bounds.
     #[error(transparent)]
     Query(#[from] InvalidQuery),
@@ -344,10 +375,11 @@ pub enum InvalidAppend {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AppendError {
-    /// A stream was not as expected, or a condition failed; read again and decide again.
+    /// A stream or a cell was not as expected, or a condition failed; read again and decide again.
     #[error("conflict: {}", list(conflicts))]
     Conflict {
-        /// Every stream that was not as expected and every condition that failed, in the order of the request.
+        /// Every stream that was not as expected, then every condition that failed, then every cell that was not as
+        /// expected, each in the order of the request.
         conflicts: Vec<Conflict>,
     },
     /// The append is invalid, whatever the store holds.

@@ -9,11 +9,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::append::{Append, Appended, CommandRecord, Outcome, StreamAppended, StreamWrite};
+use super::cell::{CellFacts, CellWrite};
 use super::error::{AppendError, Conflict, InvalidAppend, StoreError};
 use super::event::{CandidateEvent, EventType, StoredEvent};
 use super::head::{StreamHead, StreamState};
 use super::id::{EventId, StoreId};
-use super::name::{CommandKey, StreamId};
+use super::name::{CellKey, CommandKey, StreamId};
 use super::one_or_many::OneOrMany;
 use super::position::{Position, Version};
 use super::query::AppendCondition;
@@ -55,6 +56,11 @@ impl<'a> Questions<'a> {
     pub fn conditions(self) -> &'a [AppendCondition] {
         &self.append.conditions
     }
+
+    /// The cells to look up, in the order in which [`Facts`] hold the answers.
+    pub fn cells(self) -> impl ExactSizeIterator<Item = &'a CellKey> {
+        self.append.cells.iter().map(|cell| &cell.key)
+    }
 }
 
 impl<'a> StreamQuestion<'a> {
@@ -94,6 +100,7 @@ pub struct Facts {
     pub command: Option<CommandRecord>,
     streams: OneOrMany<StreamFacts>,
     conditions: Vec<Option<Position>>,
+    cells: Vec<CellFacts>,
 }
 
 /// The facts about one stream.
@@ -109,7 +116,7 @@ pub struct StreamFacts {
 impl Facts {
     /// Creates the facts about a log that ends here; what is known about commands and streams is added later.
     pub fn new(head: Position, time: Timestamp) -> Self {
-        Self { head, time, command: None, streams: OneOrMany::default(), conditions: Vec::new() }
+        Self { head, time, command: None, streams: OneOrMany::default(), conditions: Vec::new(), cells: Vec::new() }
     }
 
     /// Adds the answer to the next of [`Questions::streams`].
@@ -138,7 +145,17 @@ impl Facts {
         &self.conditions
     }
 
-    /// Checks that every stream and every condition of the append has an answer that can be true.
+    /// Adds the answer to the next of [`Questions::cells`].
+    pub fn push_cell(&mut self, cell: CellFacts) {
+        self.cells.push(cell);
+    }
+
+    /// The answers, in the order of [`Questions::cells`].
+    pub fn cells(&self) -> &[CellFacts] {
+        &self.cells
+    }
+
+    /// Checks that every stream, every cell and every condition of the append has an answer that can be true.
     fn answer(&self, append: &Append) -> Result<(), StoreError> {
         let defect = |what: String| Err(StoreError::Internal { source: what.into() });
         let (asked, answered) = (append.streams.len(), self.streams().len());
@@ -148,6 +165,10 @@ impl Facts {
         let (asked, answered) = (append.conditions.len(), self.conditions.len());
         if asked != answered {
             return defect(format!("it gave the facts about {answered} conditions for an append with {asked}"));
+        }
+        let (asked, answered) = (append.cells.len(), self.cells.len());
+        if asked != answered {
+            return defect(format!("it gave the facts about {answered} cells for an append that sets {asked}"));
         }
         for (AppendCondition { after, .. }, found) in append.conditions.iter().zip(&self.conditions) {
             if found.is_some_and(|found| found <= *after || found > self.head) {
@@ -215,6 +236,8 @@ pub struct Plan {
     head: Position,
     time: Timestamp,
     streams: OneOrMany<PlannedStream>,
+    /// The new revisions of the cells.
+    cells: Vec<u64>,
 }
 
 /// The part of a plan for one stream.
@@ -242,6 +265,18 @@ pub struct PlannedEvent<'a> {
     pub position: Position,
     /// What to write.
     pub event: &'a CandidateEvent,
+}
+
+/// One cell to set.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct PlannedCell<'a> {
+    /// The cell.
+    pub key: &'a CellKey,
+    /// The revision it gets.
+    pub revision: u64,
+    /// The value it gets; [`None`] if it is removed.
+    pub value: Option<&'a Bytes>,
 }
 
 impl PlannedEvent<'_> {
@@ -275,6 +310,16 @@ impl Plan {
         })
     }
 
+    /// The cells to set.
+    pub fn cells<'a>(&'a self, append: &'a Append) -> impl Iterator<Item = PlannedCell<'a>> {
+        let cells = append.cells.iter().zip(&self.cells);
+        cells.map(|(CellWrite { key, value, .. }, revision)| PlannedCell {
+            key,
+            revision: *revision,
+            value: value.as_ref(),
+        })
+    }
+
     /// What the append returns once the plan is written, given the time on the store's clock.
     ///
     /// [`Appended::time`] is the time to store with the events: `now`, or the log's last time if the clock is behind.
@@ -294,6 +339,7 @@ impl Plan {
         let last = self.head.plus(self.event_count() as u64);
         let mut appended = Appended::new(Outcome::Written, streams, last, now.max(self.time));
         appended.clock_behind = self.time.since(now);
+        appended.cells.clone_from(&self.cells);
         appended
     }
 }
@@ -307,7 +353,7 @@ impl PlannedStream {
     }
 }
 
-/// Judges an append by the facts: first the command key, then the ids, then the expectations and conditions together.
+/// Judges an append by the facts: first the command key, then the ids, then the expectations, conditions and cells together.
 ///
 /// Ids come before expectations and conditions so that a caller can always retry: the retry of a write that succeeded
 /// finds the stream further on than it expects, and its own events may match its conditions.
@@ -324,7 +370,7 @@ pub fn judge(append: &Append, facts: &Facts) -> Result<Verdict, AppendError> {
         if record.command.fingerprint != command.fingerprint {
             return Err(AppendError::CommandKeyReused { key: command.key.clone() });
         }
-        let appended = Appended { outcome: Outcome::AlreadyWritten, ..record.appended.clone() };
+        let appended = Appended { outcome: Outcome::AlreadyWritten, cells: Vec::new(), ..record.appended.clone() };
         return Ok(Verdict::Known { appended, remember: false });
     }
     facts.answer(append)?;
@@ -363,7 +409,7 @@ pub fn judge_as_unknown(append: &Append, facts: &Facts) -> Option<Plan> {
     plan(append, &[], facts).ok()
 }
 
-/// Checks the expectations and conditions against the log.
+/// Checks the expectations, the conditions and the cells.
 fn plan(append: &Append, found: &[Found<'_>], facts: &Facts) -> Result<Plan, AppendError> {
     let mut conflicts = Vec::new();
     let mut streams = OneOrMany::default();
@@ -388,10 +434,17 @@ fn plan(append: &Append, found: &[Found<'_>], facts: &Facts) -> Result<Plan, App
             conflicts.push(Conflict::condition(condition.clone(), *position));
         }
     }
+    let mut cells = Vec::with_capacity(append.cells.len());
+    for (CellWrite { key, expected, .. }, facts) in append.cells.iter().zip(facts.cells()) {
+        if facts.revision() != *expected {
+            conflicts.push(Conflict::cell(key.clone(), *expected, facts.revision()));
+        }
+        cells.push(facts.next());
+    }
     if !conflicts.is_empty() {
         return Err(AppendError::Conflict { conflicts });
     }
-    Ok(Plan { head: facts.head, time: facts.time, streams })
+    Ok(Plan { head: facts.head, time: facts.time, streams, cells })
 }
 
 /// The events of one stream of an append, separated by their ids.

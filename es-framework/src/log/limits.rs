@@ -12,7 +12,7 @@ pub struct Limits {
     pub metadata_bytes: usize,
     /// Maximum events of one append; 65,536 by default.
     pub append_events: usize,
-    /// Maximum bytes of one append, payloads, metadata and ids together; 64 MiB by default.
+    /// Maximum bytes of one append, payloads, metadata, ids and cells together; 64 MiB by default.
     pub append_bytes: usize,
 }
 

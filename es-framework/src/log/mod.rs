@@ -39,10 +39,10 @@ mod time;
 mod watch;
 
 pub use append::{
-    Append, Appended, CommandRecord, Fingerprint, KeyedCommand, MAX_CONDITIONS, Outcome, StreamAppended, StreamWrite,
-    WhenFull,
+    Append, Appended, CommandRecord, Fingerprint, KeyedCommand, MAX_CELLS, MAX_CONDITIONS, Outcome, StreamAppended,
+    StreamWrite, WhenFull,
 };
-pub use cell::{Cell, ListCells};
+pub use cell::{Cell, CellFacts, CellWrite, ListCells};
 pub use checksum::checksum;
 pub use engine::Engine;
 pub use error::{AppendError, BoxError, CellError, Conflict, ErrorKind, InvalidAppend, SnapshotError, StoreError};
@@ -52,8 +52,8 @@ pub use filter::{Clause, EventHeader, Field, Filter};
 pub use head::{StreamHead, StreamState};
 pub use id::{EventId, EventIdKind, StoreId};
 pub use judge::{
-    Facts, KnownEvent, Plan, PlannedEvent, PlannedStream, Questions, StreamFacts, StreamQuestion, Verdict, judge,
-    judge_as_unknown,
+    Facts, KnownEvent, Plan, PlannedCell, PlannedEvent, PlannedStream, Questions, StreamFacts, StreamQuestion, Verdict,
+    judge, judge_as_unknown,
 };
 pub use limits::Limits;
 pub use memory::MemoryStore;

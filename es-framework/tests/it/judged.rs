@@ -5,13 +5,17 @@
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a model that panics is a broken test")]
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use es_framework::engine::{Facts, KnownEvent, PlannedEvent, Questions, StreamFacts, Verdict, judge, judge_as_unknown};
+use bytes::Bytes;
+use es_framework::engine::{
+    CellFacts, Facts, KnownEvent, PlannedEvent, Questions, StreamFacts, Verdict, judge, judge_as_unknown,
+};
 use es_framework::{
-    Append, AppendCondition, AppendError, Appended, CandidateEvent, CommandKey, CommandRecord, Conflict, Criterion,
-    EventId, ExpectedVersion, Fingerprint, InvalidAppend, KeyedCommand, Outcome, Position, Query, StreamHead, StreamId,
-    StreamState, Tag, Timestamp, Version,
+    Append, AppendCondition, AppendError, Appended, CandidateEvent, CellKey, CommandKey, CommandRecord, Conflict,
+    Criterion, EventId, ExpectedVersion, Fingerprint, InvalidAppend, KeyedCommand, Outcome, Position, Query,
+    StreamHead, StreamId, StreamState, Tag, Timestamp, Version,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -35,6 +39,8 @@ struct Log {
     entries: Vec<Entry>,
     commands: Vec<CommandRecord>,
     closed: Vec<StreamId>,
+    /// Everything that each cell was ever set to; [`None`] is a removal.
+    cells: BTreeMap<CellKey, Vec<Option<Bytes>>>,
 }
 
 impl Log {
@@ -63,6 +69,12 @@ impl Log {
         let matches = |event: &CandidateEvent| query.criteria().iter().any(|criterion| meets(criterion, event));
         let mut numbered = (1..).zip(&self.entries);
         numbered.find(|(at, entry)| *at > after.get() && !entry.removed && matches(&entry.event)).map(|(at, _)| at)
+    }
+
+    /// How many times a cell was set, and whether it exists.
+    fn cell(&self, key: &CellKey) -> (u64, bool) {
+        let sets = self.cells.get(key).map_or(&[][..], Vec::as_slice);
+        (sets.len() as u64, sets.last().is_some_and(Option::is_some))
     }
 
     fn end(&self) -> (u64, i64) {
@@ -99,6 +111,13 @@ impl Log {
         }
         for condition in questions.conditions() {
             facts.push_condition(self.first_match(condition).map(Position::new));
+        }
+        for key in questions.cells() {
+            facts.push_cell(match self.cell(key) {
+                (0, _) => CellFacts::missing(),
+                (sets, true) => CellFacts::existing(sets),
+                (sets, false) => CellFacts::removed(sets),
+            });
         }
         facts
     }
@@ -139,6 +158,11 @@ impl Log {
             self.entries.push(Entry { stream, version: version.get(), time, event, removed: false });
         }
         assert_eq!(plan.event_count() as u64, last - before);
+        for cell in plan.cells(append) {
+            let sets = self.cells.entry(cell.key.clone()).or_default();
+            sets.push(cell.value.cloned());
+            assert_eq!(sets.len() as u64, cell.revision, "no revision is given twice");
+        }
         self.remember(append, &appended);
         Ok(appended)
     }
@@ -159,11 +183,13 @@ impl Log {
 #[derive(Debug, PartialEq)]
 enum Says {
     /// For each stream: first and last version, written, known. Then position, time, and how far the clock is behind.
-    Written(Vec<(u64, u64, usize, usize)>, u64, i64, u64),
+    /// Then the revision of each cell.
+    Written(Vec<(u64, u64, usize, usize)>, u64, i64, u64, Vec<u64>),
     /// The same of the first write.
     Known(Vec<(u64, u64)>, u64, i64),
-    /// Every stream that failed, then every condition that failed with the position it failed by.
-    Conflict(Vec<(String, u64)>, Vec<(AppendCondition, u64)>),
+    /// Every stream that failed, then every condition that failed with the position it failed by, then every cell that
+    /// was at another revision, with the expected and the actual one.
+    Conflict(Vec<(String, u64)>, Vec<(AppendCondition, u64)>, Vec<(String, u64, u64)>),
     Partly(usize, usize),
     Reused(String, u64),
     Twice(String),
@@ -264,8 +290,15 @@ fn contract(log: &Log, append: &Append, now: i64) -> Says {
         .iter()
         .filter_map(|condition| Some((condition.clone(), log.first_match(condition)?)))
         .collect();
-    if !conflicts.is_empty() || !failed.is_empty() {
-        return Says::Conflict(conflicts, failed);
+    // So is every cell.
+    let cells: Vec<_> = append.cells.iter().map(|write| (write, log.cell(&write.key))).collect();
+    let changed: Vec<_> = cells
+        .iter()
+        .map(|(write, (sets, exists))| (write.key.to_string(), write.expected, if *exists { *sets } else { 0 }))
+        .filter(|(_, expected, actual)| expected != actual)
+        .collect();
+    if !conflicts.is_empty() || !failed.is_empty() || !changed.is_empty() {
+        return Says::Conflict(conflicts, failed, changed);
     }
     // A1, A4, A8.
     let streams = parts.iter().map(|(write, known, new)| {
@@ -275,29 +308,35 @@ fn contract(log: &Log, append: &Append, now: i64) -> Says {
     });
     let (head, time) = log.end();
     let behind = if time > now { time.abs_diff(now) } else { 0 };
-    Says::Written(streams.collect(), head + new as u64, now.max(time), behind)
+    let revisions = cells.iter().map(|(_, (sets, _))| sets + 1).collect();
+    Says::Written(streams.collect(), head + new as u64, now.max(time), behind, revisions)
 }
 
 fn said(answer: &Result<Appended, AppendError>) -> Says {
     match answer {
         Ok(appended) if appended.outcome == Outcome::AlreadyWritten => {
             let streams = appended.streams.iter().map(|part| (part.first.get(), part.last.get())).collect();
+            assert_eq!(appended.cells, [0; 0], "nothing was set");
             Says::Known(streams, appended.position.get(), appended.time.as_micros())
         }
-        Ok(Appended { streams, position, time, clock_behind, .. }) => {
+        Ok(Appended { streams, position, time, clock_behind, cells, .. }) => {
             let streams = streams.iter().map(|part| (part.first.get(), part.last.get(), part.written, part.known));
             let behind = u64::try_from(clock_behind.as_micros()).unwrap();
-            Says::Written(streams.collect(), position.get(), time.as_micros(), behind)
+            Says::Written(streams.collect(), position.get(), time.as_micros(), behind, cells.clone())
         }
         Err(AppendError::Conflict { conflicts }) => {
-            let mut failed = Vec::new();
+            let (mut failed, mut changed) = (Vec::new(), Vec::new());
             for conflict in conflicts {
-                if let Conflict::Condition { query, after, position } = conflict {
-                    failed.push((AppendCondition::new(query, *after), position.get()));
+                match conflict {
+                    Conflict::Condition { query, after, position } => {
+                        failed.push((AppendCondition::new(query, *after), position.get()));
+                    }
+                    Conflict::Cell { key, expected, actual } => changed.push((key.to_string(), *expected, *actual)),
+                    _ => {}
                 }
             }
             let told = conflicts.iter().filter_map(Conflict::actual_version);
-            Says::Conflict(told.map(|(stream, actual)| (stream.to_string(), actual.get())).collect(), failed)
+            Says::Conflict(told.map(|(stream, actual)| (stream.to_string(), actual.get())).collect(), failed, changed)
         }
         Err(AppendError::PartlyKnown { known, new }) => Says::Partly(*known, *new),
         Err(AppendError::IdReused { stream, version, .. }) => Says::Reused(stream.to_string(), version.get()),
@@ -314,6 +353,8 @@ enum Step {
         parts: Vec<(usize, Expect, Vec<New>)>,
         with_ids: bool,
         conditions: Vec<(Query, After)>,
+        /// Which cell, how far the expected revision is from the actual one, and whether it is removed.
+        cells: Vec<(u8, i8, bool)>,
         command: Option<(u8, u8)>,
         now: i64,
         index: bool,
@@ -397,10 +438,17 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
             parts
         });
     let command = proptest::option::weighted(0.2, (0..4_u8, prop_oneof![5 => Just(0_u8), 1 => Just(1_u8)]));
-    let append = (parts, any::<bool>(), conditions, command, 0..50_i64, any::<bool>());
+    let cell = (0..3_u8, prop_oneof![6 => Just(0_i8), 1 => -2..3_i8], proptest::bool::weighted(0.3));
+    let cells =
+        prop_oneof![3 => Just(vec![]), 2 => vec(cell.clone(), 1), 1 => vec(cell, 2..4)].prop_map(|mut cells| {
+            cells.sort_by_key(|(key, _, _)| *key);
+            cells.dedup_by_key(|(key, _, _)| *key);
+            cells
+        });
+    let append = (parts, any::<bool>(), conditions, cells, command, 0..50_i64, any::<bool>());
     let step = prop_oneof![
-        12 => append.prop_map(|(parts, with_ids, conditions, command, now, index)| {
-            Step::Append { parts, with_ids, conditions, command, now, index }
+        12 => append.prop_map(|(parts, with_ids, conditions, cells, command, now, index)| {
+            Step::Append { parts, with_ids, conditions, cells, command, now, index }
         }),
         4 => Just(Step::Retry),
         1 => (0..STREAMS.len(), 0..6_u64).prop_map(|(stream, upto)| Step::Truncate { stream, upto }),
@@ -419,8 +467,14 @@ proptest! {
         let mut last: Option<Append> = None;
         for step in steps {
             let (append, now, index) = match step {
-                Step::Append { parts, with_ids, conditions, command, now, index } => {
+                Step::Append { parts, with_ids, conditions, cells, command, now, index } => {
                     let mut append = Append::default();
+                    for (key, by, removed) in cells {
+                        let key = CellKey::new(format!("cell-{key}")).unwrap();
+                        let (sets, exists) = log.cell(&key);
+                        let expected = if exists { sets } else { 0 }.saturating_add_signed(by.into());
+                        append = append.set_cell(key, expected, (!removed).then(|| Bytes::from_static(b"x")));
+                    }
                     for (query, after) in conditions {
                         let after = match after {
                             After::Near(by) => log.end().0.saturating_add_signed(by.into()),
@@ -506,6 +560,22 @@ fn an_answer_about_a_condition_that_cannot_be_true_is_an_error() {
     assert_eq!(judged(&[Some(5), None]), Err(Internal));
     assert_eq!(judged(&[Some(8), None]), Err(Internal));
     assert_eq!(judged(&[Some(7), None]), Err(Conflict));
+}
+
+/// An engine that leaves out a cell would set it without a look at its revision.
+#[test]
+fn an_answer_about_a_cell_that_is_missing_is_an_error() {
+    let key = |name: &str| CellKey::new(name).unwrap();
+    let append = Append::default().set_cell(key("a"), 0, None).set_cell(key("b"), 7, None);
+    let mut facts = Facts::new(Position::ZERO, Timestamp::from_micros(0));
+    for (cell, enough) in
+        [(CellFacts::removed(3), false), (CellFacts::existing(7), false), (CellFacts::missing(), true)]
+    {
+        assert_eq!(judge(&append, &facts).is_ok(), enough);
+        assert_eq!(judge_as_unknown(&append, &facts).is_some(), enough);
+        facts.push_cell(cell);
+    }
+    assert!(judge(&append, &facts).is_err(), "an answer too many");
 }
 
 /// A stream that was closed for good still knows its events, and can be checked without being written.

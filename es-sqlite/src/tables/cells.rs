@@ -1,6 +1,7 @@
 //! Small named values: the table `es_cell`.
 
 use bytes::Bytes;
+use es_framework::engine::CellFacts;
 use es_framework::{Cell, CellError, CellKey, ListCells, StoreError};
 use tokio_rusqlite::rusqlite::{Connection, OptionalExtension};
 
@@ -48,12 +49,28 @@ pub(crate) fn set(
     expected: u64,
     value: Option<&Bytes>,
 ) -> Result<u64, CellError> {
-    let (before, exists) = row(connection, key)?.map_or((0, false), |(revision, value)| (revision, value.is_some()));
-    let actual = if exists { before } else { 0 };
-    if actual != expected {
-        return Err(CellError::Changed { key: key.clone(), expected, actual });
-    }
-    let revision = i64::try_from(before + 1).map_err(|_| errors::internal("a cell has no revisions left"))?;
+    let revision = facts(connection, key)?.set(key, expected)?;
+    write(connection, key, revision, value)?;
+    Ok(revision)
+}
+
+/// What has to be known about a cell to set it.
+pub(crate) fn facts(connection: &Connection, key: &CellKey) -> Result<CellFacts, StoreError> {
+    Ok(match row(connection, key)? {
+        Some((revision, Some(_))) => CellFacts::existing(revision),
+        Some((revision, None)) => CellFacts::removed(revision),
+        None => CellFacts::missing(),
+    })
+}
+
+/// Writes a cell that was judged in the same transaction.
+pub(crate) fn write(
+    connection: &Connection,
+    key: &CellKey,
+    revision: u64,
+    value: Option<&Bytes>,
+) -> Result<(), StoreError> {
+    let revision = i64::try_from(revision).map_err(|_| errors::internal("a cell has no revisions left"))?;
     let value = value.map(|value| &value[..]);
     connection
         .prepare_cached("INSERT OR REPLACE INTO es_cell (key, revision, value, checksum) VALUES (?1, ?2, ?3, ?4)")
@@ -61,7 +78,7 @@ pub(crate) fn set(
             statement.execute((key.as_str(), revision, value, sum(key, revision, value).stored()))
         })
         .map_err(errors::store)?;
-    Ok(before + 1)
+    Ok(())
 }
 
 type CellRow = (u64, Option<Vec<u8>>);

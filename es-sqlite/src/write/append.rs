@@ -3,7 +3,7 @@
 use std::sync::{Arc, LazyLock};
 
 use es_framework::engine::{
-    Facts, KnownEvent, Plan, PlannedStream, Questions, Verdict, checksum, judge, judge_as_unknown,
+    Facts, KnownEvent, Plan, PlannedCell, PlannedStream, Questions, Verdict, checksum, judge, judge_as_unknown,
 };
 use es_framework::{
     Append, AppendError, Appended, EventId, EventIdKind, EventType, KeyedCommand, Metadata, Position, StoreError,
@@ -13,6 +13,7 @@ use tokio_rusqlite::rusqlite::Connection;
 use tokio_rusqlite::rusqlite::types::Value;
 
 use crate::connection::errors;
+use crate::tables::cells;
 use crate::tables::commands;
 use crate::tables::interned::{self, stream_sum};
 use crate::tables::log;
@@ -47,6 +48,9 @@ pub(crate) fn append(append: &Append, tx: &mut Transaction<'_>) -> Result<Append
     };
     let appended = plan.appended(append, tx.memory.clock.now());
     tx.insert(append, &plan, &appended)?;
+    for PlannedCell { key, revision, value, .. } in plan.cells(append) {
+        cells::write(tx.connection, key, revision, value)?;
+    }
     tx.remember(append.command.as_ref(), &appended)?;
     Ok(appended)
 }
@@ -92,6 +96,9 @@ impl<'w> Transaction<'w> {
         }
         for question in questions.streams() {
             facts.push(self.head_of(question.stream)?.stream);
+        }
+        for key in questions.cells() {
+            facts.push_cell(cells::facts(self.connection, key)?);
         }
         Ok(facts)
     }

@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::append::{Append, Appended, CommandRecord};
-use super::cell::{Cell, ListCells};
+use super::cell::{Cell, CellFacts, ListCells};
 use super::engine::Engine;
 use super::error::{AppendError, CellError, SnapshotError, StoreError};
 use super::event::StoredEvent;
@@ -19,7 +19,7 @@ use super::filter::Clause;
 use super::head::StreamHead;
 use super::id::{EventId, StoreId};
 use super::inspect::Inspect;
-use super::judge::{Facts, KnownEvent, Questions, StreamFacts, Verdict, judge};
+use super::judge::{Facts, KnownEvent, PlannedCell, Questions, StreamFacts, Verdict, judge};
 use super::limits::Limits;
 use super::name::{CellKey, CommandKey, ProjectionName, StreamId};
 use super::notifier::Notifier;
@@ -155,6 +155,9 @@ impl Engine for MemoryEngine {
         for planned in plan.events(&append) {
             state.push(planned.stored(self.id, appended.time), planned.event.id());
         }
+        for PlannedCell { key, revision, value, .. } in plan.cells(&append) {
+            state.cells.insert(key.clone(), (revision, value.cloned()));
+        }
         state.remember(&append, &appended);
         if appended.position > facts.head {
             let written = state.log.get(before..).unwrap_or_default();
@@ -232,14 +235,9 @@ impl Engine for MemoryEngine {
 
     async fn set_cell(&self, key: &CellKey, expected: u64, value: Option<Bytes>) -> Result<u64, CellError> {
         let mut state = self.state()?;
-        let (revision, exists) =
-            state.cells.get(key).map_or((0, false), |(revision, value)| (*revision, value.is_some()));
-        let actual = if exists { revision } else { 0 };
-        if actual != expected {
-            return Err(CellError::Changed { key: key.clone(), expected, actual });
-        }
-        state.cells.insert(key.clone(), (revision + 1, value));
-        Ok(revision + 1)
+        let revision = state.cell(key).set(key, expected)?;
+        state.cells.insert(key.clone(), (revision, value));
+        Ok(revision)
     }
 
     fn inspect(&self) -> Option<&dyn Inspect> {
@@ -278,7 +276,16 @@ impl State {
         for condition in questions.conditions() {
             facts.push_condition(self.first_match(condition));
         }
+        questions.cells().for_each(|key| facts.push_cell(self.cell(key)));
         facts
+    }
+
+    fn cell(&self, key: &CellKey) -> CellFacts {
+        match self.cells.get(key) {
+            Some((revision, Some(_))) => CellFacts::existing(*revision),
+            Some((revision, None)) => CellFacts::removed(*revision),
+            None => CellFacts::missing(),
+        }
     }
 
     fn known(&self, stream: &StreamId, id: &EventId) -> Option<KnownEvent> {
