@@ -110,6 +110,7 @@ mod domain;
 pub mod engine;
 mod log;
 mod panics;
+mod process;
 mod projection;
 mod reactor;
 #[cfg(any(test, feature = "testing"))]
@@ -155,6 +156,11 @@ pub use consumer::{
 };
 // Effects outside the store.
 pub use reactor::{Effect, EffectKey, Reaction, Reactor};
+// Processes over several aggregates.
+pub use process::{
+    Actions, Correlation, Instance, Issuing, OnRejection, Process, ProcessError, ProcessManager, Rejected, Sendable,
+    Timeout,
+};
 // Read models.
 pub use projection::{Batch, Projection, Projector, ReadModel, StateModel, StateTx};
 

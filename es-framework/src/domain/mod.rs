@@ -38,7 +38,9 @@ pub use es_derive::commands;
 pub use aggregate::{Aggregate, Apply, Context, Handle, HandledBy};
 pub use codec::{Bincode, Codec, CodecError, Json};
 pub use command::Command;
+pub(crate) use event::decode as decode_event;
 pub use event::{DecodeError, EncodeError, Envelope, Event, Recorded};
+pub(crate) use execute::fingerprint as command_fingerprint;
 pub use execute::{Execute, ExecuteError, KeyError, Receipt};
 pub use fold::FoldPanic;
 pub use into_decision::IntoDecision;
@@ -50,6 +52,7 @@ pub use state::{Progress, SnapshotPolicy, Snapshots, StateError};
 pub use typed_read::{TypedReader, TypedReading};
 pub use typed_watch::{TypedWatch, TypedWatchBuilder};
 pub use typed_write::WriteEventsError;
+pub(crate) use typed_write::read_back;
 
 /// For tools: what a store holds, readable without the Rust types that wrote it.
 pub(crate) mod inspect {

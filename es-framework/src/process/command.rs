@@ -88,7 +88,7 @@ impl<A: Apply, C: HandledBy<A> + Sendable> Issue for Issued<A, C> {
             let Self { id, command, on_rejection } = *self;
             let (name, stream) = (command.name(), A::stream_id(&id)?);
             let repository = repositories.of::<A>();
-            let outcome = repository.execute(id, command).key(key).provenance(provenance).await;
+            let outcome = repository.execute(id, command).key(key.as_str()).provenance(provenance).await;
             match outcome {
                 Ok(_) => Ok(Sent::Done),
                 Err(ExecuteError::Rejected(rejection)) => {

@@ -4,7 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use super::actions::OpenTimeout;
 use super::error::ProcessError;
-use crate::log::{Cell, CellError, CellKey, Fingerprint, InvalidName, ListCells, Store, StoreError, StreamId, Timestamp};
+use crate::log::{
+    Cell, CellError, CellKey, Fingerprint, InvalidName, ListCells, Store, StoreError, StreamId, Timestamp,
+};
 
 /// The timeouts of a process, over all its instances.
 ///
@@ -50,11 +52,16 @@ impl Schedule {
     }
 
     /// The cell of a timeout.
-    pub(super) fn cell(&self, stream: &StreamId, name: &str, open: OpenTimeout) -> Result<(CellKey, Vec<u8>), ProcessError> {
+    pub(super) fn cell(
+        &self,
+        stream: &StreamId,
+        name: &str,
+        open: OpenTimeout,
+    ) -> Result<(CellKey, Vec<u8>), ProcessError> {
         let OpenTimeout { due, set } = open;
         let scheduled = Scheduled { stream: stream.clone(), name: name.to_owned(), due, set };
-        let value = serde_json::to_vec(&scheduled)
-            .map_err(|source| crate::log::InvalidMetadata::NotSerializable { source })?;
+        let value =
+            serde_json::to_vec(&scheduled).map_err(|source| crate::log::InvalidMetadata::NotSerializable { source })?;
         Ok((self.key_of(&scheduled)?, value))
     }
 

@@ -8,8 +8,9 @@ use super::actions::OpenTimeout;
 use super::error::ProcessError;
 use super::manager::ProcessManager;
 use super::rejection::Rejected;
-use crate::domain::{Envelope, Event, Provenance, decode_event};
-use crate::log::{Fingerprint, InvalidMetadata, Metadata, StoredEvent, Version};
+use super::schedule::Scheduled;
+use crate::domain::{Envelope, Provenance, decode_event};
+use crate::log::{Fingerprint, InvalidMetadata, Metadata, StoredEvent, Timestamp, Version};
 
 /// A step that was written: the state after it, and what belongs to it.
 #[derive(Debug)]
@@ -69,9 +70,11 @@ impl<P: ProcessManager> Step<P> {
         Provenance::caused_by(Envelope::of(&self.stored)).actor(P::NAME)
     }
 
-    /// The first of its open timeouts.
-    pub(super) fn earliest(&self) -> Option<(&String, &OpenTimeout)> {
-        self.record.timeouts.iter().min_by_key(|(_, open)| (open.due, open.set))
+    /// The first of its open timeouts, if it was due before this time.
+    pub(super) fn overdue_at(&self, time: Timestamp) -> Option<Scheduled> {
+        let first = self.record.timeouts.iter().min_by_key(|(_, open)| (open.due, open.set));
+        let (name, open) = first.filter(|(_, open)| open.due < time.as_micros())?;
+        Some(Scheduled { stream: self.stored.stream.clone(), name: name.clone(), due: open.due, set: open.set })
     }
 }
 
@@ -159,8 +162,14 @@ mod tests {
     fn a_record_is_readable_json_and_comes_back() {
         let timeouts = BTreeMap::from([("late".to_owned(), OpenTimeout { due: -5, set: 1 })]);
         for cause in [Cause::Event { position: u64::MAX }, rejected("k")] {
-            let record =
-                StepRecord { cause, event: 9, commands: 1, fingerprint: None, timeouts: timeouts.clone(), completed: true };
+            let record = StepRecord {
+                cause,
+                event: 9,
+                commands: 1,
+                fingerprint: None,
+                timeouts: timeouts.clone(),
+                completed: true,
+            };
             let metadata = record.to_metadata(Provenance::new().tenant("acme")).unwrap().unwrap();
             let Entries { process } = serde_json::from_str(metadata.as_str()).unwrap();
             assert_eq!(format!("{process:?}"), format!("{record:?}"));
