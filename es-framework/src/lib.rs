@@ -152,7 +152,8 @@ pub use domain::{
 // Consumers of the log.
 pub use consumer::{
     Backoff, Category, Checkpoint, CheckpointRecord, ConsumerState, ControlError, Failure, IllegalTransition,
-    ModelError, Policy, ReactionError, RunError, Running, Status, Then, WaitError,
+    ModelError, ParkedEvent, ParkedFailure, Policy, ReactionError, Retried, RunError, Running, StartFrom, Status, Then,
+    WaitError,
 };
 // Effects outside the store.
 pub use reactor::{Effect, EffectKey, Reaction, Reactor};
@@ -162,7 +163,7 @@ pub use process::{
     Timeout,
 };
 // Read models.
-pub use projection::{Batch, Projection, Projector, ReadModel, StateModel, StateTx};
+pub use projection::{Batch, Cleared, Projection, Projector, ReadModel, StateModel, StateTx};
 
 /// For those who measure a store: what it tells an observer.
 pub mod observe {

@@ -2,20 +2,55 @@
 
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::error::RunError;
+use super::parked::ParkedEvent;
 use super::status::IllegalTransition;
+use crate::log::Position;
 
-/// What a handle asks of its runner.
-#[derive(Debug)]
+/// What a handle, or a wish in the store, asks of a runner.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Request {
     Pause,
     Resume,
+    /// Empty what was written and start from the beginning.
+    Reset,
+    /// Move the checkpoint.
+    Move(Position),
+    /// List the parked events of a key, or all.
+    List(Option<String>),
+    /// Try the parked events of a key, or of all keys, in order.
+    Retry(Option<String>),
+    /// Drop a parked event.
+    Drop {
+        position: Position,
+        who: String,
+        why: String,
+    },
+}
+
+/// The answer to a request.
+#[derive(Debug)]
+pub(super) enum Answer {
+    Done,
+    Listed(Vec<ParkedEvent>),
+    Retried(Retried),
 }
 
 /// A request and where its answer goes.
 #[derive(Debug)]
 pub(super) struct Command {
     pub(super) request: Request,
-    pub(super) reply: oneshot::Sender<Result<(), ControlError>>,
+    pub(super) reply: oneshot::Sender<Result<Answer, ControlError>>,
+}
+
+/// What became of parked events that were tried again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Retried {
+    /// The number of events that were applied and are no longer parked.
+    pub applied: usize,
+    /// The number of events that failed again. Those behind them with the same key were left alone.
+    pub failed: usize,
 }
 
 /// Why a consumer did not do what it was asked.
@@ -25,7 +60,21 @@ pub enum ControlError {
     /// It cannot go from its state to the requested one.
     #[error(transparent)]
     Illegal(#[from] IllegalTransition),
-    /// The consumer ended before it got to it.
+    /// There is no parked event at this position.
+    #[error("there is no parked event at position {0}")]
+    NotParked(Position),
+    /// The position is beyond the end of the log.
+    #[error("the log ends at position {head}, before position {position}")]
+    BeyondHead {
+        /// The requested position.
+        position: Position,
+        /// The end of the log.
+        head: Position,
+    },
+    /// It could not be done; nothing has changed.
+    #[error("the consumer could not do it; nothing has changed")]
+    Failed(#[from] RunError),
+    /// The consumer has ended.
     #[error("the consumer has ended")]
     Ended,
 }

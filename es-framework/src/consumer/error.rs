@@ -44,6 +44,27 @@ pub enum RunError {
     /// The log could not be read.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// One more event would have to be parked, beyond the bound of the policy. The consumer stopped right before it. Look
+    /// at the parked events, try them again or drop them, or raise the bound.
+    #[error("consumer {name} has {limit} parked events, and the event at position {position} would be one more")]
+    TooManyParked {
+        /// The consumer.
+        name: ProjectionName,
+        /// The maximum number of parked events.
+        limit: usize,
+        /// The event that would be parked.
+        position: Position,
+    },
+    /// A consumer without a checkpoint was to start after a position that the log has not reached.
+    #[error("consumer {name} cannot start after position {position}: the log ends at {head}")]
+    StartsBeyondHead {
+        /// The consumer.
+        name: ProjectionName,
+        /// Where it was to start.
+        position: Position,
+        /// The end of the log.
+        head: Position,
+    },
     /// User code panicked outside a transaction, for example when an event or the projector was dropped. Everything
     /// committed before is in the model.
     #[error("the projection panicked: {message}")]
@@ -61,13 +82,18 @@ impl RunError {
     /// What a caller can do about it.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Name(_) | Self::NoRuntime => ErrorKind::Caller,
-            Self::LogRewound { .. } | Self::Decode(_) => ErrorKind::Data,
+            Self::Name(_) | Self::NoRuntime | Self::StartsBeyondHead { .. } => ErrorKind::Caller,
+            Self::TooManyParked { .. } | Self::LogRewound { .. } | Self::Decode(_) => ErrorKind::Data,
             Self::Model(error) => error.kind(),
             Self::Reaction(error) => error.kind(),
             Self::Store(error) => error.kind(),
             Self::Panicked { .. } | Self::TaskEnded => ErrorKind::Internal,
         }
+    }
+
+    /// The model has lost what it had committed; it is asked again.
+    pub(crate) fn behind() -> Self {
+        ModelError::failed("the read model has lost what it had committed").into()
     }
 
     pub(crate) fn panicked(message: String) -> Self {

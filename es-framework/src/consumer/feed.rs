@@ -24,6 +24,10 @@ impl<E> Events<E> {
         Self { list: Vec::new(), panicked: PanickedDrop::default() }
     }
 
+    pub(super) fn one(event: Recorded<E>, panicked: &PanickedDrop) -> Self {
+        Self { list: vec![event], panicked: Arc::clone(panicked) }
+    }
+
     /// The size in bytes of the payloads and metadata of some of them.
     pub(crate) fn bytes(&self, range: Range<usize>) -> usize {
         self.get(range).unwrap_or_default().iter().map(Recorded::bytes).sum()

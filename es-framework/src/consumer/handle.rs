@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{oneshot, watch};
 
-use super::control::{Command, ControlError, Remote, Request};
+use super::control::{Answer, Command, ControlError, Remote, Request, Retried};
 use super::error::{RunError, WaitError};
+use super::parked::ParkedEvent;
 use super::status::Status;
 use super::timer::Timer;
 use crate::log::{Position, ProjectionName};
@@ -87,7 +88,7 @@ impl Running {
     ///
     /// It is paused even if the future is dropped after its first poll.
     pub async fn pause(&self) -> Result<(), ControlError> {
-        self.request(Request::Pause).await
+        self.request(Request::Pause).await.map(drop)
     }
 
     /// Resumes the consumer where it was paused.
@@ -100,10 +101,90 @@ impl Running {
     ///
     /// It is resumed even if the future is dropped after its first poll.
     pub async fn resume(&self) -> Result<(), ControlError> {
-        self.request(Request::Resume).await
+        self.request(Request::Resume).await.map(drop)
     }
 
-    async fn request(&self, request: Request) -> Result<(), ControlError> {
+    /// Empties what the consumer has written and starts from the beginning, all in one transaction. A consumer that is
+    /// paused stays paused. Parked events are forgotten: they will be met again.
+    ///
+    /// # Errors
+    ///
+    /// [`ControlError`], for example if the read model cannot be emptied; nothing has changed then.
+    ///
+    /// # Cancel safety
+    ///
+    /// It happens even if the future is dropped after its first poll.
+    pub async fn reset(&self) -> Result<(), ControlError> {
+        self.request(Request::Reset).await.map(drop)
+    }
+
+    /// Moves the checkpoint, forward or back, so that the next event is the first after `position`. What the consumer has
+    /// written stays as it is: events that are met again take effect again, and those that are left out never do. Events
+    /// that are parked behind the position are forgotten: they will be met again.
+    ///
+    /// # Errors
+    ///
+    /// [`ControlError::BeyondHead`] if the log does not reach that far; nothing has changed then.
+    ///
+    /// # Cancel safety
+    ///
+    /// It happens even if the future is dropped after its first poll.
+    pub async fn set_position(&self, position: Position) -> Result<(), ControlError> {
+        self.request(Request::Move(position)).await.map(drop)
+    }
+
+    /// Lists the parked events in order: of one key, or all.
+    ///
+    /// # Errors
+    ///
+    /// [`ControlError::Ended`] if the consumer has ended.
+    pub async fn parked(&self, key: Option<&str>) -> Result<Vec<ParkedEvent>, ControlError> {
+        match self.request(Request::List(key.map(str::to_owned))).await? {
+            Answer::Listed(events) => Ok(events),
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    /// Tries parked events again, in order: those of one key, or all. Each is applied and taken out of the parked events in
+    /// one transaction. One that fails again stays parked, and those behind it with the same key are left alone.
+    ///
+    /// # Errors
+    ///
+    /// [`ControlError`] if the consumer has ended, or the read model or the log is out of order. Events that were applied
+    /// before are no longer parked.
+    ///
+    /// # Cancel safety
+    ///
+    /// It happens even if the future is dropped after its first poll.
+    pub async fn retry_parked(&self, key: Option<&str>) -> Result<Retried, ControlError> {
+        match self.request(Request::Retry(key.map(str::to_owned))).await? {
+            Answer::Retried(retried) => Ok(retried),
+            _ => Ok(Retried::default()),
+        }
+    }
+
+    /// Drops a parked event: it never takes effect. A record of it, of who dropped it and why, is kept next to the
+    /// checkpoint. Events behind it with the same key stay parked until they are [tried again](Self::retry_parked).
+    ///
+    /// # Errors
+    ///
+    /// [`ControlError::NotParked`] if there is none at this position.
+    ///
+    /// # Cancel safety
+    ///
+    /// It happens even if the future is dropped after its first poll.
+    pub async fn drop_parked(
+        &self,
+        position: Position,
+        who: impl Into<String>,
+        why: impl Into<String>,
+    ) -> Result<(), ControlError> {
+        let (who, why) = (who.into(), why.into());
+        self.request(Request::Drop { position, who, why }).await.map(drop)
+    }
+
+    /// The request is made at once, whether or not the future is polled again.
+    async fn request(&self, request: Request) -> Result<Answer, ControlError> {
         let (reply, answer) = oneshot::channel();
         self.remote.commands.send(Command { request, reply }).map_err(|_| ControlError::Ended)?;
         answer.await.map_err(|_| ControlError::Ended)?

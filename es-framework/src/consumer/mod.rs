@@ -9,9 +9,12 @@ mod error;
 mod failure;
 mod feed;
 mod handle;
+mod parked;
 mod policy;
 mod report;
+mod requests;
 mod run;
+mod sealed;
 mod session;
 mod start;
 mod status;
@@ -19,13 +22,19 @@ mod timer;
 mod work;
 
 pub use checkpoint::{Checkpoint, CheckpointRecord};
-pub use control::ControlError;
+pub(crate) use control::StopSignal;
+pub use control::{ControlError, Retried};
 pub use error::{ModelError, ReactionError, RunError, WaitError};
 pub use failure::{Category, Failure};
-pub(crate) use feed::Events;
 pub use handle::Running;
+pub(crate) use parked::PARKED;
+pub use parked::{ParkedEvent, ParkedFailure};
 pub use policy::{Backoff, Policy, Then};
+pub use start::StartFrom;
 pub(crate) use start::{Consumer, catch_up, start};
 pub use status::{ConsumerState, IllegalTransition, Status};
 pub(crate) use timer::Timer;
-pub(crate) use work::{Begun, Portion, Trouble, Work, position_of};
+pub(crate) use work::{Begun, Portion, Trouble, Work, Write, checkpoint_at, position_of};
+
+/// The key of the record with the token of the last wish that was carried out.
+pub(crate) const ACKNOWLEDGED: &str = "acknowledged";

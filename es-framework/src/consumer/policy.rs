@@ -1,9 +1,12 @@
 //! What a consumer does about a failure.
 
+use std::fmt;
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::failure::Category;
+use crate::domain::Envelope;
 
 /// How often something is tried, and how long the pauses in between are.
 ///
@@ -47,6 +50,9 @@ pub enum Then {
     /// The consumer stops right before the event.
     #[default]
     Stop,
+    /// The event is [parked](crate::ParkedEvent) in the same transaction as the checkpoint, and the consumer goes on. Later
+    /// events with the same key queue behind it.
+    Park,
 }
 
 /// What a consumer does about failures.
@@ -57,12 +63,14 @@ pub enum Then {
 /// | decode, unknown type | 1: the same bytes decode the same way | | |
 /// | read model, log | without end | 100 ms | 30 s |
 ///
-/// An event that still fails after the last attempt stops the consumer.
+/// An event that still fails after the last attempt stops the consumer ([`Self::then`]), or is parked: then later events
+/// of its stream ([`Self::park_by`]) queue behind it, and all others go on. If more than [`Self::parked`] events are
+/// parked, queued ones included, the consumer stops with [`RunError::TooManyParked`](super::RunError::TooManyParked).
 ///
 /// A read model or a log that is out of order (busy, disk full, connection lost) is no failure of an event: the consumer
 /// waits in [`ConsumerState::Waiting`](super::ConsumerState::Waiting), with the pauses of the last row, and goes on when
 /// it is back.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone)]
 #[non_exhaustive]
 pub struct Policy {
     /// For errors of the user's code.
@@ -71,8 +79,11 @@ pub struct Policy {
     pub panic: Backoff,
     /// For a read model or a log that is out of order; its number of attempts is not used.
     pub outage: Backoff,
-    /// What comes after the last attempt.
+    /// What comes after the last attempt; by default the consumer stops.
     pub then: Then,
+    /// The maximum number of parked events, 10,000 by default.
+    pub parked: usize,
+    key: Option<Arc<dyn Fn(Envelope<'_>) -> String + Send + Sync>>,
     /// Makes the pauses the same in every run, for tests; random by default.
     pub seed: Option<u64>,
 }
@@ -81,7 +92,7 @@ impl Default for Policy {
     fn default() -> Self {
         let code = Backoff::new(5, Duration::from_millis(50), Duration::from_secs(5));
         let outage = Backoff::new(u32::MAX, Duration::from_millis(100), Duration::from_secs(30));
-        Self { user_code: code, panic: code, outage, then: Then::Stop, seed: None }
+        Self { user_code: code, panic: code, outage, then: Then::Stop, parked: 10_000, key: None, seed: None }
     }
 }
 
@@ -89,6 +100,23 @@ impl Policy {
     /// Retries nothing and stops at the first failure of an event.
     pub fn stop_at_once() -> Self {
         Self { user_code: Backoff::NONE, panic: Backoff::NONE, ..Self::default() }
+    }
+
+    /// Parks events that still fail after the last attempt, and goes on.
+    pub fn park() -> Self {
+        Self { then: Then::Park, ..Self::default() }
+    }
+
+    /// Keeps the order of events with the same key behind a parked one, rather than that of events of the same stream.
+    #[must_use]
+    pub fn park_by(mut self, key: impl Fn(Envelope<'_>) -> String + Send + Sync + 'static) -> Self {
+        self.key = Some(Arc::new(key));
+        self
+    }
+
+    /// The key within which the order of an event is kept.
+    pub(crate) fn key(&self, event: Envelope<'_>) -> String {
+        self.key.as_ref().map_or_else(|| event.stream().as_str().to_owned(), |key| key(event))
     }
 
     /// The attempts and pauses for a category.
@@ -100,6 +128,19 @@ impl Policy {
             Category::ReadModel | Category::Log => self.outage,
             Category::Decode | Category::UnknownType | Category::Consumer => Backoff::NONE,
         }
+    }
+}
+
+impl fmt::Debug for Policy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Policy")
+            .field("user_code", &self.user_code)
+            .field("panic", &self.panic)
+            .field("outage", &self.outage)
+            .field("then", &self.then)
+            .field("parked", &self.parked)
+            .field("seed", &self.seed)
+            .finish_non_exhaustive()
     }
 }
 

@@ -53,6 +53,11 @@ impl Report {
         self.status.send_modify(|status| status.last_failure = Some(failure));
     }
 
+    /// So many events are parked now.
+    pub(super) fn parked(&self, count: usize) {
+        self.status.send_if_modified(|status| std::mem::replace(&mut status.parked, count) != count);
+    }
+
     pub(super) fn state(&self) -> ConsumerState {
         self.status.borrow().state
     }

@@ -6,16 +6,18 @@ use std::time::Instant;
 use tracing::debug;
 
 use super::checkpoint::Checkpoint;
-use super::control::{Control, Interrupt, Request};
+use super::control::{Control, Interrupt};
 use super::error::RunError;
 use super::failure::{Failure, text_of};
 use super::feed::{Feed, PanickedDrop};
+use super::parked::Parking;
 use super::policy::{Jitter, Policy};
 use super::report::{Report, log};
-use super::status::{ConsumerState, IllegalTransition};
+use super::start::StartFrom;
+use super::status::ConsumerState;
 use super::timer::Timer;
-use super::work::{Trouble, Work, check_log, position_of};
-use crate::log::{Filter, Position, ProjectionName, Read, Store, StoreError, StreamId};
+use super::work::{Portion, Trouble, Work, check_log, checkpoint_at, position_of};
+use crate::log::{Filter, Position, ProjectionName, Read, Store, StoreError, StreamId, Timestamp};
 use crate::panics;
 
 /// A consumer that runs.
@@ -37,6 +39,9 @@ pub(super) struct Run<W: Work> {
     pub(super) unwritten: Option<Instant>,
     /// The event that could not be processed.
     pub(super) failing: Option<Failing>,
+    pub(super) parking: Parking,
+    /// Where a consumer starts that has never run.
+    pub(super) start_from: StartFrom,
     pub(super) panicked: PanickedDrop,
 }
 
@@ -46,7 +51,10 @@ pub(super) struct Failing {
     pub(super) position: Position,
     /// How often it was tried.
     pub(super) attempts: u32,
-    /// That it will not be tried again: the consumer stops when everything before it is applied.
+    /// When it failed first, and how it failed last.
+    pub(super) first: Timestamp,
+    pub(super) failure: Failure,
+    /// That it will not be tried again: once everything before it is applied, the consumer stops or parks it.
     pub(super) stop: Option<RunError>,
 }
 
@@ -101,9 +109,7 @@ impl From<Trouble> for Leave {
 impl<W: Work> Run<W> {
     /// Prepares everything, finds the checkpoint and opens the feed behind it.
     pub(super) async fn begin(&mut self) -> Result<Feed<W::Event>, Leave> {
-        let begun = self.work.begin().await?;
-        self.checkpoint = begun.record.checkpoint();
-        (self.seen, self.unwritten) = (self.checkpoint, None);
+        self.find_checkpoint().await?;
         if let Some(checkpoint) = &self.checkpoint {
             check_log(&self.store, &self.name, checkpoint).await?;
         }
@@ -113,6 +119,28 @@ impl<W: Work> Run<W> {
         let feed = Feed::new(watch, Arc::clone(&self.panicked));
         self.report.moved(after, ConsumerState::CatchingUp);
         Ok(feed)
+    }
+
+    /// Prepares everything, and finds the checkpoint and what is parked.
+    pub(super) async fn find_checkpoint(&mut self) -> Result<(), Leave> {
+        let begun = self.work.begin().await?;
+        self.checkpoint = begun.record.and_then(|record| record.checkpoint());
+        (self.seen, self.unwritten) = (self.checkpoint, None);
+        self.parking = Parking::of(begun.parked).map_err(RunError::from)?;
+        self.report.parked(self.parking.len());
+        if begun.record.is_none()
+            && let Some(position) = self.start_from.position(&self.store).await?
+        {
+            let head = self.store.engine().read(Read { events: 0, ..Read::new(StreamId::all()) }).await?.head;
+            let head = Position::new(head);
+            if position > head {
+                let name = self.name.clone();
+                return Err(Leave::Final(RunError::StartsBeyondHead { name, position, head }));
+            }
+            let to = checkpoint_at(&self.store, position).await?;
+            self.step(Portion::checkpoint(None, to)).await?;
+        }
+        Ok(())
     }
 
     /// Runs until it is stopped or fails, and reports how it ended.
@@ -134,7 +162,7 @@ impl<W: Work> Run<W> {
                 Leave::Stop => return Ok(()),
                 Leave::Final(error) => return Err(error),
                 Leave::Again => {}
-                Leave::Command => self.carry_out(),
+                Leave::Command => self.carry_out().await,
                 Leave::Down(error) => {
                     outages += 1;
                     self.note_failure(&error, None, outages);
@@ -143,7 +171,7 @@ impl<W: Work> Run<W> {
                     match self.pause(pause).await {
                         Ok(()) => {}
                         Err(Interrupt::Stop) => return Ok(()),
-                        Err(Interrupt::Command) => self.carry_out(),
+                        Err(Interrupt::Command) => self.carry_out().await,
                     }
                 }
             }
@@ -156,23 +184,6 @@ impl<W: Work> Run<W> {
             }
             begun = self.begin().await;
         }
-    }
-
-    /// Carries out the command that was received.
-    fn carry_out(&mut self) {
-        let Some(command) = self.control.next.take() else { return };
-        let state = self.report.state();
-        let answer = match command.request {
-            Request::Pause => state.check_next(ConsumerState::Paused).map(|()| {
-                self.report.enter(ConsumerState::Paused);
-            }),
-            Request::Resume if state == ConsumerState::Paused => {
-                self.report.enter(ConsumerState::Starting);
-                Ok(())
-            }
-            Request::Resume => Err(IllegalTransition { from: state, to: ConsumerState::Starting }),
-        };
-        drop(command.reply.send(answer.map_err(Into::into)));
     }
 
     /// Processes what is in the log now.
@@ -251,9 +262,11 @@ impl<W: Work> Run<W> {
         }
     }
 
-    pub(super) fn note_failure(&self, error: &RunError, position: Option<Position>, attempts: u32) {
+    pub(super) fn note_failure(&self, error: &RunError, position: Option<Position>, attempts: u32) -> Failure {
         let (category, error, time) = (error.category(), text_of(error).into(), self.store.now());
-        self.report.failed(Failure { category, error, position, attempts, time });
+        let failure = Failure { category, error, position, attempts, time };
+        self.report.failed(failure.clone());
+        failure
     }
 }
 

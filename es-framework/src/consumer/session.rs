@@ -1,18 +1,20 @@
 //! From one beginning at the checkpoint to the next: stretches of the log, and what becomes of their events.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::checkpoint::Checkpoint;
-use super::control::Interrupt;
 use super::error::{ModelError, RunError};
-use super::feed::{Decoded, Events, Feed};
+use super::feed::{Decoded, Events, Feed, Unreadable};
+use super::parked::{ParkedEvent, ParkedFailure};
 use super::policy::Then;
 use super::run::{Failing, Leave, Run, no_panic};
 use super::status::ConsumerState;
-use super::work::{Portion, Trouble, Work, position_of};
-use crate::domain::Recorded;
+use super::work::{Portion, Trouble, Work, Write, position_of};
+use crate::domain::{Envelope, Recorded};
 use crate::log::{Mark, Position, Timestamp};
+use crate::panics;
 
 /// How long the checkpoint may lag behind what was read while the log continues without events for the consumer.
 const UNWRITTEN: Duration = Duration::from_secs(5);
@@ -63,37 +65,34 @@ impl<W: Work> Run<W> {
         let mut next = 0;
         loop {
             let bad = unreadable.peek().map(|event| event.stored.position);
-            let failing = self.failing.as_ref().map(|failing| failing.position);
-            let index = |position: Position| events.partition_point(|event| event.position() < position);
-            let before_bad = bad.map_or(events.len(), index);
-            let alone = failing.filter(|at| events.get(index(*at)).is_some_and(|event| event.position() == *at));
-            let end = match alone.map(index) {
-                Some(at) if at == next && at < before_bad => at + 1,
-                Some(at) if at > next => at.min(before_bad),
-                _ => before_bad,
+            let end = self.end_of_portion(&events, next, bad);
+            let Some(last) = events.get(next..end).and_then(<[_]>::last).map(Recorded::mark) else {
+                let Some(bad) = unreadable.next() else { break };
+                self.set_aside_unreadable(bad).await?;
+                continue;
             };
-            if next < end {
-                if failing == events.get(next).map(Recorded::position)
-                    && let Some(error) = self.failing.as_mut().and_then(|failing| failing.stop.take())
-                {
-                    return Err(Leave::Final(error));
-                }
-                let last = events.get(end - 1).map(Recorded::mark);
-                let whole = end == events.len() && bad.is_none();
-                let Some(mark) = (if whole { mark } else { last }) else { break };
-                if let Err((position, error)) = self.apply(&events, next..end, mark).await? {
-                    self.count_failure(position, error).await?;
-                    next = index(position);
-                } else {
-                    next = end;
-                }
-            } else if let Some(event) = unreadable.next() {
-                let error = RunError::from(event.error);
-                self.note_failure(&error, Some(event.stored.position), 1);
-                return Err(Leave::Final(error));
-            } else {
-                break;
+            if self.is_failing(&events, next)
+                && let Some(error) = self.failing.as_mut().and_then(|failing| failing.stop.take())
+            {
+                self.give_up(&events, next, error).await?;
+                next += 1;
+                continue;
             }
+            let whole = end == events.len() && bad.is_none();
+            let to = Checkpoint::new(self.store.id(), mark.filter(|_| whole).unwrap_or(last));
+            let portion = self.portion(&events, next..end, to)?;
+            next = match self.apply(portion).await? {
+                Ok(end) => end,
+                Err((position, error)) => {
+                    let failed = events.partition_point(|event| event.position() < position);
+                    if let Some(error) = self.count_failure(position, error).await? {
+                        self.give_up(&events, failed, error).await?;
+                        failed + 1
+                    } else {
+                        failed
+                    }
+                }
+            };
         }
         if let Some(mark) = mark.filter(|mark| mark.position > position_of(self.seen.as_ref())) {
             self.pass_over(Checkpoint::new(self.store.id(), mark)).await?;
@@ -101,39 +100,125 @@ impl<W: Work> Run<W> {
         no_panic(&self.panicked).map_err(Leave::Final)
     }
 
-    /// Applies these events in one portion. The inner error names one that cannot be processed: everything before it is
-    /// applied.
-    async fn apply(
-        &mut self,
+    /// Where the portion ends that starts with the event with index `next`: before an event that cannot be decoded, and
+    /// before and after one that failed.
+    fn end_of_portion(&self, events: &Events<W::Event>, next: usize, bad: Option<Position>) -> usize {
+        let index = |position| events.partition_point(|event| event.position() < position);
+        let end = bad.map_or(events.len(), index);
+        match self.failing.as_ref().map(|failing| index(failing.position)) {
+            Some(failing) if failing > next => failing.min(end),
+            Some(failing) if failing == next && self.is_failing(events, next) => (failing + 1).min(end),
+            _ => end,
+        }
+    }
+
+    fn is_failing(&self, events: &Events<W::Event>, index: usize) -> bool {
+        let failing = self.failing.as_ref().map(|failing| failing.position);
+        failing.is_some() && failing == events.get(index).map(Recorded::position)
+    }
+
+    /// A portion of these events: those with a parked key are parked, too.
+    fn portion(
+        &self,
         events: &Arc<Events<W::Event>>,
-        range: std::ops::Range<usize>,
-        mark: Mark,
-    ) -> Result<Result<(), (Position, RunError)>, Leave> {
-        let to = Checkpoint::new(self.store.id(), mark);
-        let (events, count) = (Arc::clone(events), range.len());
+        range: Range<usize>,
+        to: Checkpoint,
+    ) -> Result<Portion<W::Event>, Leave> {
+        let mut portion =
+            Portion { events: Arc::clone(events), range, ..Portion::checkpoint(self.checkpoint, Some(to)) };
+        if self.parking.is_empty() {
+            return Ok(portion);
+        }
+        let now = self.store.now();
+        for (index, event) in events.iter().enumerate().take(portion.range.end).skip(portion.range.start) {
+            let key = self.key_of_event(event)?;
+            if !self.parking.holds(&key) {
+                continue;
+            }
+            if self.parking.len() + portion.skip.len() >= self.policy.parked {
+                if index == portion.range.start {
+                    return Err(Leave::Final(self.too_many_parked(event.position())));
+                }
+                // What comes before it is applied first.
+                let before = events.get(index - 1).map(|event| Checkpoint::new(self.store.id(), event.mark()));
+                (portion.range.end, portion.to) = (index, before);
+                break;
+            }
+            let parked = ParkedEvent::new(key, event.mark(), None, now);
+            portion.writes.push(parked.written());
+            portion.skip.push(index);
+        }
+        Ok(portion)
+    }
+
+    fn key_of_event(&self, event: &Recorded<W::Event>) -> Result<String, Leave> {
+        let key =
+            panics::catch(|| self.work.key(event)).map_err(|message| Leave::Final(RunError::panicked(message)))?;
+        key.map_or_else(|| self.key_of(event.envelope()), Ok)
+    }
+
+    fn key_of(&self, event: Envelope<'_>) -> Result<String, Leave> {
+        panics::catch(|| self.policy.key(event)).map_err(|message| Leave::Final(RunError::panicked(message)))
+    }
+
+    fn too_many_parked(&self, position: Position) -> RunError {
+        RunError::TooManyParked { name: self.name.clone(), limit: self.policy.parked, position }
+    }
+
+    /// Parks an event that cannot be decoded, or stops.
+    async fn set_aside_unreadable(&mut self, bad: Unreadable) -> Result<(), Leave> {
+        let Unreadable { stored, error } = bad;
+        let mark = Mark { position: stored.position, checksum: stored.checksum };
+        if mark.position <= position_of(self.checkpoint.as_ref()) {
+            return Ok(());
+        }
+        let error = RunError::from(error);
+        let failure = self.note_failure(&error, Some(mark.position), 1);
+        let key = self.key_of(Envelope::of(&stored))?;
+        if self.policy.then == Then::Stop && !self.parking.holds(&key) {
+            return Err(Leave::Final(error));
+        }
+        self.park(key, mark, Some(ParkedFailure::of(&failure, failure.time))).await
+    }
+
+    /// Parks an event that still fails after the last attempt, or stops.
+    async fn give_up(&mut self, events: &Events<W::Event>, index: usize, error: RunError) -> Result<(), Leave> {
+        let Some(event) = events.get(index).filter(|_| self.policy.then == Then::Park) else {
+            return Err(Leave::Final(error));
+        };
+        let key = self.key_of_event(event)?;
+        let failure = self.failing.as_ref().map(|failing| ParkedFailure::of(&failing.failure, failing.first));
+        self.park(key, event.mark(), failure).await
+    }
+
+    async fn park(&mut self, key: String, mark: Mark, failure: Option<ParkedFailure>) -> Result<(), Leave> {
+        if self.parking.len() >= self.policy.parked {
+            return Err(Leave::Final(self.too_many_parked(mark.position)));
+        }
+        let parked = ParkedEvent::new(key, mark, failure, self.store.now());
+        let mut portion = Portion::checkpoint(self.checkpoint, Some(Checkpoint::new(self.store.id(), mark)));
+        portion.writes.push(parked.written());
+        self.step(portion).await?;
+        Ok(())
+    }
+
+    /// Applies a portion, and returns the index behind it. The inner error names an event that cannot be processed:
+    /// everything before it is applied.
+    async fn apply(&mut self, portion: Portion<W::Event>) -> Result<Result<usize, (Position, RunError)>, Leave> {
+        let (end, count) = (portion.range.end, portion.range.len() - portion.skip.len());
         let begun = Instant::now();
-        match self.step(events, range, to).await {
+        match self.step(portion).await {
             Ok(()) => {
                 self.report.batch(count, begun.elapsed());
-                Ok(Ok(()))
+                Ok(Ok(end))
             }
-            Err(Trouble::Event { position, checkpoint, error }) => {
-                self.reached(checkpoint);
-                Ok(Err((position, error)))
-            }
-            Err(Trouble::Stopped { checkpoint }) => {
-                self.reached(checkpoint);
-                Err(Leave::Stop)
-            }
+            Err(Trouble::Event { position, error, .. }) => Ok(Err((position, error))),
             Err(Trouble::Behind { culprit: Some((position, error)) }) => {
-                match self.count_failure(position, error).await {
+                if let Some(error) = self.count_failure(position, error).await?
+                    && let Some(failing) = &mut self.failing
+                {
                     // Its model must be brought back to right before the event first.
-                    Err(Leave::Final(error)) => {
-                        if let Some(failing) = &mut self.failing {
-                            failing.stop = Some(error);
-                        }
-                    }
-                    other => other?,
+                    failing.stop = Some(error);
                 }
                 Err(Leave::Again)
             }
@@ -162,19 +247,21 @@ impl<W: Work> Run<W> {
         if last && self.policy.then == Then::Stop { Err(Leave::Final(error)) } else { Ok(()) }
     }
 
-    /// Counts a failed attempt of an event, and waits until the next; an error if there is none.
-    async fn count_failure(&mut self, position: Position, error: RunError) -> Result<(), Leave> {
+    /// Counts a failed attempt of an event. Either waits until the next, or returns the error if there is none.
+    async fn count_failure(&mut self, position: Position, error: RunError) -> Result<Option<RunError>, Leave> {
         let before = self.failing.take().filter(|failing| failing.position == position);
-        let attempts = before.map_or(0, |failing| failing.attempts) + 1;
-        self.failing = Some(Failing { position, attempts, stop: None });
-        self.note_failure(&error, Some(position), attempts);
+        let attempts = before.as_ref().map_or(0, |failing| failing.attempts) + 1;
+        let failure = self.note_failure(&error, Some(position), attempts);
+        let first = before.map_or(failure.time, |failing| failing.first);
+        self.failing = Some(Failing { position, attempts, first, failure, stop: None });
         let backoff = self.policy.backoff(error.category());
         if attempts >= backoff.attempts.get() {
-            return Err(Leave::Final(error));
+            return Ok(Some(error));
         }
         self.report.moved(position_of(self.checkpoint.as_ref()), ConsumerState::Retrying);
         let pause = self.jitter.pause(&backoff, attempts);
-        self.pause(pause).await.map_err(|interrupt: Interrupt| interrupt.into())
+        self.pause(pause).await?;
+        Ok(None)
     }
 
     /// Notes that there is nothing for the consumer up to here. See `Projection` for when that is written.
@@ -187,36 +274,41 @@ impl<W: Work> Run<W> {
     /// Moves the stored checkpoint to the position up to which the log was read.
     pub(super) async fn write_checkpoint(&mut self) -> Result<(), Trouble> {
         match self.seen {
-            Some(to) if self.seen != self.checkpoint => {
-                let events = Arc::new(Events::none());
-                self.step(events, 0..0, to).await
-            }
+            Some(to) if self.seen != self.checkpoint => self.step(Portion::checkpoint(self.checkpoint, Some(to))).await,
             _ => Ok(()),
         }
     }
 
-    async fn step(
-        &mut self,
-        events: Arc<Events<W::Event>>,
-        range: std::ops::Range<usize>,
-        to: Checkpoint,
-    ) -> Result<(), Trouble> {
-        let (from, stop) = (self.checkpoint, self.control.stop_signal());
-        let done = self.work.apply(Portion { events, range, from, to, stop }).await;
-        if matches!(done, Ok(()) | Err(Trouble::Afterwards(_))) {
-            self.reached(Some(to));
+    /// Runs one portion, and takes over what it wrote.
+    pub(super) async fn step(&mut self, portion: Portion<W::Event>) -> Result<(), Trouble> {
+        let (to, writes) = (portion.to, portion.writes.clone());
+        let done = self.work.apply(portion).await;
+        match &done {
+            Ok(()) | Err(Trouble::Afterwards(_)) => self.reached(to, &writes),
+            Err(Trouble::Event { checkpoint, .. } | Trouble::Stopped { checkpoint }) => {
+                self.reached(*checkpoint, &writes);
+            }
+            Err(_) => {}
         }
         done
     }
 
-    /// The checkpoint is now here.
-    fn reached(&mut self, checkpoint: Option<Checkpoint>) {
+    /// The checkpoint is now here, and the records up to it are written.
+    fn reached(&mut self, checkpoint: Option<Checkpoint>, writes: &[Write]) {
+        let moved = self.checkpoint != checkpoint;
         self.checkpoint = checkpoint;
-        if position_of(self.seen.as_ref()) <= position_of(checkpoint.as_ref()) {
+        let position = position_of(checkpoint.as_ref());
+        if position_of(self.seen.as_ref()) <= position {
             (self.seen, self.unwritten) = (checkpoint, None);
         }
-        if self.failing.as_ref().is_some_and(|failing| failing.position <= position_of(checkpoint.as_ref())) {
+        if moved && self.failing.as_ref().is_some_and(|failing| failing.position <= position) {
             self.failing = None;
+        }
+        if !writes.is_empty() {
+            for write in writes.iter().filter(|write| write.at <= position) {
+                self.parking.written(write);
+            }
+            self.report.parked(self.parking.len());
         }
     }
 }

@@ -6,13 +6,41 @@ use tracing::Instrument;
 use super::control::Control;
 use super::error::RunError;
 use super::handle::Running;
+use super::parked::Parking;
 use super::policy::{Jitter, Policy};
 use super::report::Report;
 use super::run::{Leave, Run, panicked_drop};
 use super::timer::Timer;
 use super::work::Work;
-use crate::log::{Filter, Position, ProjectionName, Store};
+use crate::log::{Filter, Position, ProjectionName, Read, Store, StoreError, StreamId};
 use crate::panics;
+
+/// Where a consumer starts that has never run. One that has a checkpoint goes on from there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum StartFrom {
+    /// With the first event.
+    #[default]
+    Beginning,
+    /// With the first event that is written from now on.
+    Present,
+    /// With the first event after this position.
+    After(Position),
+}
+
+impl StartFrom {
+    /// The position after which to start; [`None`] for the beginning.
+    pub(super) async fn position(self, store: &Store) -> Result<Option<Position>, StoreError> {
+        match self {
+            Self::Beginning => Ok(None),
+            Self::Present => {
+                let head = store.engine().read(Read { events: 0, ..Read::new(StreamId::all()) }).await?.head;
+                Ok(Some(Position::new(head)))
+            }
+            Self::After(position) => Ok(Some(position)),
+        }
+    }
+}
 
 /// Everything that a consumer is made of.
 #[derive(Debug)]
@@ -23,13 +51,15 @@ pub(crate) struct Consumer<W> {
     /// Which events it wants; those of other types than its own are left out anyway.
     pub(crate) wanted: Filter,
     pub(crate) policy: Policy,
+    pub(crate) start_from: StartFrom,
 }
 
 impl<W: Work> Consumer<W> {
     fn into_run(self) -> (Run<W>, Running) {
-        let Self { store, name, work, wanted, policy } = self;
+        let Self { store, name, mut work, wanted, policy, start_from } = self;
         let (report, seen) = Report::new(name.clone());
         let (control, remote) = Control::new();
+        work.stop_by(control.stop_signal());
         let timer = Timer::default();
         let running = Running::new(name.clone(), seen, remote, timer.clone());
         let jitter = Jitter::new(policy.seed);
@@ -48,6 +78,8 @@ impl<W: Work> Consumer<W> {
             seen,
             unwritten,
             failing,
+            parking: Parking::default(),
+            start_from,
             panicked,
         };
         (run, running)

@@ -140,11 +140,13 @@ pub struct Status {
     pub error: Option<Arc<RunError>>,
     /// The last failure, whether it has recovered from it or not; [`None`] if nothing has failed since it started.
     pub last_failure: Option<Failure>,
+    /// The number of parked events.
+    pub parked: usize,
 }
 
 impl Status {
     pub(super) fn new(position: Position) -> Self {
-        Self { state: ConsumerState::Starting, position, error: None, last_failure: None }
+        Self { state: ConsumerState::Starting, position, error: None, last_failure: None, parked: 0 }
     }
 
     pub(super) fn is_over(&self) -> bool {

@@ -4,12 +4,14 @@ use std::future::Future;
 use std::ops::Range;
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::checkpoint::{Checkpoint, CheckpointRecord};
 use super::control::StopSignal;
 use super::error::RunError;
 use super::feed::Events;
-use crate::domain::Event;
-use crate::log::{Position, ProjectionName, Read, Store, StreamId, Timestamp};
+use crate::domain::{Event, Recorded};
+use crate::log::{Direction, Mark, Position, ProjectionName, Read, Store, StoreError, StreamId, Timestamp};
 
 /// What differs between kinds of consumers: where the checkpoint is kept, and what an event does.
 ///
@@ -26,6 +28,14 @@ pub(crate) trait Work: Send + 'static {
     ///
     /// If an event cannot be processed, those before it are applied, and [`Trouble::Event`] names it.
     fn apply(&mut self, portion: Portion<Self::Event>) -> impl Future<Output = Result<(), Trouble>> + Send;
+
+    /// What the order of an event is kept within, if the policy is not to say so. Runs user code, which may panic.
+    fn key(&self, _: &Recorded<Self::Event>) -> Option<String> {
+        None
+    }
+
+    /// Called once, before anything else. A portion that takes long can end early with [`Trouble::Stopped`].
+    fn stop_by(&mut self, _: StopSignal) {}
 
     /// Waits until there is something to do that is no event: a timeout. Only while there are no events; can be dropped
     /// at any time.
@@ -49,26 +59,61 @@ pub(crate) trait Work: Send + 'static {
 }
 
 /// What [`Work::begin`] found.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(crate) struct Begun {
-    pub(crate) record: CheckpointRecord,
+    /// The checkpoint; [`None`] if the consumer has never run.
+    pub(crate) record: Option<CheckpointRecord>,
+    /// The records whose keys start with [`PARKED`](super::PARKED).
+    pub(crate) parked: Vec<(String, Bytes)>,
+    /// The record [`ACKNOWLEDGED`](super::ACKNOWLEDGED).
+    pub(crate) acknowledged: Option<Bytes>,
 }
 
-/// Some events in a row, and where the checkpoint goes.
+/// Some events in a row, where the checkpoint goes, and records to write: all in one transaction.
 #[derive(Debug)]
 pub(crate) struct Portion<E> {
     pub(crate) events: Arc<Events<E>>,
-    /// Which of them; empty to move the checkpoint only.
+    /// Which of them; empty to write the checkpoint and records only.
     pub(crate) range: Range<usize>,
+    /// The indexes of those that are not to be applied, ascending: they are parked.
+    pub(crate) skip: Vec<usize>,
     /// Where the checkpoint is.
     pub(crate) from: Option<Checkpoint>,
     /// Where it goes: at or behind the last of the events.
-    pub(crate) to: Checkpoint,
-    /// Whether to begin with nothing new.
-    pub(crate) stop: StopSignal,
+    pub(crate) to: Option<Checkpoint>,
+    /// Whether what the consumer has written so far is to be removed first.
+    pub(crate) clear: bool,
+    /// Records to write. If only the first events are applied, those that belong to them.
+    pub(crate) writes: Vec<Write>,
+}
+
+/// A record to write, or to remove.
+#[derive(Debug, Clone)]
+pub(crate) struct Write {
+    /// The event that it belongs to; [`Position::ZERO`] if to none.
+    pub(crate) at: Position,
+    pub(crate) key: String,
+    pub(crate) value: Option<Bytes>,
+}
+
+impl Write {
+    pub(crate) fn now(key: String, value: Option<Bytes>) -> Self {
+        Self { at: Position::ZERO, key, value }
+    }
 }
 
 impl<E> Portion<E> {
+    /// Only the checkpoint.
+    pub(crate) fn checkpoint(from: Option<Checkpoint>, to: Option<Checkpoint>) -> Self {
+        let events = Arc::new(Events::none());
+        Self { events, range: 0..0, skip: Vec::new(), from, to, clear: false, writes: Vec::new() }
+    }
+
+    /// Whether the event with this index is to be applied.
+    pub(crate) fn applies(&self, index: usize) -> bool {
+        self.skip.is_empty() || self.skip.binary_search(&index).is_err()
+    }
+
     /// The index of the first of the events at or after a position.
     pub(crate) fn index(&self, position: Position) -> usize {
         self.events.partition_point(|event| event.position() < position).clamp(self.range.start, self.range.end)
@@ -80,7 +125,7 @@ impl<E> Portion<E> {
 pub(crate) enum Trouble {
     /// An event cannot be processed. Everything before it is applied, and the checkpoint is where it says.
     Event { position: Position, checkpoint: Option<Checkpoint>, error: RunError },
-    /// It was told to stop before the portion was finished, and has stopped there.
+    /// It was told to stop before the portion was finished. Everything before the checkpoint is applied.
     Stopped { checkpoint: Option<Checkpoint> },
     /// Something that is no event failed, and will be tried again later.
     Later { error: RunError, attempts: u32 },
@@ -125,4 +170,17 @@ pub(crate) async fn check_log(store: &Store, name: &ProjectionName, checkpoint: 
         Some(_) => Ok(()),
         None => Err(rewound("there is no event at that position".to_owned())),
     }
+}
+
+/// The checkpoint at a position: at the last event at or below it; [`None`] if there is none.
+pub(crate) async fn checkpoint_at(store: &Store, position: Position) -> Result<Option<Checkpoint>, StoreError> {
+    let last = Read {
+        direction: Direction::Backward,
+        before: Some(position.get().saturating_add(1)),
+        events: 1,
+        ..Read::new(StreamId::all())
+    };
+    let page = store.engine().read(last).await?;
+    let mark = page.events.first().map(|event| Mark { position: event.position, checksum: event.checksum });
+    Ok(mark.map(|mark| Checkpoint::new(store.id(), mark)))
 }

@@ -8,7 +8,7 @@ use super::instances::{Instances, stream_of};
 use super::manager::ProcessManager;
 use super::reacting::Processing;
 use super::schedule::Schedule;
-use crate::consumer::{self, Consumer, Policy, RunError, Running};
+use crate::consumer::{self, Consumer, Policy, RunError, Running, StartFrom};
 use crate::domain::{Aggregate, Event as _, Repository};
 use crate::log::{Filter, InvalidName, Position, ProjectionName, Store, Timestamp, Version};
 use crate::reactor::Reactions;
@@ -37,6 +37,7 @@ pub struct Process<P: ProcessManager> {
     instances: Result<(Instances<P>, Schedule), InvalidName>,
     filter: Filter,
     policy: Policy,
+    start_from: StartFrom,
     in_flight: NonZeroUsize,
 }
 
@@ -66,7 +67,8 @@ impl<P: ProcessManager> Process<P> {
         let store = store.into();
         let instances = Schedule::new(store.clone(), P::NAME)
             .map(|schedule| (Instances::new(store.clone(), schedule.clone()), schedule));
-        Self { store, instances, filter: Filter::new(), policy: Policy::default(), in_flight: Self::IN_FLIGHT }
+        let (filter, policy, start_from) = (Filter::new(), Policy::default(), StartFrom::default());
+        Self { store, instances, filter, policy, start_from, in_flight: Self::IN_FLIGHT }
     }
 
     /// Executes commands on aggregates of this type with this repository, to share its cache and settings. By default
@@ -87,6 +89,12 @@ impl<P: ProcessManager> Process<P> {
     /// Sets what it does about failures.
     pub fn policy(mut self, policy: Policy) -> Self {
         self.policy = policy;
+        self
+    }
+
+    /// Sets where it starts if it has never run; with the first event by default.
+    pub fn start_from(mut self, start: StartFrom) -> Self {
+        self.start_from = start;
         self
     }
 
@@ -144,13 +152,13 @@ impl<P: ProcessManager> Process<P> {
     }
 
     fn into_consumer(self) -> Result<Consumer<Reactions<Processing<P>>>, RunError> {
-        let Self { store, instances, filter, policy, in_flight } = self;
+        let Self { store, instances, filter, policy, start_from, in_flight } = self;
         let name = ProjectionName::new(P::NAME)?;
         let (instances, schedule) = instances?;
         let wanted = filter.types(P::Event::names());
         let processing = Processing::new(store.clone(), instances, schedule, policy.user_code);
         let work = Reactions::new(store.clone(), name.clone(), processing, in_flight, None)?;
-        Ok(Consumer { store, name, work, wanted, policy })
+        Ok(Consumer { store, name, work, wanted, policy, start_from })
     }
 }
 

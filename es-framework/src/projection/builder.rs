@@ -2,7 +2,7 @@
 
 use super::projector::Projector;
 use super::work::Projecting;
-use crate::consumer::{self, Consumer, Policy, RunError, Running};
+use crate::consumer::{self, Consumer, Policy, RunError, Running, StartFrom};
 use crate::domain::Event as _;
 use crate::log::{Filter, Position, ProjectionName, Store};
 
@@ -60,6 +60,7 @@ pub struct Projection<P: Projector> {
     name: String,
     filter: Filter,
     policy: Policy,
+    start_from: StartFrom,
 }
 
 impl<P: Projector> Projection<P> {
@@ -72,6 +73,7 @@ impl<P: Projector> Projection<P> {
             name: P::NAME.to_owned(),
             filter: Filter::new(),
             policy: Policy::default(),
+            start_from: StartFrom::Beginning,
         }
     }
 
@@ -92,6 +94,12 @@ impl<P: Projector> Projection<P> {
     /// Sets what it does about failures.
     pub fn policy(mut self, policy: Policy) -> Self {
         self.policy = policy;
+        self
+    }
+
+    /// Sets where it starts if it has no checkpoint yet: at the beginning by default.
+    pub fn start_from(mut self, start_from: StartFrom) -> Self {
+        self.start_from = start_from;
         self
     }
 
@@ -127,10 +135,10 @@ impl<P: Projector> Projection<P> {
     }
 
     fn into_consumer(self) -> Result<Consumer<Projecting<P>>, RunError> {
-        let Self { store, projector, model, name, filter, policy } = self;
+        let Self { store, projector, model, name, filter, policy, start_from } = self;
         let name = ProjectionName::new(name)?;
         let wanted = filter.types(P::Event::names());
         let work = Projecting::new(store.id(), name.clone(), projector, model);
-        Ok(Consumer { store, name, work, wanted, policy })
+        Ok(Consumer { store, name, work, wanted, policy, start_from })
     }
 }

@@ -9,6 +9,6 @@ mod undo;
 mod work;
 
 pub use builder::Projection;
-pub use model::{Batch, ReadModel};
+pub use model::{Batch, Cleared, ReadModel};
 pub use projector::Projector;
 pub use state::{StateModel, StateTx};

@@ -72,6 +72,15 @@ impl<M: ReadModel> Debug for Batch<M> {
     }
 }
 
+/// What became of a read model that was to be emptied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cleared {
+    /// It is as before the first event.
+    All,
+    /// Nothing was done.
+    Nothing,
+}
+
 /// Where a projector keeps its results, with transactions that include the checkpoint; implemented once per engine.
 ///
 /// Next to the projector's results a model keeps *records*: small named values, written in the same transactions. The
@@ -155,6 +164,17 @@ pub trait ReadModel: Debug + Clone + Send + Sync + 'static {
     ///
     /// [`ModelError`] if they cannot be read.
     fn list(tx: &mut Self::Tx<'_>, name: &ProjectionName, prefix: &str) -> Result<Vec<(String, Bytes)>, ModelError>;
+
+    /// Removes everything that the projector has written, and no record; [`Cleared::Nothing`] by default, for a model that
+    /// does not know what that is.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError`] if it cannot be removed.
+    fn clear(tx: &mut Self::Tx<'_>) -> Result<Cleared, ModelError> {
+        let _: &mut Self::Tx<'_> = tx;
+        Ok(Cleared::Nothing)
+    }
 
     /// Notes that what follows in the transaction belongs to the event at this position; called before each event is
     /// passed to the projector. Does nothing by default.

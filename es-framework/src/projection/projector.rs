@@ -1,6 +1,6 @@
 //! The trait that users implement.
 
-use super::model::ReadModel;
+use super::model::{Cleared, ReadModel};
 use crate::domain::{Event, Recorded};
 use crate::log::BoxError;
 
@@ -35,6 +35,19 @@ pub trait Projector: Send + Sync + 'static {
     fn prepare(&self, tx: &mut <Self::Model as ReadModel>::Tx<'_>) -> Result<(), Self::Error> {
         let _: &mut <Self::Model as ReadModel>::Tx<'_> = tx;
         Ok(())
+    }
+
+    /// Empties the read model, for example with `DELETE FROM` for each table, before it is folded again from the beginning
+    /// by [`Running::reset`](crate::Running::reset). A [`StateModel`](crate::StateModel) is emptied without it.
+    ///
+    /// By default nothing is done, and a reset of a read model that cannot empty itself is refused.
+    ///
+    /// # Errors
+    ///
+    /// Any error that prevents it; nothing has changed then.
+    fn clear(&self, tx: &mut <Self::Model as ReadModel>::Tx<'_>) -> Result<Cleared, Self::Error> {
+        let _: &mut <Self::Model as ReadModel>::Tx<'_> = tx;
+        Ok(Cleared::Nothing)
     }
 
     /// Applies one event to the read model.

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use tokio::runtime::Handle;
 use tracing::{debug, warn};
 
-use super::model::{Batch, ReadModel};
+use super::model::{Batch, Cleared, ReadModel};
 use super::record_map::RecordMap;
 use super::undo::Undo;
 use crate::consumer::{Checkpoint, CheckpointRecord, ModelError};
@@ -416,6 +416,13 @@ impl<S: Default + Send + 'static> ReadModel for StateModel<S> {
     fn list(tx: &mut StateTx<'_, S>, _: &ProjectionName, prefix: &str) -> Result<Vec<(String, Bytes)>, ModelError> {
         let found = tx.held.records.starting_with(prefix);
         Ok(found.map(|(key, value)| (key.clone(), value.clone())).collect())
+    }
+
+    fn clear(tx: &mut StateTx<'_, S>) -> Result<Cleared, ModelError> {
+        let empty = panics::catch(S::default).map_err(panicked)?;
+        tx.held.touched = true;
+        tx.held.put(empty);
+        Ok(Cleared::All)
     }
 
     async fn settle(&self, name: &ProjectionName) -> Result<(), ModelError> {

@@ -3,10 +3,11 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::model::{Batch, ReadModel};
+use super::model::{Batch, Cleared, ReadModel};
 use super::projector::Projector;
 use crate::consumer::{
-    Begun, Checkpoint, CheckpointRecord, Events, ModelError, Portion, RunError, Trouble, Work, position_of,
+    ACKNOWLEDGED, Begun, Checkpoint, CheckpointRecord, ModelError, PARKED, Portion, RunError, Trouble, Work,
+    position_of,
 };
 use crate::log::{BoxError, Position, ProjectionName, StoreId};
 use crate::panics;
@@ -35,22 +36,26 @@ impl<P: Projector> Work for Projecting<P> {
 
     async fn begin(&mut self) -> Result<Begun, Trouble> {
         self.model.start(&self.name).await.map_err(trouble)?;
-        let (projector, name, store) = (Arc::clone(&self.projector), self.name.clone(), self.store);
+        let (projector, name) = (Arc::clone(&self.projector), self.name.clone());
         let begun = self.model.transact(move |tx: &mut Tx<'_, P>| {
             let prepared =
                 panics::catch(|| projector.prepare(tx).map_err(|error| ModelError::Prepare { source: error.into() }));
             prepared.map_err(|message| ModelError::Panicked { position: None, message })??;
-            record::<P>(tx, &name, store)
+            let record = find::<P>(tx, &name)?;
+            let parked = P::Model::list(tx, &name, PARKED)?;
+            let acknowledged = P::Model::get(tx, &name, ACKNOWLEDGED)?;
+            Ok(Begun { record, parked, acknowledged })
         });
-        let record = begun.await.map_err(|error| match error {
+        let begun = begun.await.map_err(|error| match error {
             ModelError::CommitRefused { source } => trouble(ModelError::Prepare { source }),
             error => trouble(error),
         })?;
-        self.term = record.term;
-        Ok(Begun { record })
+        self.term = begun.record.map_or(0, |record| record.term);
+        Ok(begun)
     }
 
     async fn apply(&mut self, portion: Portion<P::Event>) -> Result<(), Trouble> {
+        let portion = Arc::new(portion);
         let error = match self.step(&portion, portion.range.clone(), portion.from, portion.to).await {
             Ok(()) => return Ok(()),
             Err(error) => error,
@@ -64,7 +69,7 @@ impl<P: Projector> Work for Projecting<P> {
         };
         // The model is asked where it is, and believed: it may have lost more than the transaction, or have committed it.
         let found = self.find_checkpoint().await.map_err(trouble)?;
-        if found == Some(portion.to) {
+        if found == portion.to && portion.to != portion.from {
             return Err(Trouble::Afterwards(error.into()));
         }
         if found != portion.from {
@@ -108,7 +113,7 @@ impl<P: Projector> Projecting<P> {
     /// 7, and so on. If 5 to 7 can be committed, the search continues at 8; if no run can, event 5 is to blame.
     async fn narrow_down(
         &mut self,
-        portion: &Portion<P::Event>,
+        portion: &Arc<Portion<P::Event>>,
         range: Range<usize>,
         from: Option<Checkpoint>,
         source: BoxError,
@@ -151,7 +156,7 @@ impl<P: Projector> Projecting<P> {
     /// Like [`Self::step_before`], but returns the reason if the transaction could not be committed.
     async fn try_before(
         &mut self,
-        portion: &Portion<P::Event>,
+        portion: &Arc<Portion<P::Event>>,
         range: Range<usize>,
         from: Option<Checkpoint>,
     ) -> Result<Result<Option<Checkpoint>, BoxError>, Trouble> {
@@ -169,32 +174,34 @@ impl<P: Projector> Projecting<P> {
     /// Runs one transaction of some of the events, and returns the checkpoint, which is at the last of them.
     async fn step_before(
         &mut self,
-        portion: &Portion<P::Event>,
+        portion: &Arc<Portion<P::Event>>,
         range: Range<usize>,
         from: Option<Checkpoint>,
     ) -> Result<Option<Checkpoint>, ModelError> {
         let Some(last) = portion.events.get(range.clone()).and_then(<[_]>::last) else { return Ok(from) };
-        let to = Checkpoint::new(self.store, last.mark());
+        let to = Some(Checkpoint::new(self.store, last.mark()));
         self.step(portion, range, from, to).await?;
-        Ok(Some(to))
+        Ok(to)
     }
 
-    /// Runs one transaction: some of the events, and the checkpoint.
+    /// Runs one transaction: some of the events, the records that belong to them, and the checkpoint.
     async fn step(
         &mut self,
-        portion: &Portion<P::Event>,
+        portion: &Arc<Portion<P::Event>>,
         range: Range<usize>,
         from: Option<Checkpoint>,
-        to: Checkpoint,
+        to: Option<Checkpoint>,
     ) -> Result<(), ModelError> {
-        let (projector, events, in_order) = (Arc::clone(&self.projector), Arc::clone(&portion.events), range.clone());
-        let (count, bytes) = (range.len() as u64, events.bytes(range));
+        let count = (range.len() - portion.skip.iter().filter(|index| range.contains(index)).count()) as u64;
+        let bytes = portion.events.bytes(range.clone());
+        let (projector, applied) = (Arc::clone(&self.projector), Arc::clone(portion));
         let fold = move |tx: &mut Tx<'_, P>| {
             let mut at = None;
-            let projected = panics::catch(|| project::<P>(&projector, &events, in_order.clone(), tx, &mut at));
+            let projected = panics::catch(|| project::<P>(&projector, &applied, range.clone(), tx, &mut at));
             projected.map_err(|message| ModelError::Panicked { position: at, message })?
         };
-        let (name, store, term) = (self.name.clone(), self.store, self.term);
+        let (projector, written, name) = (Arc::clone(&self.projector), Arc::clone(portion), self.name.clone());
+        let (store, term) = (self.store, self.term);
         let batch = Batch::new(count, bytes, fold, |fold| {
             move |tx: &mut Tx<'_, P>| {
                 let found = record::<P>(tx, &name, store)?;
@@ -202,12 +209,28 @@ impl<P: Projector> Projecting<P> {
                     let (expected, found) = (position_of(from.as_ref()), found.mark.position);
                     return Err(ModelError::TakenOver { name: name.clone(), expected, found });
                 }
+                if written.clear {
+                    clear::<P>(tx, &projector)?;
+                }
                 fold(tx)?;
-                let record = CheckpointRecord { term, ..CheckpointRecord::of(&to) }.events(found.events + count);
-                P::Model::put(tx, &name, CheckpointRecord::KEY, &record.encode())
+                let end = position_of(to.as_ref());
+                for write in written.writes.iter().filter(|write| write.at <= end) {
+                    match &write.value {
+                        Some(value) => P::Model::put(tx, &name, &write.key, value)?,
+                        None => P::Model::delete(tx, &name, &write.key)?,
+                    }
+                }
+                let record = to.map_or_else(|| CheckpointRecord::new(store), |to| CheckpointRecord::of(&to));
+                let events = if written.clear { 0 } else { found.events } + count;
+                P::Model::put(tx, &name, CheckpointRecord::KEY, &CheckpointRecord { term, events, ..record }.encode())
             }
         });
-        self.model.transact_batch(batch).await
+        if portion.clear {
+            // It cannot be folded again.
+            self.model.transact(move |tx: &mut Tx<'_, P>| batch.run(tx)).await
+        } else {
+            self.model.transact_batch(batch).await
+        }
     }
 
     /// Reads the checkpoint from the model.
@@ -221,12 +244,16 @@ impl<P: Projector> Projecting<P> {
 /// Passes events to the projector; `at` is the position of the one it has.
 fn project<P: Projector>(
     projector: &P,
-    events: &Events<P::Event>,
+    portion: &Portion<P::Event>,
     range: Range<usize>,
     tx: &mut Tx<'_, P>,
     at: &mut Option<Position>,
 ) -> Result<(), ModelError> {
-    for event in events.get(range).unwrap_or_default() {
+    let first = range.start;
+    for (index, event) in portion.events.get(range).unwrap_or_default().iter().enumerate() {
+        if !portion.applies(first + index) {
+            continue;
+        }
         let position = event.position();
         *at = Some(position);
         P::Model::at(tx, position);
@@ -235,14 +262,35 @@ fn project<P: Projector>(
     Ok(())
 }
 
-/// The checkpoint's record.
+/// Empties the model: what it can empty by itself, and what the projector empties.
+fn clear<P: Projector>(tx: &mut Tx<'_, P>, projector: &P) -> Result<(), ModelError> {
+    let by_itself = P::Model::clear(tx)?;
+    let by_projector =
+        panics::catch(|| projector.clear(tx).map_err(|error| ModelError::Prepare { source: error.into() }));
+    match by_projector.map_err(|message| ModelError::Panicked { position: None, message })?? {
+        Cleared::All => Ok(()),
+        Cleared::Nothing if by_itself == Cleared::All => Ok(()),
+        Cleared::Nothing => {
+            let reason = "the projector does not say how its read model is emptied: implement `Projector::clear`, or build \
+                          the read model under another name";
+            Err(ModelError::not_allowed(reason))
+        }
+    }
+}
+
+/// The checkpoint's record, if the consumer has ever run.
+fn find<P: Projector>(tx: &mut Tx<'_, P>, name: &ProjectionName) -> Result<Option<CheckpointRecord>, ModelError> {
+    let Some(bytes) = P::Model::get(tx, name, CheckpointRecord::KEY)? else { return Ok(None) };
+    let record = CheckpointRecord::decode(&bytes);
+    record.map(Some).ok_or_else(|| ModelError::damaged(CheckpointRecord::KEY))
+}
+
 fn record<P: Projector>(
     tx: &mut Tx<'_, P>,
     name: &ProjectionName,
     store: StoreId,
 ) -> Result<CheckpointRecord, ModelError> {
-    let Some(bytes) = P::Model::get(tx, name, CheckpointRecord::KEY)? else { return Ok(CheckpointRecord::new(store)) };
-    CheckpointRecord::decode(&bytes).ok_or_else(|| ModelError::damaged(CheckpointRecord::KEY))
+    Ok(find::<P>(tx, name)?.unwrap_or_else(|| CheckpointRecord::new(store)))
 }
 
 fn trouble(error: ModelError) -> Trouble {

@@ -1,10 +1,10 @@
 //! Reactors: code with effects outside the store.
 
 mod api;
-mod checkpoint_cell;
 mod effect;
 mod in_flight;
 mod reaction;
+mod records;
 mod work;
 
 pub use api::Reactor;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::api::Reactor;
 use super::effect::Effect;
 use super::work::{Reacting, Reactions, Refusal};
-use crate::consumer::{self, Consumer, Policy, RunError, Running};
+use crate::consumer::{self, Consumer, Policy, RunError, Running, StartFrom};
 use crate::domain::{Event as _, Recorded};
 use crate::log::{Filter, Position, ProjectionName, Store};
 
@@ -52,10 +52,13 @@ use crate::log::{Filter, Position, ProjectionName, Store};
 ///    cases exactly once.
 /// 2. The events of one [key](Reactor::key) are passed one after the other in the order of the log. While one of them
 ///    fails, the later ones wait.
-/// 3. The checkpoint covers only what is finished, without a gap. It is a cell of the log, `reactor/<name>/checkpoint`,
-///    and written after each stretch of the log, and once a second during a long one. Of two owners of the same name, one
+/// 3. The checkpoint covers only what is finished, without a gap. It is a cell of the log,
+///    `consumer/<name>/record/checkpoint`, and written after each stretch of the log, and once a second during a long one. Of two owners of the same name, one
 ///    fails with [`ModelError::TakenOver`](crate::ModelError::TakenOver).
 /// 4. A crash costs a second attempt of what was not covered by the checkpoint, with the same [`Effect::key`].
+///
+/// 5. While an event is parked, those of the same key queue behind it; see [`Policy`]. An event that cannot be decoded has
+///    no key, and is parked under its stream.
 ///
 /// A stop starts no further effects, and waits for those under way. With [`Self::timeout`] that is bounded.
 #[derive(Debug)]
@@ -66,6 +69,8 @@ pub struct Reaction<R: Reactor> {
     name: String,
     filter: Filter,
     policy: Policy,
+    start_from: StartFrom,
+    repeat_after: Option<Position>,
     in_flight: NonZeroUsize,
     timeout: Option<Duration>,
 }
@@ -82,6 +87,8 @@ impl<R: Reactor> Reaction<R> {
             name: R::NAME.to_owned(),
             filter: Filter::new(),
             policy: Policy::default(),
+            start_from: StartFrom::default(),
+            repeat_after: None,
             in_flight: Self::IN_FLIGHT,
             timeout: None,
         }
@@ -103,6 +110,23 @@ impl<R: Reactor> Reaction<R> {
     /// Sets what it does about failures.
     pub fn policy(mut self, policy: Policy) -> Self {
         self.policy = policy;
+        self
+    }
+
+    /// Sets where it starts if it has never run; with the first event by default. A new reactor on a log with a long past
+    /// may better start with [`StartFrom::Present`]: otherwise it has the effects of the whole past.
+    pub fn start_from(mut self, start: StartFrom) -> Self {
+        self.start_from = start;
+        self
+    }
+
+    /// Has the effects of all events after this position once more, with the same [keys](Effect::key), when it starts.
+    ///
+    /// Without this word no effect is repeated on purpose: if a reactor is [reset](Running::reset) or
+    /// [moved](Running::set_position) back, it reads the log again, and has the effects only of events that it had not
+    /// reached before. Say it for one run only: every start with it repeats them.
+    pub fn repeat_effects_after(mut self, position: Position) -> Self {
+        self.repeat_after = Some(position);
         self
     }
 
@@ -152,11 +176,12 @@ impl<R: Reactor> Reaction<R> {
     }
 
     fn into_consumer(self) -> Result<Consumer<Reactions<Users<R>>>, RunError> {
-        let Self { store, reactor, name, filter, policy, in_flight, timeout } = self;
+        let Self { store, reactor, name, filter, policy, start_from, repeat_after, in_flight, timeout } = self;
         let name = ProjectionName::new(name)?;
         let wanted = filter.types(R::Event::names());
         let work = Reactions::new(store.clone(), name.clone(), Users(reactor), in_flight, timeout)?;
-        Ok(Consumer { store, name, work, wanted, policy })
+        let work = work.repeat_after(repeat_after);
+        Ok(Consumer { store, name, work, wanted, policy, start_from })
     }
 }
 

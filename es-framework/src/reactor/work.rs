@@ -6,10 +6,13 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::checkpoint_cell::CheckpointCell;
 use super::effect::{Effect, EffectKey};
 use super::in_flight::InFlight;
-use crate::consumer::{Begun, Checkpoint, Events, Portion, ReactionError, RunError, Timer, Trouble, Work};
+use super::records::Records;
+use crate::consumer::{
+    Begun, Checkpoint, PARKED, Portion, ReactionError, RunError, StopSignal, Timer, Trouble, Work, Write,
+    checkpoint_at, position_of,
+};
 use crate::domain::{Event, Recorded};
 use crate::log::{BoxError, Position, ProjectionName, Store, Timestamp};
 use crate::panics;
@@ -62,14 +65,17 @@ pub(crate) enum Refusal {
 /// A reactor, as the loop of all consumers runs it.
 #[derive(Debug)]
 pub(crate) struct Reactions<R> {
-    pub(super) store: Store,
+    store: Store,
     name: ProjectionName,
     reacting: Arc<R>,
     in_flight: NonZeroUsize,
     timeout: Option<Duration>,
+    /// Where to have effects again, until that was done.
+    repeat_after: Option<Position>,
     timer: Timer,
-    checkpoint: CheckpointCell,
-    /// The last checkpoint that was written or read.
+    stop: Option<StopSignal>,
+    records: Records,
+    /// The checkpoint that was written or read last.
     at: Option<Checkpoint>,
     /// The time of the last event that was processed.
     time: Timestamp,
@@ -77,6 +83,38 @@ pub(crate) struct Reactions<R> {
     finished: BTreeSet<Position>,
     /// How often events that failed were tried.
     attempts: HashMap<Position, NonZeroU32>,
+}
+
+/// How far a portion has got.
+struct Progress<'p, E> {
+    portion: &'p Portion<E>,
+    /// A parked event is tried again: it is before the checkpoint.
+    retry: bool,
+    /// Whether the events are finished, in the order of the portion.
+    finished: Vec<bool>,
+    /// How many of them the checkpoint is behind.
+    written: usize,
+}
+
+impl<E> Progress<'_, E> {
+    /// How many events in a row are finished.
+    fn in_a_row(&self) -> usize {
+        self.finished.iter().take_while(|finished| **finished).count()
+    }
+
+    fn finish(&mut self, index: usize) {
+        let place = index.checked_sub(self.portion.range.start).and_then(|place| self.finished.get_mut(place));
+        if let Some(place) = place {
+            *place = true;
+        }
+    }
+
+    /// The position of the last event that the checkpoint is behind.
+    fn written_up_to(&self) -> Position {
+        let last =
+            self.written.checked_sub(1).and_then(|last| self.portion.events.get(self.portion.range.start + last));
+        last.map_or(Position::ZERO, Recorded::position)
+    }
 }
 
 impl<R: Reacting> Reactions<R> {
@@ -88,13 +126,15 @@ impl<R: Reacting> Reactions<R> {
         timeout: Option<Duration>,
     ) -> Result<Self, RunError> {
         Ok(Self {
-            checkpoint: CheckpointCell::new(store.clone(), name.clone())?,
+            records: Records::new(store.clone(), name.clone())?,
             store,
             name,
             reacting: Arc::new(reacting),
             in_flight,
             timeout,
+            repeat_after: None,
             timer: Timer::default(),
+            stop: None,
             at: None,
             time: Timestamp::from_micros(i64::MIN),
             finished: BTreeSet::new(),
@@ -102,146 +142,199 @@ impl<R: Reacting> Reactions<R> {
         })
     }
 
-    async fn move_checkpoint(&mut self, to: Checkpoint, events: usize) -> Result<(), Trouble> {
-        self.checkpoint.move_to(to, events as u64).await?;
-        self.at = Some(to);
-        self.finished = self.finished.split_off(&to.position.next());
-        self.attempts.retain(|position, _| *position > to.position);
-        Ok(())
+    /// Has the effects after this position once more.
+    pub(super) fn repeat_after(mut self, position: Option<Position>) -> Self {
+        self.repeat_after = position;
+        self
     }
 
-    /// Has the effects of some events, as many at the same time as allowed. Returns how many of them in a row are
-    /// finished, and why the next one is not.
-    async fn react(&mut self, portion: &Portion<R::Event>) -> Result<(usize, Option<RunError>), Trouble> {
-        let (events, range) = (Arc::clone(&portion.events), portion.range.clone());
-        let reacting = Arc::clone(&self.reacting);
+    /// Has the effects of some events, as many at the same time as allowed. Returns why one of them has failed, by index.
+    async fn react(&mut self, progress: &mut Progress<'_, R::Event>) -> Result<BTreeMap<usize, RunError>, Trouble> {
+        let (portion, reacting) = (progress.portion, Arc::clone(&self.reacting));
         let mut lanes = Lanes::default();
         let mut failed = BTreeMap::new();
-        let mut outage = None;
-        for (index, event) in events.iter().enumerate().take(range.end).skip(range.start) {
-            if self.finished.contains(&event.position()) {
+        for (index, event) in portion.events.iter().enumerate().take(portion.range.end).skip(portion.range.start) {
+            let position = event.position();
+            let had = position <= self.records.mark && !progress.retry;
+            if had || !portion.applies(index) || self.finished.contains(&position) {
+                progress.finish(index);
                 continue;
             }
             match panics::catch(|| reacting.key(event)) {
-                Ok(None) => drop(self.finished.insert(event.position())),
+                Ok(None) => progress.finish(index),
                 Ok(Some(key)) => lanes.add(key, index),
                 // Its key is not known, so whatever follows it may belong to it.
                 Err(message) => {
-                    let error = ReactionError::Panicked { position: event.position(), message };
-                    failed.insert(index, RunError::from(error));
+                    failed.insert(index, ReactionError::Panicked { position, message }.into());
                     break;
                 }
             }
         }
         let mut flying = InFlight::new();
-        let (mut moved, mut since) = (0, Instant::now());
+        let mut outage = None;
+        let mut since = Instant::now();
         loop {
-            let stopping = portion.stop.is_set() || outage.is_some();
+            let stopping = outage.is_some() || self.stop.as_ref().is_some_and(StopSignal::is_set);
             while !stopping && flying.len() < self.in_flight.get() {
                 let Some(index) = lanes.start() else { break };
-                let Some(event) = events.get(index) else { continue };
-                let (name, store) = (&self.name, self.store.id());
+                let Some(event) = portion.events.get(index) else { continue };
                 let tried = self.attempts.get(&event.position());
                 let attempt = tried.map_or(NonZeroU32::MIN, |tried| tried.saturating_add(1));
-                let effect = Effect { key: EffectKey::new(name, store, event.position()), attempt };
+                let effect = Effect { key: EffectKey::new(&self.name, self.store.id(), event.position()), attempt };
                 let (reacting, timer, timeout) = (Arc::clone(&reacting), self.timer.clone(), self.timeout);
-                flying
-                    .push(async move { (index, attempt, attempted(&*reacting, event, effect, &timer, timeout).await) });
+                flying.push(async move { (index, attempted(&*reacting, event, &effect, &timer, timeout).await) });
             }
-            let Some((index, attempt, outcome)) = flying.next().await else { break };
-            let Some(position) = events.get(index).map(Recorded::position) else { continue };
+            let Some((index, outcome)) = flying.next().await else { break };
+            let Some(position) = portion.events.get(index).map(Recorded::position) else { continue };
             match outcome {
                 Ok(()) => {
                     self.finished.insert(position);
+                    progress.finish(index);
                     lanes.finish(index);
                 }
                 Err(Attempt::Event(error)) => {
-                    self.attempts.insert(position, attempt);
+                    self.count_attempt(position);
                     failed.insert(index, error);
                 }
                 Err(Attempt::Store(error)) => outage = Some(error),
             }
-            if since.elapsed() >= UNWRITTEN && flying.len() > 0 {
-                let done = self.finished_in_a_row(&events, range.start..range.end);
-                if done > moved {
-                    self.move_behind(&events, range.start, done, moved).await?;
-                    moved = done;
-                }
+            if since.elapsed() >= UNWRITTEN && flying.len() > 0 && !progress.retry {
+                self.move_behind_finished(progress).await?;
                 since = Instant::now();
             }
         }
         drop(flying);
-        let done = self.finished_in_a_row(&events, range.clone());
         match outage {
             Some(error) => {
-                if done > moved {
-                    self.move_behind(&events, range.start, done, moved).await?;
-                }
+                self.move_behind_finished(progress).await?;
                 Err(Trouble::of(error))
             }
-            None => Ok((done, failed.remove(&(range.start + done)))),
+            None => Ok(failed),
         }
     }
 
-    fn finished_in_a_row(&self, events: &Events<R::Event>, range: std::ops::Range<usize>) -> usize {
-        let events = events.get(range).unwrap_or_default();
-        let done = |event: &&Recorded<R::Event>| {
-            let at = self.at.map_or(Position::ZERO, |at| at.position);
-            event.position() <= at || self.finished.contains(&event.position())
-        };
-        events.iter().take_while(done).count()
+    fn count_attempt(&mut self, position: Position) {
+        /// More than this are forgotten: they only tell the reactor how often it has tried.
+        const COUNTED: usize = 10_000;
+        if self.attempts.len() >= COUNTED {
+            self.attempts.clear();
+        }
+        let attempts = self.attempts.entry(position);
+        attempts.and_modify(|tried| *tried = tried.saturating_add(1)).or_insert(NonZeroU32::MIN);
     }
 
-    /// Moves the checkpoint behind the first `done` events, of which it has passed `moved`.
-    async fn move_behind(
+    /// Moves the checkpoint behind the events in a row that are finished.
+    async fn move_behind_finished(&mut self, progress: &mut Progress<'_, R::Event>) -> Result<(), Trouble> {
+        let (done, start) = (progress.in_a_row(), progress.portion.range.start);
+        let last = done.checked_sub(1).and_then(|last| progress.portion.events.get(start + last));
+        match last.filter(|_| done > progress.written && !progress.retry) {
+            Some(last) => {
+                let to = Checkpoint::new(self.store.id(), last.mark());
+                self.write(progress, Some(to), done, last.position()).await
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Moves the checkpoint behind `done` events, and writes the records of those up to a position.
+    async fn write(
         &mut self,
-        events: &Events<R::Event>,
-        start: usize,
+        progress: &mut Progress<'_, R::Event>,
+        to: Option<Checkpoint>,
         done: usize,
-        moved: usize,
+        up_to: Position,
     ) -> Result<(), Trouble> {
-        let last = events.get(start..start + done).and_then(<[_]>::last);
-        let Some(to) = last.map(|event| Checkpoint::new(self.store.id(), event.mark())) else { return Ok(()) };
-        self.move_checkpoint(to, done - moved).await
+        let (before, mark) = (progress.written_up_to(), self.records.mark);
+        let writes = progress.portion.writes.iter().filter(|write| {
+            let is_new = write.at == Position::ZERO && progress.written == 0 || write.at > before && write.at <= up_to;
+            // What was parked before the reactor was moved back still is, and the rest has had its effect.
+            let is_parked_again = write.at > Position::ZERO && write.at <= mark && write.key.starts_with(PARKED);
+            is_new && !is_parked_again
+        });
+        let writes = writes.cloned().collect::<Vec<_>>();
+        let events = done.saturating_sub(progress.written) as u64;
+        self.records.write(to, events, &writes).await?;
+        progress.written = progress.written.max(done);
+        self.at = to;
+        self.finished = self.finished.split_off(&position_of(to.as_ref()).next());
+        Ok(())
+    }
+
+    /// Moves the checkpoint back. The effects up to where it was are not repeated.
+    async fn move_back(&mut self, portion: &Portion<R::Event>) -> Result<(), Trouble> {
+        let mark = self.records.mark.max(position_of(self.at.as_ref()));
+        // Parked events have not had their effects, and are not met again.
+        let stays_parked = |write: &&Write| !(write.value.is_none() && write.key.starts_with(PARKED));
+        let mut writes = portion.writes.iter().filter(stays_parked).cloned().collect::<Vec<_>>();
+        writes.push(Records::mark_at(mark));
+        self.records.write(portion.to, 0, &writes).await?;
+        (self.records.mark, self.at) = (mark, portion.to);
+        Ok(())
+    }
+
+    /// Moves the checkpoint and the mark back to where effects are to be repeated.
+    async fn repeat(&mut self, after: Position, begun: Begun) -> Result<Begun, Trouble> {
+        let position = after.min(position_of(self.at.as_ref()));
+        let to = checkpoint_at(&self.store, position).await.map_err(|error| Trouble::of(error.into()))?;
+        let number = |key: &str| key.strip_prefix(PARKED).and_then(|digits| digits.parse::<u64>().ok());
+        let met_again = |(key, _): &&(String, bytes::Bytes)| number(key).is_none_or(|number| number > position.get());
+        let mut writes: Vec<_> =
+            begun.parked.iter().filter(met_again).map(|(key, _)| Write::now(key.clone(), None)).collect();
+        writes.push(Records::mark_at(self.records.mark.min(position)));
+        self.records.write(to, 0, &writes).await?;
+        self.finished.clear();
+        self.records.read().await
     }
 }
 
 impl<R: Reacting> Work for Reactions<R> {
     type Event = R::Event;
 
+    fn stop_by(&mut self, stop: StopSignal) {
+        self.stop = Some(stop);
+    }
+
+    fn key(&self, event: &Recorded<R::Event>) -> Option<String> {
+        self.reacting.key(event)
+    }
+
     async fn begin(&mut self) -> Result<Begun, Trouble> {
-        let record = self.checkpoint.read().await?;
-        let found = record.checkpoint();
+        let mut begun = self.records.read().await?;
+        let found = begun.record.and_then(|record| record.checkpoint());
         if found != self.at {
             // Another owner moved it: what this one has finished says nothing any more.
             self.finished.clear();
             self.attempts.clear();
         }
         self.at = found;
+        if let Some(after) = self.repeat_after {
+            begun = self.repeat(after, begun).await?;
+            self.at = begun.record.and_then(|record| record.checkpoint());
+            self.repeat_after = None;
+        }
         self.reacting.begin().await.map_err(Trouble::of)?;
-        Ok(Begun { record })
+        Ok(begun)
     }
 
     async fn apply(&mut self, portion: Portion<R::Event>) -> Result<(), Trouble> {
-        let last = portion.events.get(portion.range.clone()).and_then(<[_]>::last).map(Recorded::time);
-        let (done, error) = self.react(&portion).await?;
-        if done == portion.range.len() {
-            let before = self.at.map_or(Position::ZERO, |at| at.position);
-            let written = |event: &&Recorded<R::Event>| event.position() <= before;
-            let events = portion.events.get(portion.range.clone()).unwrap_or_default();
-            let events = events.len() - events.iter().take_while(written).count();
+        let (from, to) = (position_of(self.at.as_ref()), position_of(portion.to.as_ref()));
+        if portion.clear || to < from {
+            return self.move_back(&portion).await;
+        }
+        let events = portion.events.get(portion.range.clone()).unwrap_or_default();
+        let last = events.last().map(Recorded::time);
+        let retry = portion.to == portion.from && !events.is_empty();
+        let finished = vec![false; events.len()];
+        let mut progress = Progress { portion: &portion, retry, finished, written: 0 };
+        let mut failed = self.react(&mut progress).await?;
+        let done = progress.in_a_row();
+        if done == progress.finished.len() {
             self.time = last.unwrap_or(self.time);
-            return self.move_checkpoint(portion.to, events).await;
+            return self.write(&mut progress, portion.to, done, Position::new(u64::MAX)).await;
         }
-        let before = self.at.map_or(Position::ZERO, |at| at.position);
-        let start = portion.range.start;
-        let moved = portion.events.get(portion.range.clone()).unwrap_or_default();
-        let moved = moved.iter().take_while(|event| event.position() <= before).count();
-        if done > moved {
-            self.move_behind(&portion.events, start, done, moved).await?;
-        }
-        let checkpoint = self.at;
-        match (error, portion.events.get(start + done)) {
+        self.move_behind_finished(&mut progress).await?;
+        let (checkpoint, index) = (self.at, portion.range.start + done);
+        match (failed.remove(&index), portion.events.get(index)) {
             (Some(error), Some(event)) => Err(Trouble::Event { position: event.position(), checkpoint, error }),
             _ => Err(Trouble::Stopped { checkpoint }),
         }
@@ -273,12 +366,12 @@ enum Attempt {
 async fn attempted<R: Reacting>(
     reacting: &R,
     event: &Recorded<R::Event>,
-    effect: Effect,
+    effect: &Effect,
     timer: &Timer,
     timeout: Option<Duration>,
 ) -> Result<(), Attempt> {
     let position = event.position();
-    let reaction = panics::catch_async(async { reacting.react(event, &effect).await });
+    let reaction = panics::catch_async(async { reacting.react(event, effect).await });
     let outcome = tokio::select! {
         biased;
         outcome = reaction => Some(outcome),

@@ -139,7 +139,7 @@ const NOWHERE: &[&str] = &[
     "SELECT load_extension('nothing')",
     "DROP TABLE projection_records",
     "DELETE FROM projection_records",
-    "DELETE FROM Projection_Checkpoints",
+    "DELETE FROM Projection_Records",
     "UPDATE projection_records SET value = x'00'",
     "INSERT OR REPLACE INTO projection_records VALUES ('mine', 'checkpoint', x'00')",
     "ALTER TABLE projection_records ADD COLUMN x",
