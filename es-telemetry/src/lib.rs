@@ -6,16 +6,21 @@
 //! Everything is made from one table, [`METRICS`]: what is emitted, the [`dashboard`] of Grafana, the [`alerts`] of
 //! Prometheus. Both are in the repository, in `docs/grafana`.
 
+mod alerts;
 mod buckets;
+mod dashboard;
 #[cfg(feature = "metrics")]
 mod facade;
 #[cfg(feature = "otel")]
 mod otel;
+mod promql;
 mod sink;
 mod table;
 mod telemetry;
 
+pub use alerts::alerts;
 pub use buckets::{BUCKETS_OF_COUNTS, BUCKETS_OF_SECONDS};
+pub use dashboard::dashboard;
 #[cfg(feature = "metrics")]
 pub use facade::Facade;
 #[cfg(feature = "otel")]

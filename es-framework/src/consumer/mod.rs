@@ -9,6 +9,7 @@ mod error;
 mod failure;
 mod feed;
 mod handle;
+mod observed;
 mod parked;
 mod policy;
 mod report;
@@ -25,6 +26,8 @@ pub use checkpoint::{Checkpoint, CheckpointRecord};
 pub(crate) use control::StopSignal;
 pub use control::{ControlError, Retried};
 pub use error::{ModelError, ReactionError, RunError, WaitError};
+#[cfg(any(test, feature = "testing"))]
+pub(crate) use failure::text_of;
 pub use failure::{Category, Failure};
 pub use handle::Running;
 pub(crate) use parked::PARKED;

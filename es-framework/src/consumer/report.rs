@@ -1,7 +1,6 @@
 //! The one place where a run tells others what happens in it.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::watch;
 use tracing::warn;
@@ -40,10 +39,6 @@ impl Report {
             change(status, state) || moved
         });
     }
-
-    /// A transaction of this many events was committed.
-    #[expect(clippy::unused_self, reason = "the place for observers")]
-    pub(super) fn batch(&self, _events: usize, _took: Duration) {}
 
     /// Something failed; what becomes of it follows.
     pub(super) fn failed(&self, failure: Failure) {

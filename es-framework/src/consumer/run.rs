@@ -265,6 +265,7 @@ impl<W: Work> Run<W> {
     pub(super) fn note_failure(&self, error: &RunError, position: Option<Position>, attempts: u32) -> Failure {
         let (category, error, time) = (error.category(), text_of(error).into(), self.store.now());
         let failure = Failure { category, error, position, attempts, time };
+        self.tell_failed(category);
         self.report.failed(failure.clone());
         failure
     }

@@ -206,12 +206,8 @@ impl<W: Work> Run<W> {
     /// everything before it is applied.
     async fn apply(&mut self, portion: Portion<W::Event>) -> Result<Result<usize, (Position, RunError)>, Leave> {
         let (end, count) = (portion.range.end, portion.range.len() - portion.skip.len());
-        let begun = Instant::now();
-        match self.step(portion).await {
-            Ok(()) => {
-                self.report.batch(count, begun.elapsed());
-                Ok(Ok(end))
-            }
+        match self.step_observed(portion, count).await {
+            Ok(()) => Ok(Ok(end)),
             Err(Trouble::Event { position, error, .. }) => Ok(Err((position, error))),
             Err(Trouble::Behind { culprit: Some((position, error)) }) => {
                 if let Some(error) = self.count_failure(position, error).await?
@@ -305,10 +301,12 @@ impl<W: Work> Run<W> {
             self.failing = None;
         }
         if !writes.is_empty() {
+            let before = self.parking.len();
             for write in writes.iter().filter(|write| write.at <= position) {
                 self.parking.written(write);
             }
             self.report.parked(self.parking.len());
+            self.tell_parked(before);
         }
     }
 }

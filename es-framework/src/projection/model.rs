@@ -22,7 +22,7 @@ type Run<M> = dyn for<'t> Fn(&mut <M as ReadModel>::Tx<'t>) -> Result<(), ModelE
 
 impl<M: ReadModel> Batch<M> {
     /// Creates a batch of `events` events, with payloads and metadata of `bytes` bytes in total.
-    pub(super) fn new<F, R>(events: u64, bytes: usize, fold: F, run: impl FnOnce(Arc<Run<M>>) -> R) -> Self
+    pub(crate) fn new<F, R>(events: u64, bytes: usize, fold: F, run: impl FnOnce(Arc<Run<M>>) -> R) -> Self
     where
         F: for<'t> Fn(&mut M::Tx<'t>) -> Result<(), ModelError> + Send + Sync + 'static,
         R: for<'t> Fn(&mut M::Tx<'t>) -> Result<(), ModelError> + Send + Sync + 'static,

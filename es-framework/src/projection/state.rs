@@ -352,6 +352,14 @@ fn panicked(message: String) -> ModelError {
     ModelError::Panicked { position: None, message }
 }
 
+#[cfg(any(test, feature = "testing"))]
+impl<S: Default> StateModel<S> {
+    /// Forgets what is not saved, as if the process had died.
+    pub(crate) fn forget(&self) {
+        *self.inner.lock() = Held::default();
+    }
+}
+
 /// The fingerprint of a snapshot that contains the model's records before the state.
 fn with_records(of_state: Fingerprint) -> Fingerprint {
     Fingerprint::of(&[&of_state.to_bytes()[..], b"records"].concat())

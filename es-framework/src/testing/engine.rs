@@ -9,8 +9,8 @@ use super::faults::{Call, Fault, FaultPlan, Faults, InjectedFault, Next, turns};
 use crate::log::inspect::Inspect;
 use crate::log::{
     Append, AppendError, Appended, Cell, CellError, CellKey, Clock, CommandKey, CommandRecord, Conflict, Engine,
-    ExpectedVersion, Limits, ListStreams, Load, Loaded, Notifier, Page, Read, Snapshot, SnapshotError, Store,
-    StoreError, StoreId, StreamInfo, Version,
+    ExpectedVersion, Limits, ListCells, ListStreams, Load, Loaded, Notifier, Page, Read, Snapshot, SnapshotError,
+    Store, StoreError, StoreId, StreamInfo, Version,
 };
 
 /// An engine that passes every call on to another one, except for those that go wrong.
@@ -127,7 +127,7 @@ fn conflict_of(append: &Append) -> Option<Conflict> {
             ExpectedVersion::StreamExists => Version::ZERO,
             ExpectedVersion::Exact(version) => version.next(),
         };
-        Some(Conflict::new(write.stream.clone(), write.expected, actual))
+        Some(Conflict::stream(write.stream.clone(), write.expected, actual))
     })
 }
 
@@ -185,6 +185,10 @@ impl Engine for FaultyEngine {
 
     async fn cell(&self, key: &CellKey) -> Result<Option<Cell>, StoreError> {
         self.run(Call::Cell, self.inner.cell(key)).await
+    }
+
+    async fn cells(&self, list: ListCells) -> Result<Vec<Cell>, StoreError> {
+        self.run(Call::Cell, self.inner.cells(list)).await
     }
 
     async fn set_cell(&self, key: &CellKey, expected: u64, value: Option<Bytes>) -> Result<u64, CellError> {

@@ -6,6 +6,8 @@ mod engines;
 mod hostile;
 mod judged;
 #[cfg(feature = "bincode")]
+mod kit;
+#[cfg(feature = "bincode")]
 mod observed;
 mod processes;
 mod projections;

@@ -3,12 +3,13 @@
 use std::sync::{Arc, Mutex};
 
 use es_framework::observe::{
-    AppendOutcome, AppendReport, ExecuteOutcome, ExecuteReport, LoadReport, Observer, SnapshotResult,
+    AppendOutcome, AppendReport, BatchBegins, BatchReport, ExecuteOutcome, ExecuteReport, FailureReport, LoadReport,
+    Observer, SnapshotResult, TraceContext,
 };
 use es_framework::testing::{Call, Fault, FaultPlan, FaultyEngine};
 use es_framework::{
-    Aggregate, Apply, CandidateEvent, Envelope, Event, EventId, ExpectedVersion, MemoryStore, Repository, Store,
-    commands,
+    Aggregate, Apply, CandidateEvent, Envelope, Event, EventId, ExpectedVersion, MemoryStore, Policy, Projection,
+    Projector, Provenance, Recorded, Repository, StateModel, StateTx, Store, commands,
 };
 use serde::{Deserialize, Serialize};
 
@@ -18,6 +19,11 @@ struct Notes {
     appended: Mutex<Vec<AppendReport>>,
     executed: Mutex<Vec<ExecuteReport>>,
     loaded: Mutex<Vec<LoadReport>>,
+    /// The events and the traces of each batch.
+    began: Mutex<Vec<(usize, Vec<TraceContext>)>>,
+    /// Consumer, events, position, and how many events it is behind.
+    batches: Mutex<Vec<(String, usize, u64, u64)>>,
+    failed: Mutex<Vec<(String, String)>>,
 }
 
 impl Observer for Notes {
@@ -31,6 +37,19 @@ impl Observer for Notes {
 
     fn loaded(&self, report: &LoadReport) {
         self.loaded.lock().unwrap().push(report.clone());
+    }
+
+    fn batch_begins(&self, batch: &BatchBegins<'_>) {
+        self.began.lock().unwrap().push((batch.events, (batch.traces)()));
+    }
+
+    fn batch(&self, report: &BatchReport<'_>) {
+        let told = (report.consumer.to_owned(), report.events, report.position.get(), report.lag_events);
+        self.batches.lock().unwrap().push(told);
+    }
+
+    fn failed(&self, report: &FailureReport<'_>) {
+        self.failed.lock().unwrap().push((report.consumer.to_owned(), report.category.to_owned()));
     }
 }
 
@@ -142,6 +161,59 @@ async fn a_load_that_fails_is_reported() {
     counters.execute("a", Count(1)).await.unwrap_err();
     assert!(notes.loaded.lock().unwrap().iter().all(|report| !report.is_ok));
     assert_eq!(notes.executed.lock().unwrap()[0].outcome, ExecuteOutcome::Failed);
+}
+
+struct Counts;
+
+impl Projector for Counts {
+    type Event = Counted;
+    type Model = StateModel<Counter>;
+    type Error = Nothing;
+    const NAME: &'static str = "counts";
+
+    fn project(&self, event: &Recorded<Counted>, counter: &mut StateTx<'_, Counter>) -> Result<(), Nothing> {
+        counter.0 += 1;
+        if event.aggregate_id() == "bad" { Err(Nothing) } else { Ok(()) }
+    }
+}
+
+#[tokio::test]
+async fn batches_and_failures_of_consumers_are_reported() {
+    let store = Store::from(MemoryStore::new());
+    let notes = observed(&store);
+    let trace = |n: u64| format!("00-0af7651916cd43dd8448eb211c80319c-{n:016x}-01");
+    for n in [1, 1, 2] {
+        let metadata = Provenance::new().traceparent(trace(n)).tracestate("vendor=1").to_metadata().unwrap();
+        let event = Counted.encode().unwrap().with_metadata(metadata);
+        store.open_stream("counter-a").unwrap().write(event, ExpectedVersion::Any).await.unwrap();
+    }
+    let small = FaultyEngine::over(store.engine(), FaultPlan::none()).page_events(2).store();
+    let model = StateModel::new(&store);
+    Projection::new(&small, Counts, model.clone()).catch_up().await.unwrap();
+    let of = |n| TraceContext::new(trace(n), Some("vendor=1".to_owned()));
+    assert_eq!(*notes.began.lock().unwrap(), [(2, vec![of(1)]), (1, vec![of(2)])]);
+    let batches = notes.batches.lock().unwrap().clone();
+    assert_eq!(batches, [("counts".to_owned(), 2, 2, 1), ("counts".to_owned(), 1, 3, 0)]);
+
+    store.open_stream("counter-bad").unwrap().write(Counted.encode().unwrap(), ExpectedVersion::Any).await.unwrap();
+    let counts = Projection::new(&store, Counts, model).policy(Policy::stop_at_once());
+    counts.catch_up().await.unwrap_err();
+    assert_eq!(*notes.failed.lock().unwrap(), [("counts".to_owned(), "user code".to_owned())]);
+    assert_eq!(notes.batches.lock().unwrap().len(), 2, "a batch that failed is not reported as one");
+}
+
+#[tokio::test]
+async fn a_batch_names_no_more_than_32_traces() {
+    let store = Store::from(MemoryStore::new());
+    let notes = observed(&store);
+    for n in 1..=40_u64 {
+        let traced = Provenance::new().traceparent(format!("{n}")).to_metadata().unwrap();
+        let event = Counted.encode().unwrap().with_metadata(traced);
+        store.open_stream("counter-a").unwrap().write(event, ExpectedVersion::Any).await.unwrap();
+    }
+    Projection::new(&store, Counts, StateModel::new(&store)).catch_up().await.unwrap();
+    let began = notes.began.lock().unwrap();
+    assert_eq!((began[0].0, began[0].1.len()), (40, BatchBegins::MAX_TRACES));
 }
 
 #[derive(Debug)]

@@ -1,5 +1,7 @@
 //! Read models in SQLite.
 
+#[cfg(feature = "testing")]
+mod content;
 pub(crate) mod file;
 mod guard;
 mod query;

@@ -14,6 +14,7 @@ mod errors;
 mod files;
 mod flips;
 mod image;
+mod laws;
 mod load;
 mod passing_over;
 mod permissions;
