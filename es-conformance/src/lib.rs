@@ -68,6 +68,7 @@ pub mod paging;
 pub mod panicking;
 pub mod panics;
 pub mod projections;
+pub mod reactors;
 pub mod reading;
 pub mod saving;
 pub mod shared;

@@ -316,6 +316,23 @@ macro_rules! conformance {
                 h3_a_projection_whose_runtime_ended_has_failed
                 h6_however_often_it_is_stopped_the_same_is_returned
             }
+            reactors {
+                h13_every_event_has_its_effect_once
+                h13_keys_are_ordered_and_overlap_up_to_a_bound
+                h13_a_reactor_can_have_keys_of_its_own
+                h13_a_crash_at_any_step_repeats_effects_under_their_keys
+                h13_the_checkpoint_covers_only_what_is_finished
+                h13_a_failing_effect_is_tried_again_alone
+                h13_after_the_last_attempt_the_reactor_stops
+                h13_a_parked_key_queues_and_is_retried_in_order
+                h13_an_undecodable_event_is_parked
+                h13_a_reset_repeats_no_effect_without_the_word
+                h13_a_reactor_that_hangs_is_bounded_by_its_timeout
+                h13_a_stop_finishes_what_is_under_way
+                h13_a_reactor_can_start_at_the_present
+                h13_of_two_owners_one_stops
+                h13_ten_writers_and_twenty_reactors
+            }
         }
     };
 }
@@ -348,6 +365,9 @@ macro_rules! conformance_durable {
             }
             projections {
                 h1_a_projection_survives_a_reopening
+            }
+            reactors {
+                h13_a_reactor_survives_a_reopening
             }
         }
     };
@@ -385,6 +405,9 @@ macro_rules! conformance_shared {
             }
             projections {
                 h2_a_projection_sees_what_another_handle_writes
+            }
+            reactors {
+                h13_of_two_processes_one_stops
             }
         }
     };

@@ -131,6 +131,9 @@ impl<W: Work> Run<W> {
         }
         let now = self.store.now();
         for (index, event) in events.iter().enumerate().take(portion.range.end).skip(portion.range.start) {
+            if self.work.passes_over(event.position()) {
+                continue;
+            }
             let key = self.key_of_event(event)?;
             if !self.parking.holds(&key) {
                 continue;

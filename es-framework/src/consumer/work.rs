@@ -34,6 +34,11 @@ pub(crate) trait Work: Send + 'static {
         None
     }
 
+    /// Whether the event at this position is passed over when it is met, because the consumer has been there before.
+    fn passes_over(&self, _: Position) -> bool {
+        false
+    }
+
     /// Called once, before anything else. A portion that takes long can end early with [`Trouble::Stopped`].
     fn stop_by(&mut self, _: StopSignal) {}
 

@@ -298,6 +298,10 @@ impl<R: Reacting> Work for Reactions<R> {
         self.reacting.key(event)
     }
 
+    fn passes_over(&self, position: Position) -> bool {
+        position <= self.records.mark
+    }
+
     async fn begin(&mut self) -> Result<Begun, Trouble> {
         let mut begun = self.records.read().await?;
         let found = begun.record.and_then(|record| record.checkpoint());
