@@ -67,6 +67,7 @@ pub mod model;
 pub mod paging;
 pub mod panicking;
 pub mod panics;
+pub mod processes;
 pub mod projections;
 pub mod reactors;
 pub mod reading;

@@ -333,6 +333,24 @@ macro_rules! conformance {
                 h13_of_two_owners_one_stops
                 h13_ten_writers_and_twenty_reactors
             }
+            processes {
+                h14_events_become_commands
+                h14_keys_and_provenance_derive_from_the_event
+                h14_rejections_are_handled
+                h14_a_crash_at_any_step_loses_and_repeats_nothing
+                h14_two_owners_do_everything_once
+                h14_timeouts_are_handled_once_and_in_order
+                h14_a_cancelled_timeout_is_never_handled
+                h14_a_timeout_comes_before_later_events
+                h14_a_running_process_is_woken_by_the_clock
+                h14_a_timeout_that_fails_delays_no_other
+                h14_a_reset_repeats_nothing
+                h14_a_completed_instance_ignores_events
+                h14_a_poison_instance_is_parked
+                h14_a_process_that_decides_otherwise_sends_nothing
+                h14_what_is_no_step_is_refused
+                h14_a_process_uses_the_repository_it_is_given
+            }
         }
     };
 }
@@ -368,6 +386,9 @@ macro_rules! conformance_durable {
             }
             reactors {
                 h13_a_reactor_survives_a_reopening
+            }
+            processes {
+                h14_timeouts_survive_a_reopening
             }
         }
     };
@@ -408,6 +429,9 @@ macro_rules! conformance_shared {
             }
             reactors {
                 h13_of_two_processes_one_stops
+            }
+            processes {
+                h14_two_processes_do_everything_once
             }
         }
     };
