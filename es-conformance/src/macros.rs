@@ -331,6 +331,8 @@ macro_rules! conformance {
                 h13_a_stop_finishes_what_is_under_way
                 h13_a_reactor_can_start_at_the_present
                 h13_of_two_owners_one_stops
+                h13_a_stand_by_takes_over
+                h13_the_present_of_an_empty_log_is_remembered
                 h13_ten_writers_and_twenty_reactors
             }
             processes {

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use es_framework::testing::{Call, Fault, FaultPlan, FaultyEngine};
 use es_framework::{
-    Backoff, CellKey, CheckpointRecord, ConsumerState, Effect, EffectKey, Event, ExpectedVersion, ModelError, Policy,
-    Position, ProjectionName, Reaction, ReactionError, Reactor, Recorded, RunError, Running, StartFrom, Store,
+    Backoff, CellKey, CheckpointRecord, ConsumerState, Effect, EffectKey, Event, ExpectedVersion, Lease, ModelError,
+    Policy, Position, ProjectionName, Reaction, ReactionError, Reactor, Recorded, RunError, Running, StartFrom, Store,
 };
 use tokio::sync::Notify;
 
@@ -190,7 +190,9 @@ pub async fn h13_every_event_has_its_effect_once(fixture: &impl Fixture) {
         assert_eq!(checkpoint(&store).await, reached);
     }
     writer.await.expect("no panic");
-    assert_eq!(letters.0.counts(&store), once(1..=1_260));
+    let counts = letters.0.counts(&store);
+    let wrong: Vec<_> = (1..=1_260).filter(|at| counts.get(at) != Some(&1)).collect();
+    assert!(wrong.is_empty(), "not once: {wrong:?}");
     for stream in ["account-a", "account-b"] {
         assert!(letters.0.of(stream).is_sorted(), "the order of {stream} is kept");
     }
@@ -339,17 +341,19 @@ pub async fn h13_after_the_last_attempt_the_reactor_stops(fixture: &impl Fixture
     let store = fixture.open().await;
     let letters = Letters::default();
     letters.0.set(13, Some(Wrong::Fails(u32::MAX)));
-    let last = deposit(&store, "account-a", [1, 13, 2]).await;
+    deposit(&store, "account-a", [1, 13, 2]).await;
+    let last = deposit(&store, "account-b", [3]).await;
     let running = started(&store, &letters, soon(2)).await;
     let error = within("it fails", running.finished()).await.expect_err("it refuses");
     let RunError::Reaction(ReactionError::Failed { position, .. }) = &*error else { panic!("{error:?}") };
     assert_eq!(*position, p(2));
     assert_eq!(checkpoint(&store).await, p(1));
+    assert_eq!(letters.0.counts(&store), once([1, 4]), "other keys went on meanwhile");
     letters.0.set(13, None);
     let running = started(&store, &letters, soon(2)).await;
     running.wait_for(last, PATIENCE).await.expect("it goes on");
     running.stop().await.expect("it stops");
-    assert_eq!(letters.0.counts(&store), once(1..=3));
+    assert_eq!(letters.0.counts(&store), once(1..=4), "what was finished behind the checkpoint is not repeated");
 }
 
 /// A poison event is parked: later events of its key queue behind it, others go on; retried, they come in order.
@@ -526,6 +530,44 @@ async fn two_owners(store: &Store, second: Option<Store>) {
     had.extend(other.0.counts(store));
     assert_eq!(had.into_keys().collect::<Vec<_>>(), (1..=last.get()).collect::<Vec<_>>());
     survivor.stop().await.expect("it stops");
+}
+
+/// With leases, one owner runs and the other stands by and takes over; a term of before writes nothing more.
+pub async fn h13_a_stand_by_takes_over(fixture: &impl Fixture) {
+    let store = fixture.open().await;
+    let letters = Letters::default();
+    let reaction = || Reaction::new(&store, letters.clone()).lease(Lease::default());
+    let one = reaction().start().await.expect("it starts");
+    let two = reaction().start().await.expect("it starts");
+    let first = deposit(&store, "account-a", [1, 2]).await;
+    one.wait_for(first, PATIENCE).await.expect("it gets there");
+    assert_eq!(two.status().state, ConsumerState::StandingBy);
+    one.stop().await.expect("it stops");
+    let second = deposit(&store, "account-a", [3]).await;
+    two.wait_for(second, PATIENCE).await.expect("it takes over");
+    two.stop().await.expect("it stops");
+    assert_eq!(letters.0.counts(&store), once(1..=3));
+    let key = CellKey::new("consumer/letters/record/checkpoint").expect("a valid key");
+    let cell = store.cell(&key).await.expect("it can be read").expect("it has run");
+    assert_eq!(CheckpointRecord::decode(&cell.value).expect("it is a checkpoint").term, 2);
+}
+
+/// Started at the present on an empty log, it later goes on with what was written since.
+pub async fn h13_the_present_of_an_empty_log_is_remembered(fixture: &impl Fixture) {
+    let store = fixture.open().await;
+    let letters = Letters::default();
+    for lease in [None, Some(Lease::default())] {
+        for _ in 0..2 {
+            let mut reaction = Reaction::new(&store, letters.clone()).start_from(StartFrom::Present);
+            if let Some(lease) = lease.clone() {
+                reaction = reaction.lease(lease);
+            }
+            reaction.start().await.expect("it starts").stop().await.expect("it stops");
+        }
+    }
+    deposit(&store, "account-a", [1]).await;
+    Reaction::new(&store, letters.clone()).start_from(StartFrom::Present).catch_up().await.expect("it catches up");
+    assert_eq!(letters.0.counts(&store), once([1]));
 }
 
 /// Ten writers, twenty reactors: each of them has each effect once, and those of a stream in order.

@@ -149,11 +149,11 @@ pub use domain::{
     StateError, TypedReader, TypedReading, TypedWatch, TypedWatchBuilder, WriteEventsError, commands,
 };
 
-// Consumers of the log.
+// Consumers of the log: what they do about failures, how they are watched and controlled.
 pub use consumer::{
-    Backoff, Category, Checkpoint, CheckpointRecord, ConsumerState, ControlError, Failure, IllegalTransition,
-    ModelError, ParkedEvent, ParkedFailure, Policy, ReactionError, Retried, RunError, Running, StartFrom, Status, Then,
-    WaitError,
+    Backoff, Category, Checkpoint, CheckpointRecord, ConsumerRef, ConsumerSet, ConsumerState, Consumers, ControlError,
+    Failure, IllegalTransition, Lease, ModelError, ParkedEvent, ParkedFailure, Policy, ReactionError, Retried,
+    RunError, Running, StartFrom, Startable, Status, StopError, StoredStatus, Then, WaitError, WishError, Wished,
 };
 // Effects outside the store.
 pub use reactor::{Effect, EffectKey, Reaction, Reactor};

@@ -8,21 +8,28 @@
 
 mod alerts;
 mod buckets;
+mod consumer;
 mod dashboard;
 #[cfg(feature = "metrics")]
 mod facade;
+#[cfg(doctest)]
+mod guides;
+mod health;
 #[cfg(feature = "otel")]
 mod otel;
 mod promql;
+mod sample;
 mod sink;
 mod table;
 mod telemetry;
 
 pub use alerts::alerts;
 pub use buckets::{BUCKETS_OF_COUNTS, BUCKETS_OF_SECONDS};
+pub use consumer::ConsumerView;
 pub use dashboard::dashboard;
 #[cfg(feature = "metrics")]
 pub use facade::Facade;
+pub use health::{Bounds, Health, Reason, health};
 #[cfg(feature = "otel")]
 pub use otel::{Meters, continue_trace, traced};
 pub use sink::{Sink, Value};

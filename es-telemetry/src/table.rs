@@ -132,7 +132,7 @@ table! {
     CONSUMER_LAG_EVENTS: Gauge, Unit::Of("event"), "es.consumer.lag.events", ["consumer"],
         "Positions between a consumer and the head of the log";
     CONSUMER_LAG_SECONDS: Gauge, Unit::Seconds, "es.consumer.lag.seconds", ["consumer"],
-        "Age of the newest event that a consumer has processed; 0 if it has caught up";
+        "How far a consumer is behind in time; 0 if it has caught up";
     CONSUMER_STATE: Gauge, Unit::Of("state"), "es.consumer.state", ["consumer", "state"],
         "1 for the state that a consumer is in, 0 for the others";
     CONSUMER_EVENTS: Counter, Unit::Of("event"), "es.consumer.events", ["consumer", "result"],

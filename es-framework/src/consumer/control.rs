@@ -20,6 +20,8 @@ pub(super) enum Request {
     List(Option<String>),
     /// Try the parked events of a key, or of all keys, in order.
     Retry(Option<String>),
+    /// Nothing but to note that it was seen.
+    Acknowledge,
     /// Drop a parked event.
     Drop {
         position: Position,
@@ -40,6 +42,8 @@ pub(super) enum Answer {
 #[derive(Debug)]
 pub(super) struct Command {
     pub(super) request: Request,
+    /// Names the wish that it comes from.
+    pub(super) token: Option<String>,
     pub(super) reply: oneshot::Sender<Result<Answer, ControlError>>,
 }
 
@@ -74,9 +78,23 @@ pub enum ControlError {
     /// It could not be done; nothing has changed.
     #[error("the consumer could not do it; nothing has changed")]
     Failed(#[from] RunError),
+    /// Another runner owns the consumer's name: ask that one, or leave a wish in the store.
+    #[error("the consumer stands by for another runner, which owns its name")]
+    StandingBy,
     /// The consumer has ended.
     #[error("the consumer has ended")]
     Ended,
+}
+
+/// What the heartbeat has noticed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Alarm {
+    #[default]
+    None,
+    /// The lease of this term is lost.
+    Lost(u64),
+    /// The store was closed.
+    Closed,
 }
 
 /// The runner's end.
@@ -84,6 +102,9 @@ pub enum ControlError {
 pub(super) struct Control {
     stopping: watch::Receiver<bool>,
     commands: mpsc::UnboundedReceiver<Command>,
+    alarm: watch::Receiver<Alarm>,
+    /// The term of the lease that is held.
+    pub(super) term: Option<u64>,
     /// Received, and to be carried out before anything else.
     pub(super) next: Option<Command>,
 }
@@ -111,28 +132,36 @@ pub(super) struct Remote {
 pub(super) enum Interrupt {
     Stop,
     Command,
+    /// The lease is lost.
+    Lost,
+    /// The store was closed.
+    Closed,
 }
 
 impl Control {
-    pub(super) fn new() -> (Self, Remote) {
+    pub(super) fn new() -> (Self, Remote, watch::Sender<Alarm>) {
         let (stop, stopping) = watch::channel(false);
         let (commands, received) = mpsc::unbounded_channel();
-        (Self { stopping, commands: received, next: None }, Remote { stop, commands })
+        let (alarm, alarmed) = watch::channel(Alarm::None);
+        let control = Self { stopping, commands: received, alarm: alarmed, term: None, next: None };
+        (control, Remote { stop, commands }, alarm)
     }
 
     pub(super) fn stop_signal(&self) -> StopSignal {
         StopSignal(self.stopping.clone())
     }
 
-    /// Waits until there is something to do; the command is in [`Self::next`].
+    /// Waits until there is something to do; a command is in [`Self::next`].
     pub(super) async fn interrupted(&mut self) -> Interrupt {
         if self.next.is_some() && !*self.stopping.borrow() {
             return Interrupt::Command;
         }
+        let term = self.term;
         tokio::select! {
             biased;
             // Dropping the handle stops the consumer too.
             _ = self.stopping.wait_for(|stop| *stop) => Interrupt::Stop,
+            interrupt = alarmed(&mut self.alarm, term) => interrupt,
             command = self.commands.recv() => match command {
                 Some(command) => {
                     self.next = Some(command);
@@ -141,5 +170,20 @@ impl Control {
                 None => Interrupt::Stop,
             }
         }
+    }
+}
+
+/// Waits until the lease of this term is lost or the store is closed.
+async fn alarmed(alarm: &mut watch::Receiver<Alarm>, term: Option<u64>) -> Interrupt {
+    let alarmed = alarm.wait_for(|alarm| match alarm {
+        Alarm::None => false,
+        Alarm::Lost(lost) => Some(*lost) == term,
+        Alarm::Closed => true,
+    });
+    match alarmed.await.map(|alarm| *alarm) {
+        Ok(Alarm::Closed) => Interrupt::Closed,
+        Ok(Alarm::None | Alarm::Lost(_)) => Interrupt::Lost,
+        // There is no heartbeat, or no longer.
+        Err(_) => std::future::pending().await,
     }
 }

@@ -287,7 +287,7 @@ impl ModelError {
     }
 }
 
-/// Why a projection did not reach a position.
+/// Why a consumer did not reach a position.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum WaitError {
@@ -319,6 +319,9 @@ pub enum WaitError {
         /// Why it could not continue.
         source: Arc<RunError>,
     },
+    /// The status of the consumer cannot be read.
+    #[error("the status of the consumer cannot be read")]
+    Store(#[source] Arc<StoreError>),
 }
 
 impl WaitError {
@@ -328,6 +331,7 @@ impl WaitError {
             Self::TimedOut { .. } => ErrorKind::Retry,
             Self::Stopped { .. } => ErrorKind::Closed,
             Self::Failed { source, .. } => source.kind(),
+            Self::Store(error) => error.kind(),
         }
     }
 }

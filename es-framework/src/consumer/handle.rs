@@ -58,7 +58,7 @@ impl Running {
     /// # Cancel safety
     ///
     /// Dropping the future has no effect.
-    pub async fn wait_for(&self, position: Position, timeout: Duration) -> Result<(), WaitError> {
+    pub async fn reached(&self, position: Position, timeout: Duration) -> Result<(), WaitError> {
         let mut seen = self.seen.clone();
         // The returned value holds a lock. Reading the status while holding it would deadlock if the projection is
         // about to report its next position.
@@ -75,6 +75,15 @@ impl Running {
             (false, None, true) => Err(WaitError::Stopped { name, reached }),
             (false, None, false) => Err(WaitError::TimedOut { name, wanted: position, reached }),
         }
+    }
+
+    /// Waits as [`Self::reached`] does.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::reached`].
+    pub async fn wait_for(&self, position: Position, timeout: Duration) -> Result<(), WaitError> {
+        self.reached(position, timeout).await
     }
 
     /// Pauses the consumer after its current batch: it does nothing until it is [resumed](Self::resume). Pausing twice
@@ -186,7 +195,7 @@ impl Running {
     /// The request is made at once, whether or not the future is polled again.
     async fn request(&self, request: Request) -> Result<Answer, ControlError> {
         let (reply, answer) = oneshot::channel();
-        self.remote.commands.send(Command { request, reply }).map_err(|_| ControlError::Ended)?;
+        self.remote.commands.send(Command { request, token: None, reply }).map_err(|_| ControlError::Ended)?;
         answer.await.map_err(|_| ControlError::Ended)?
     }
 
@@ -201,8 +210,12 @@ impl Running {
     ///
     /// The projection stops even if the future is dropped after its first poll, and [`Self::finished`] waits for that.
     pub async fn stop(&self) -> Result<Position, Arc<RunError>> {
-        self.remote.stop.send_replace(true);
+        self.ask_to_stop();
         self.finished().await
+    }
+
+    pub(super) fn ask_to_stop(&self) {
+        self.remote.stop.send_replace(true);
     }
 
     /// Waits until the projection has ended (it was stopped, it failed, or the store was closed), and returns the

@@ -5,10 +5,13 @@
 
 mod checkpoint;
 mod control;
+mod elsewhere;
 mod error;
 mod failure;
 mod feed;
 mod handle;
+mod heartbeat;
+mod lease;
 mod observed;
 mod parked;
 mod policy;
@@ -17,25 +20,32 @@ mod requests;
 mod run;
 mod sealed;
 mod session;
+mod set;
 mod start;
 mod status;
+mod stored_status;
 mod timer;
+mod wish;
 mod work;
 
 pub use checkpoint::{Checkpoint, CheckpointRecord};
 pub(crate) use control::StopSignal;
 pub use control::{ControlError, Retried};
+pub use elsewhere::{ConsumerRef, WishError, Wished};
 pub use error::{ModelError, ReactionError, RunError, WaitError};
 #[cfg(any(test, feature = "testing"))]
 pub(crate) use failure::text_of;
 pub use failure::{Category, Failure};
 pub use handle::Running;
+pub use lease::Lease;
 pub(crate) use parked::PARKED;
 pub use parked::{ParkedEvent, ParkedFailure};
 pub use policy::{Backoff, Policy, Then};
+pub use set::{ConsumerSet, Consumers, Startable, StopError};
 pub use start::StartFrom;
 pub(crate) use start::{Consumer, catch_up, start};
 pub use status::{ConsumerState, IllegalTransition, Status};
+pub use stored_status::StoredStatus;
 pub(crate) use timer::Timer;
 pub(crate) use work::{Begun, Portion, Trouble, Work, Write, checkpoint_at, position_of};
 

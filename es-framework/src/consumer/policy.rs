@@ -83,10 +83,12 @@ pub struct Policy {
     pub then: Then,
     /// The maximum number of parked events, 10,000 by default.
     pub parked: usize,
-    key: Option<Arc<dyn Fn(Envelope<'_>) -> String + Send + Sync>>,
+    key: Option<Arc<Key>>,
     /// Makes the pauses the same in every run, for tests; random by default.
     pub seed: Option<u64>,
 }
+
+type Key = dyn Fn(Envelope<'_>) -> String + Send + Sync;
 
 impl Default for Policy {
     fn default() -> Self {

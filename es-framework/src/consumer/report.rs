@@ -1,6 +1,7 @@
 //! The one place where a run tells others what happens in it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::watch;
 use tracing::warn;
@@ -31,12 +32,24 @@ impl Report {
         self.status.send_if_modified(|status| change(status, state));
     }
 
-    /// It has reached this position, and is now in this state.
-    pub(super) fn moved(&self, position: Position, state: ConsumerState) {
+    /// It has reached this position of a log with this head, and is now in this state.
+    pub(super) fn moved(&self, position: Position, head: Position, state: ConsumerState) {
         self.status.send_if_modified(|status| {
             let moved = status.position != position;
-            status.position = position;
+            (status.position, status.head) = (position, head.max(position));
+            if state == ConsumerState::Live {
+                status.behind = Duration::ZERO;
+            }
             change(status, state) || moved
+        });
+    }
+
+    /// A transaction of this many events was committed, the last of which is as old as this.
+    pub(super) fn batch(&self, events: usize, age: Duration) {
+        self.status.send_if_modified(|status| {
+            status.events += events as u64;
+            status.behind = age;
+            false
         });
     }
 
@@ -57,23 +70,52 @@ impl Report {
         self.status.borrow().state
     }
 
-    /// It is over, at this position.
-    pub(super) fn ended(mut self, position: Position, outcome: Result<(), RunError>) {
-        self.ended = true;
-        let error = outcome.err().map(Arc::new);
-        if let Some(error) = &error {
-            log(error, "consumer stopped");
-        }
-        self.status.send_modify(|status| {
-            status.position = position;
-            match error {
-                None => {
-                    change(status, ConsumerState::Stopping);
-                    change(status, ConsumerState::Stopped);
-                }
-                Some(error) => fail(status, error),
-            }
+    /// It holds its lease in this term, or no longer.
+    pub(super) fn lease(&self, lease: Option<(Arc<str>, u64)>) {
+        self.status.send_if_modified(move |status| {
+            let changed = status.lease != lease;
+            status.lease = lease;
+            changed
         });
+    }
+
+    /// This wish was acknowledged, as far as the checkpoint's transaction knows.
+    pub(super) fn found(&self, token: Option<String>) {
+        self.status.send_if_modified(|status| {
+            let changed = status.acknowledged != token;
+            if changed {
+                (status.acknowledged, status.refused) = (token, None);
+            }
+            changed
+        });
+    }
+
+    /// A wish was carried out, or refused for this reason.
+    pub(super) fn acknowledged(&self, token: Option<String>, refused: Option<String>) {
+        self.status.send_modify(|status| (status.acknowledged, status.refused) = (token, refused));
+    }
+
+    /// What its status is when it is over.
+    pub(super) fn last(&self, position: Position, outcome: Result<(), RunError>) -> Status {
+        let mut status = self.status.borrow().clone();
+        status.position = position;
+        match outcome {
+            Ok(()) => {
+                change(&mut status, ConsumerState::Stopping);
+                change(&mut status, ConsumerState::Stopped);
+            }
+            Err(error) => {
+                log(&error, "consumer stopped");
+                fail(&mut status, Arc::new(error));
+            }
+        }
+        status
+    }
+
+    /// It is over.
+    pub(super) fn ended(mut self, last: Status) {
+        self.ended = true;
+        self.status.send_replace(last);
     }
 }
 

@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use tracing::info;
 
+use super::ACKNOWLEDGED;
 use super::control::{Answer, ControlError, Request, Retried};
 use super::error::RunError;
+use super::failure::text_of;
 use super::feed::Events;
 use super::parked::{ParkedEvent, ParkedFailure};
 use super::run::{Leave, Run};
@@ -25,7 +27,22 @@ impl<W: Work> Run<W> {
     /// Carries out the command that was received.
     pub(super) async fn carry_out(&mut self) {
         let Some(command) = self.control.next.take() else { return };
-        let answer = self.answer(command.request, Vec::new()).await;
+        let token = command.token.map(|token| (Write::now(ACKNOWLEDGED.to_owned(), Some(token.clone().into())), token));
+        let writes = token.iter().map(|(write, _)| write.clone()).collect();
+        let mut answer = self.answer(command.request, writes).await;
+        if let Some((write, token)) = token {
+            let refused = answer.as_ref().err().map(|error| text_of(error));
+            match &answer {
+                // It will be tried again.
+                Err(ControlError::Failed(error)) if error.may_pass() => {}
+                Err(ControlError::Ended) => {}
+                Err(_) => match self.acknowledge(vec![write]).await {
+                    Ok(_) => self.report.acknowledged(Some(token), refused),
+                    Err(error) => answer = Err(error),
+                },
+                Ok(_) => self.report.acknowledged(Some(token), None),
+            }
+        }
         // Nobody may be waiting for it any more.
         drop(command.reply.send(answer));
     }
@@ -44,6 +61,7 @@ impl<W: Work> Run<W> {
                 Ok(Answer::Done)
             }
             Request::Resume => Err(IllegalTransition { from: state, to: ConsumerState::Starting }.into()),
+            Request::Acknowledge => self.acknowledge(writes).await,
             Request::List(key) => Ok(Answer::Listed(self.parking.list(key.as_deref()))),
             Request::Reset => {
                 self.look().await?;
@@ -76,10 +94,18 @@ impl<W: Work> Run<W> {
         }
     }
 
+    /// Notes that a wish was seen.
+    async fn acknowledge(&mut self, writes: Vec<Write>) -> Result<Answer, ControlError> {
+        self.look().await?;
+        self.step(Portion { writes, ..Portion::checkpoint(self.checkpoint, self.checkpoint) }).await.map_err(out)?;
+        Ok(Answer::Done)
+    }
+
     /// Finds the checkpoint: the consumer may be paused, or what it writes to out of order.
     async fn look(&mut self) -> Result<(), ControlError> {
         self.find_checkpoint().await.map_err(|left| match left {
             Leave::Down(error) | Leave::Final(error) => ControlError::Failed(error),
+            Leave::StandBy => ControlError::StandingBy,
             Leave::Stop | Leave::Command | Leave::Again => ControlError::Ended,
         })
     }
@@ -100,7 +126,7 @@ impl<W: Work> Run<W> {
         self.step(portion).await.map_err(out)?;
         (self.seen, self.unwritten, self.failing) = (self.checkpoint, None, None);
         if self.report.state() == ConsumerState::Paused {
-            self.report.moved(end, ConsumerState::Paused);
+            self.report.moved(end, self.store.head(), ConsumerState::Paused);
         }
         Ok(Answer::Done)
     }
@@ -151,7 +177,7 @@ impl<W: Work> Run<W> {
                 Err(NotApplied::Out(error))
             }
             Err(Trouble::Later { error, .. }) => Err(NotApplied::Out(error)),
-            Err(Trouble::Behind { culprit: None } | Trouble::Stopped { .. }) => {
+            Err(Trouble::Behind { culprit: None } | Trouble::Fenced(_) | Trouble::Stopped { .. }) => {
                 Err(NotApplied::Out(RunError::behind()))
             }
         }
@@ -187,6 +213,6 @@ fn out(trouble: Trouble) -> ControlError {
         }
         Trouble::Behind { culprit: Some((_, error)) } => error,
         Trouble::Later { error, .. } => error,
-        Trouble::Behind { culprit: None } | Trouble::Stopped { .. } => RunError::behind(),
+        Trouble::Behind { culprit: None } | Trouble::Fenced(_) | Trouble::Stopped { .. } => RunError::behind(),
     })
 }

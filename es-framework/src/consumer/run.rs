@@ -1,15 +1,17 @@
 //! The loop of all consumers.
 
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tracing::debug;
 
 use super::checkpoint::Checkpoint;
 use super::control::{Control, Interrupt};
-use super::error::RunError;
+use super::error::{ModelError, RunError};
 use super::failure::{Failure, text_of};
 use super::feed::{Feed, PanickedDrop};
+use super::heartbeat::Beside;
+use super::lease::Contender;
 use super::parked::Parking;
 use super::policy::{Jitter, Policy};
 use super::report::{Report, log};
@@ -42,6 +44,9 @@ pub(super) struct Run<W: Work> {
     pub(super) parking: Parking,
     /// Where a consumer starts that has never run.
     pub(super) start_from: StartFrom,
+    /// Wants the lease of its name, if it needs one.
+    pub(super) contender: Option<Contender>,
+    pub(super) beside: Beside,
     pub(super) panicked: PanickedDrop,
 }
 
@@ -67,10 +72,20 @@ pub(super) enum Leave {
     Command,
     /// It must begin again from the checkpoint.
     Again,
+    /// Another holds its lease.
+    StandBy,
     /// What it writes to, or the log, is out of order.
     Down(RunError),
     /// It cannot continue.
     Final(RunError),
+}
+
+/// What is left of a run that has ended.
+struct Ended {
+    position: Position,
+    outcome: Result<(), RunError>,
+    report: Report,
+    beside: Beside,
 }
 
 impl From<Interrupt> for Leave {
@@ -78,6 +93,8 @@ impl From<Interrupt> for Leave {
         match interrupt {
             Interrupt::Stop => Self::Stop,
             Interrupt::Command => Self::Command,
+            Interrupt::Lost => Self::StandBy,
+            Interrupt::Closed => Self::Final(StoreError::Closed.into()),
         }
     }
 }
@@ -99,7 +116,10 @@ impl From<Trouble> for Leave {
         match trouble {
             Trouble::Down(error) => Self::Down(error),
             Trouble::Final(error) | Trouble::Afterwards(error) | Trouble::Event { error, .. } => Self::Final(error),
-            Trouble::Behind { .. } => Self::Again,
+            Trouble::Behind { culprit: Some(_) } => Self::Again,
+            // It may happen over and over.
+            Trouble::Behind { culprit: None } => Self::Down(RunError::behind()),
+            Trouble::Fenced(_) => Self::StandBy,
             Trouble::Stopped { .. } => Self::Stop,
             Trouble::Later { error, .. } => Self::Down(error),
         }
@@ -117,13 +137,44 @@ impl<W: Work> Run<W> {
         let watch = self.store.all().watch().after(after).filter(self.wanted.clone()).await?;
         debug!(name = self.name.as_str(), after = after.get(), "consumer begins");
         let feed = Feed::new(watch, Arc::clone(&self.panicked));
-        self.report.moved(after, ConsumerState::CatchingUp);
+        self.report.moved(after, self.store.head(), ConsumerState::CatchingUp);
         Ok(feed)
+    }
+
+    /// Gets the lease, if one is needed and not held.
+    async fn own(&mut self) -> Result<(), Leave> {
+        let Some(contender) = &mut self.contender else { return Ok(()) };
+        if self.control.term.is_some() {
+            return Ok(());
+        }
+        let Some(held) = contender.acquire(&self.store).await? else { return Err(Leave::StandBy) };
+        debug!(name = self.name.as_str(), term = held.term, "a consumer has its lease");
+        self.control.term = Some(held.term);
+        self.report.lease(Some((Arc::clone(&held.owner), held.term)));
+        self.beside.holding.send_replace(Some(held));
+        Ok(())
+    }
+
+    fn disown(&mut self) {
+        self.control.term = None;
+        self.report.lease(None);
+        self.beside.holding.send_replace(None);
     }
 
     /// Prepares everything, and finds the checkpoint and what is parked.
     pub(super) async fn find_checkpoint(&mut self) -> Result<(), Leave> {
-        let begun = self.work.begin().await?;
+        self.own().await?;
+        let begun = match self.work.begin(self.control.term).await {
+            Err(Trouble::Fenced(term)) => {
+                if let Some(contender) = &mut self.contender {
+                    contender.exceed(term);
+                }
+                return Err(Leave::StandBy);
+            }
+            begun => begun?,
+        };
+        let acknowledged = begun.acknowledged.and_then(|token| String::from_utf8(token.into()).ok());
+        self.report.found(acknowledged);
         self.checkpoint = begun.record.and_then(|record| record.checkpoint());
         (self.seen, self.unwritten) = (self.checkpoint, None);
         self.parking = Parking::of(begun.parked).map_err(RunError::from)?;
@@ -147,8 +198,11 @@ impl<W: Work> Run<W> {
     pub(super) async fn until_stopped(mut self, begun: Result<Feed<W::Event>, Leave>) {
         let outcome = panics::catch_async(self.live(begun)).await;
         let outcome = outcome.unwrap_or_else(|message| Err(RunError::panicked(message)));
-        let (position, outcome, report) = self.end(outcome).await;
-        report.ended(position, outcome);
+        let (timer, ended) = (self.timer.clone(), self.end(outcome).await);
+        let Ended { position, outcome, report, beside } = ended;
+        let last = report.last(position, outcome);
+        beside.finish(last.clone(), &timer).await;
+        report.ended(last);
     }
 
     async fn live(&mut self, mut begun: Result<Feed<W::Event>, Leave>) -> Result<(), RunError> {
@@ -163,6 +217,17 @@ impl<W: Work> Run<W> {
                 Leave::Final(error) => return Err(error),
                 Leave::Again => {}
                 Leave::Command => self.carry_out().await,
+                Leave::StandBy => {
+                    self.disown();
+                    self.report.enter(ConsumerState::StandingBy);
+                    let looks = self.contender.as_ref().map_or(Duration::ZERO, Contender::looks);
+                    match self.pause(looks).await {
+                        Ok(()) | Err(Interrupt::Lost) => {}
+                        Err(Interrupt::Command) => self.carry_out().await,
+                        Err(Interrupt::Stop) => return Ok(()),
+                        Err(Interrupt::Closed) => return Err(StoreError::Closed.into()),
+                    }
+                }
                 Leave::Down(error) => {
                     outages += 1;
                     self.note_failure(&error, None, outages);
@@ -172,14 +237,19 @@ impl<W: Work> Run<W> {
                         Ok(()) => {}
                         Err(Interrupt::Stop) => return Ok(()),
                         Err(Interrupt::Command) => self.carry_out().await,
+                        Err(Interrupt::Closed) => return Err(StoreError::Closed.into()),
+                        Err(Interrupt::Lost) => self.disown(),
                     }
                 }
             }
             if self.report.state() == ConsumerState::Paused {
-                match self.control.interrupted().await {
-                    Interrupt::Stop => return Ok(()),
-                    Interrupt::Command => begun = Err(Leave::Command),
-                }
+                begun = Err(match self.control.interrupted().await {
+                    Interrupt::Lost => {
+                        self.disown();
+                        Leave::Again
+                    }
+                    interrupt => interrupt.into(),
+                });
                 continue;
             }
             begun = self.begin().await;
@@ -190,8 +260,7 @@ impl<W: Work> Run<W> {
     pub(super) async fn until_head(mut self) -> (Position, Result<(), RunError>) {
         let outcome = panics::catch_async(self.through_head()).await;
         let outcome = outcome.unwrap_or_else(|message| Err(RunError::panicked(message)));
-        let (position, outcome, report) = self.end(outcome).await;
-        drop(report);
+        let Ended { position, outcome, .. } = self.end(outcome).await;
         (position, outcome)
     }
 
@@ -205,7 +274,7 @@ impl<W: Work> Run<W> {
                 Err(left) => left,
             };
             match left {
-                Leave::Stop | Leave::Command => return Ok(()),
+                Leave::Stop | Leave::Command | Leave::StandBy => return Ok(()),
                 Leave::Final(error) | Leave::Down(error) => return Err(error),
                 Leave::Again => {}
             }
@@ -231,30 +300,31 @@ impl<W: Work> Run<W> {
 
     /// Writes what is still unwritten, drops everything that belongs to the user, and returns the position reached and
     /// the first of all errors.
-    async fn end(mut self, outcome: Result<(), RunError>) -> (Position, Result<(), RunError>, Report) {
+    async fn end(mut self, outcome: Result<(), RunError>) -> Ended {
+        // What was passed over while the read model is out of order costs reading it again.
+        let writes = !matches!(self.report.state(), ConsumerState::Waiting | ConsumerState::StandingBy);
+        self.report.enter(ConsumerState::Stopping);
         let settled = panics::catch_async(async {
-            // What was passed over while the read model is out of order costs reading it again.
-            let written = if self.report.state() == ConsumerState::Waiting {
-                Ok(())
-            } else {
-                self.write_checkpoint().await.map_err(|trouble| match Leave::from(trouble) {
-                    Leave::Down(error) | Leave::Final(error) => error,
-                    Leave::Stop | Leave::Command | Leave::Again => RunError::panicked("it lost its checkpoint".into()),
-                })
-            };
+            let written = if writes { self.write_checkpoint().await.map_err(Leave::from) } else { Ok(()) };
+            let written = written.or_else(|left| match left {
+                // Another has the lease now.
+                Leave::Final(RunError::Model(ModelError::TakenOver { .. })) if self.contender.is_some() => Ok(()),
+                Leave::Down(error) | Leave::Final(error) => Err(error),
+                Leave::Stop | Leave::Command | Leave::Again | Leave::StandBy => Err(RunError::behind()),
+            });
             first(written, self.work.settle().await)
         });
         let settled = settled.await.unwrap_or_else(|message| Err(RunError::panicked(message)));
         let position = position_of(self.checkpoint.as_ref());
-        let Self { work, failing, panicked, report, .. } = self;
+        let Self { work, failing, panicked, report, beside, .. } = self;
         let dropped = [panics::catch(|| drop(work)), panics::catch(|| drop(failing))];
         let dropped = dropped.into_iter().collect::<Result<(), _>>().map_err(RunError::panicked);
         let outcome = first(first(first(outcome, settled), no_panic(&panicked)), dropped);
-        (position, outcome, report)
+        Ended { position, outcome, report, beside }
     }
 
     /// Waits, unless there is something else to do.
-    pub(super) async fn pause(&mut self, pause: std::time::Duration) -> Result<(), Interrupt> {
+    pub(super) async fn pause(&mut self, pause: Duration) -> Result<(), Interrupt> {
         tokio::select! {
             biased;
             interrupt = self.control.interrupted() => Err(interrupt),

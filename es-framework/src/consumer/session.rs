@@ -52,7 +52,7 @@ impl<W: Work> Run<W> {
             {
                 return left;
             }
-            self.report.moved(position_of(self.seen.as_ref()), state);
+            self.report.moved(position_of(self.seen.as_ref()), self.store.head(), state);
         }
     }
 
@@ -209,8 +209,13 @@ impl<W: Work> Run<W> {
     /// everything before it is applied.
     async fn apply(&mut self, portion: Portion<W::Event>) -> Result<Result<usize, (Position, RunError)>, Leave> {
         let (end, count) = (portion.range.end, portion.range.len() - portion.skip.len());
+        let last = portion.events.get(portion.range.clone()).and_then(<[_]>::last).map(Recorded::time);
         match self.step_observed(portion, count).await {
-            Ok(()) => Ok(Ok(end)),
+            Ok(()) => {
+                let age = last.map_or(Duration::ZERO, |last| self.store.now().since(last));
+                self.report.batch(count, age);
+                Ok(Ok(end))
+            }
             Err(Trouble::Event { position, error, .. }) => Ok(Err((position, error))),
             Err(Trouble::Behind { culprit: Some((position, error)) }) => {
                 if let Some(error) = self.count_failure(position, error).await?
@@ -225,6 +230,10 @@ impl<W: Work> Run<W> {
                 if matches!(&trouble, Trouble::Final(RunError::Model(ModelError::TakenOver { .. }))) {
                     // Do not try anything else.
                     self.seen = self.checkpoint;
+                    if self.contender.is_some() {
+                        // Whoever it was, the lease says who goes on.
+                        return Err(Leave::Again);
+                    }
                 }
                 Err(trouble.into())
             }
@@ -257,7 +266,7 @@ impl<W: Work> Run<W> {
         if attempts >= backoff.attempts.get() {
             return Ok(Some(error));
         }
-        self.report.moved(position_of(self.checkpoint.as_ref()), ConsumerState::Retrying);
+        self.report.moved(position_of(self.checkpoint.as_ref()), self.store.head(), ConsumerState::Retrying);
         let pause = self.jitter.pause(&backoff, attempts);
         self.pause(pause).await?;
         Ok(None)

@@ -6,10 +6,13 @@ use tracing::Instrument;
 use super::control::Control;
 use super::error::RunError;
 use super::handle::Running;
+use super::heartbeat::{Beside, Heartbeat};
+use super::lease::{Contender, Lease};
 use super::parked::Parking;
 use super::policy::{Jitter, Policy};
 use super::report::Report;
 use super::run::{Leave, Run, panicked_drop};
+use super::status::ConsumerState;
 use super::timer::Timer;
 use super::work::Work;
 use crate::log::{Filter, Position, ProjectionName, Read, Store, StoreError, StreamId};
@@ -52,18 +55,21 @@ pub(crate) struct Consumer<W> {
     pub(crate) wanted: Filter,
     pub(crate) policy: Policy,
     pub(crate) start_from: StartFrom,
+    pub(crate) lease: Option<Lease>,
 }
 
 impl<W: Work> Consumer<W> {
-    fn into_run(self) -> (Run<W>, Running) {
-        let Self { store, name, mut work, wanted, policy, start_from } = self;
+    fn into_run(self) -> Result<(Run<W>, Running, Heartbeat), RunError> {
+        let Self { store, name, mut work, wanted, policy, start_from, lease } = self;
         let (report, seen) = Report::new(name.clone());
-        let (control, remote) = Control::new();
+        let (control, remote, alarm) = Control::new();
         work.stop_by(control.stop_signal());
-        let timer = Timer::default();
+        let timer = Timer::shared();
+        let commands = remote.commands.downgrade();
+        let (heartbeat, beside) = Heartbeat::new(store.clone(), &name, timer.clone(), seen.clone(), commands, alarm)?;
+        let contender = lease.map(|lease| Contender::new(&name, lease)).transpose()?;
         let running = Running::new(name.clone(), seen, remote, timer.clone());
         let jitter = Jitter::new(policy.seed);
-        let (checkpoint, seen, unwritten, failing, panicked) = (None, None, None, None, panicked_drop());
         let run = Run {
             store,
             name,
@@ -74,38 +80,54 @@ impl<W: Work> Consumer<W> {
             timer,
             report,
             control,
-            checkpoint,
-            seen,
-            unwritten,
-            failing,
+            checkpoint: None,
+            seen: None,
+            unwritten: None,
+            failing: None,
             parking: Parking::default(),
             start_from,
-            panicked,
+            contender,
+            beside,
+            panicked: panicked_drop(),
         };
-        (run, running)
+        Ok((run, running, heartbeat))
     }
 }
 
 /// Begins, and runs in a task of its own until it is stopped or fails.
 pub(crate) async fn start<W: Work>(consumer: Consumer<W>) -> Result<Running, RunError> {
     let runtime = Handle::try_current().map_err(|_| RunError::NoRuntime)?;
-    let (mut run, running) = consumer.into_run();
-    let begun = panics::catch_async(run.begin()).await;
-    let begun = begun.unwrap_or_else(|message| Err(Leave::Final(RunError::panicked(message))));
+    let (mut run, running, mut heartbeat) = consumer.into_run()?;
+    let begun = if heartbeat.is_to_pause().await? {
+        run.report.enter(ConsumerState::Paused);
+        Err(Leave::Again)
+    } else {
+        let begun = panics::catch_async(run.begin()).await;
+        begun.unwrap_or_else(|message| Err(Leave::Final(RunError::panicked(message))))
+    };
     if let Err(Leave::Final(error)) = begun {
+        let held = run.beside.holding.borrow().clone();
+        if let Some(held) = held
+            && let Err(error) = held.release(&run.store).await
+        {
+            tracing::debug!(%error, "a lease could not be released, and runs out");
+        }
         if let Err(message) = panics::catch(|| drop(run)) {
             tracing::warn!(message, "a consumer that could not start panicked as it was dropped");
         }
         return Err(error);
     }
     let span = tracing::info_span!("consumer", name = run.name.as_str());
+    runtime.spawn(heartbeat.beat().instrument(span.clone()));
     runtime.spawn(run.until_stopped(begun).instrument(span));
     Ok(running)
 }
 
 /// Processes everything that is in the log now, and returns the position reached.
 pub(crate) async fn catch_up<W: Work>(consumer: Consumer<W>) -> Result<Position, RunError> {
-    let (run, running) = consumer.into_run();
+    let (mut run, running, heartbeat) = consumer.into_run()?;
+    (run.beside, run.contender) = (Beside::none(), None);
+    drop(heartbeat);
     let (position, outcome) = run.until_head().await;
     drop(running);
     outcome.map(|()| position)

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::error::RunError;
 use super::failure::Failure;
@@ -142,11 +143,36 @@ pub struct Status {
     pub last_failure: Option<Failure>,
     /// The number of parked events.
     pub parked: usize,
+    /// The end of the log, as far as this process knew when the consumer moved last.
+    pub head: Position,
+    /// How far it is behind: zero if it has processed the whole log, otherwise the time since the last event that it has
+    /// handled was written.
+    pub behind: Duration,
+    /// The number of events it has handled since it started.
+    pub events: u64,
+    /// Who holds its lease, and which term it has; [`None`] without a lease.
+    pub lease: Option<(Arc<str>, u64)>,
+    /// The token of the last wish that was carried out or refused.
+    pub acknowledged: Option<String>,
+    /// Why that wish was refused.
+    pub refused: Option<String>,
 }
 
 impl Status {
     pub(super) fn new(position: Position) -> Self {
-        Self { state: ConsumerState::Starting, position, error: None, last_failure: None, parked: 0 }
+        Self {
+            state: ConsumerState::Starting,
+            position,
+            error: None,
+            last_failure: None,
+            parked: 0,
+            head: position,
+            behind: Duration::ZERO,
+            events: 0,
+            lease: None,
+            acknowledged: None,
+            refused: None,
+        }
     }
 
     pub(super) fn is_over(&self) -> bool {

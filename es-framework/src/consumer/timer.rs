@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -39,6 +39,12 @@ struct Waits {
 }
 
 impl Timer {
+    /// The timer of the whole process.
+    pub(crate) fn shared() -> Self {
+        static SHARED: OnceLock<Timer> = OnceLock::new();
+        SHARED.get_or_init(Self::default).clone()
+    }
+
     /// A future that is ready at `at`, or never if that is [`None`].
     pub(crate) fn at(&self, at: Option<Instant>) -> Deadline {
         Deadline { timer: self.clone(), at, id: None }

@@ -22,7 +22,10 @@ pub(crate) trait Work: Send + 'static {
     type Event: Event;
 
     /// Prepares what it writes to, and finds the checkpoint.
-    fn begin(&mut self) -> impl Future<Output = Result<Begun, Trouble>> + Send;
+    ///
+    /// With a term, it writes it into the checkpoint's record in the same transaction, unless a higher one is there
+    /// ([`Trouble::Fenced`]). From then on every transaction compares it.
+    fn begin(&mut self, term: Option<u64>) -> impl Future<Output = Result<Begun, Trouble>> + Send;
 
     /// Processes some events and moves the checkpoint behind them, both or neither.
     ///
@@ -138,6 +141,8 @@ pub(crate) enum Trouble {
     Behind { culprit: Option<(Position, RunError)> },
     /// What it writes to is out of order for now.
     Down(RunError),
+    /// The checkpoint has this higher term: another owns the name.
+    Fenced(u64),
     /// The portion was committed, but it cannot continue.
     Afterwards(RunError),
     /// It cannot continue.

@@ -2,13 +2,14 @@
 
 use std::fmt;
 use std::num::NonZeroUsize;
+use std::pin::Pin;
 
 use super::error::ProcessError;
 use super::instances::{Instances, stream_of};
 use super::manager::ProcessManager;
 use super::reacting::Processing;
 use super::schedule::Schedule;
-use crate::consumer::{self, Consumer, Policy, RunError, Running, StartFrom};
+use crate::consumer::{self, Consumer, Lease, Policy, RunError, Running, StartFrom, Startable};
 use crate::domain::{Aggregate, Event as _, Repository};
 use crate::log::{Filter, InvalidName, Position, ProjectionName, Store, Timestamp, Version};
 use crate::reactor::Reactions;
@@ -38,6 +39,7 @@ pub struct Process<P: ProcessManager> {
     filter: Filter,
     policy: Policy,
     start_from: StartFrom,
+    lease: Option<Lease>,
     in_flight: NonZeroUsize,
 }
 
@@ -68,7 +70,7 @@ impl<P: ProcessManager> Process<P> {
         let instances = Schedule::new(store.clone(), P::NAME)
             .map(|schedule| (Instances::new(store.clone(), schedule.clone()), schedule));
         let (filter, policy, start_from) = (Filter::new(), Policy::default(), StartFrom::default());
-        Self { store, instances, filter, policy, start_from, in_flight: Self::IN_FLIGHT }
+        Self { store, instances, filter, policy, start_from, lease: None, in_flight: Self::IN_FLIGHT }
     }
 
     /// Executes commands on aggregates of this type with this repository, to share its cache and settings. By default
@@ -120,6 +122,14 @@ impl<P: ProcessManager> Process<P> {
         }))
     }
 
+    /// Lets only one runner of this name run at a time, over all processes on the store, while the others stand by.
+    /// Without a lease the second one fails with [`ModelError::TakenOver`](crate::ModelError::TakenOver), or makes the
+    /// first one fail.
+    pub fn lease(mut self, lease: Lease) -> Self {
+        self.lease = Some(lease);
+        self
+    }
+
     /// Finds the checkpoint and runs in a task of its own: first through the existing log, then through new events as
     /// they are written, until it is stopped or fails.
     ///
@@ -152,13 +162,23 @@ impl<P: ProcessManager> Process<P> {
     }
 
     fn into_consumer(self) -> Result<Consumer<Reactions<Processing<P>>>, RunError> {
-        let Self { store, instances, filter, policy, start_from, in_flight } = self;
+        let Self { store, instances, filter, policy, start_from, lease, in_flight } = self;
         let name = ProjectionName::new(P::NAME)?;
         let (instances, schedule) = instances?;
         let wanted = filter.types(P::Event::names());
         let processing = Processing::new(store.clone(), instances, schedule, policy.user_code);
         let work = Reactions::new(store.clone(), name.clone(), processing, in_flight, None)?;
-        Ok(Consumer { store, name, work, wanted, policy, start_from })
+        Ok(Consumer { store, name, work, wanted, policy, start_from, lease })
+    }
+}
+
+impl<P: ProcessManager> Startable for Process<P> {
+    fn name(&self) -> String {
+        P::NAME.to_owned()
+    }
+
+    fn start(self: Box<Self>) -> Pin<Box<dyn Future<Output = Result<Running, RunError>> + Send>> {
+        Box::pin((*self).start())
     }
 }
 

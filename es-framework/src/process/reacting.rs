@@ -46,7 +46,7 @@ struct Failed {
 
 impl<P: ProcessManager> Processing<P> {
     pub(super) fn new(store: Store, instances: Instances<P>, schedule: Schedule, backoff: Backoff) -> Self {
-        let (timer, waiting) = (Timer::default(), Mutex::default());
+        let (timer, waiting) = (Timer::shared(), Mutex::default());
         Self { store, instances, schedule, backoff, timer, waiting }
     }
 

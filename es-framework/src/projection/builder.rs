@@ -1,8 +1,11 @@
 //! Configuring a projection: a projector, the log it reads and the model it writes.
 
+use std::future::Future;
+use std::pin::Pin;
+
 use super::projector::Projector;
 use super::work::Projecting;
-use crate::consumer::{self, Consumer, Policy, RunError, Running, StartFrom};
+use crate::consumer::{self, Consumer, Lease, Policy, RunError, Running, StartFrom, Startable};
 use crate::domain::Event as _;
 use crate::log::{Filter, Position, ProjectionName, Store};
 
@@ -61,6 +64,7 @@ pub struct Projection<P: Projector> {
     filter: Filter,
     policy: Policy,
     start_from: StartFrom,
+    lease: Option<Lease>,
 }
 
 impl<P: Projector> Projection<P> {
@@ -74,6 +78,7 @@ impl<P: Projector> Projection<P> {
             filter: Filter::new(),
             policy: Policy::default(),
             start_from: StartFrom::Beginning,
+            lease: None,
         }
     }
 
@@ -100,6 +105,13 @@ impl<P: Projector> Projection<P> {
     /// Sets where it starts if it has no checkpoint yet: at the beginning by default.
     pub fn start_from(mut self, start_from: StartFrom) -> Self {
         self.start_from = start_from;
+        self
+    }
+
+    /// Lets only one runner of this name run at a time, over all processes on the store; see [`Lease`] for when that is
+    /// needed.
+    pub fn lease(mut self, lease: Lease) -> Self {
+        self.lease = Some(lease);
         self
     }
 
@@ -135,10 +147,20 @@ impl<P: Projector> Projection<P> {
     }
 
     fn into_consumer(self) -> Result<Consumer<Projecting<P>>, RunError> {
-        let Self { store, projector, model, name, filter, policy, start_from } = self;
+        let Self { store, projector, model, name, filter, policy, start_from, lease } = self;
         let name = ProjectionName::new(name)?;
         let wanted = filter.types(P::Event::names());
         let work = Projecting::new(store.id(), name.clone(), projector, model);
-        Ok(Consumer { store, name, work, wanted, policy, start_from })
+        Ok(Consumer { store, name, work, wanted, policy, start_from, lease })
+    }
+}
+
+impl<P: Projector> Startable for Projection<P> {
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+
+    fn start(self: Box<Self>) -> Pin<Box<dyn Future<Output = Result<Running, RunError>> + Send>> {
+        Box::pin((*self).start())
     }
 }

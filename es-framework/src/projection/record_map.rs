@@ -33,9 +33,15 @@ impl RecordMap {
         after.take_while(move |(key, _)| key.starts_with(prefix))
     }
 
-    /// Forgets how to take back what was written so far.
-    pub(super) fn commit(&mut self) {
+    pub(super) fn is_empty(&self) -> bool {
+        self.records.is_empty()
+    }
+
+    /// Forgets how to take back what was written so far, and returns whether there was anything.
+    pub(super) fn commit(&mut self) -> bool {
+        let any = !self.replaced.is_empty();
         self.replaced.clear();
+        any
     }
 
     /// Takes back what was written since the last commit.

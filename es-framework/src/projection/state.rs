@@ -45,16 +45,28 @@ struct Held<S> {
     name: Option<ProjectionName>,
     state: S,
     records: RecordMap,
-    /// The position of the saved snapshot.
+    /// Where the newest known snapshot was saved. It may be beyond the checkpoint, which can be moved back.
     saved: Position,
+    /// Whether records were written since.
+    unsaved: bool,
     /// Events folded since the last snapshot was taken.
     events: u64,
     /// Whether a snapshot is being saved.
     saving: bool,
-    /// Whether the running transaction has accessed the state mutably.
-    touched: bool,
+    /// What the running transaction has done to the state.
+    touched: Touched,
     /// For rolling back a batch that fails; [`None`] if the state cannot be saved.
     undo: Option<Undo<S>>,
+}
+
+/// What a transaction has done to a state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Touched {
+    Not,
+    /// It has accessed it mutably.
+    Mutably,
+    /// It has replaced it by the default.
+    Emptied,
 }
 
 impl<S: Default> Default for Held<S> {
@@ -64,9 +76,10 @@ impl<S: Default> Default for Held<S> {
             state: S::default(),
             records: RecordMap::default(),
             saved: Position::ZERO,
+            unsaved: false,
             events: 0,
             saving: false,
-            touched: false,
+            touched: Touched::Not,
             undo: Some(Undo::to(None)),
         }
     }
@@ -104,7 +117,9 @@ impl<S> Deref for StateTx<'_, S> {
 
 impl<S> DerefMut for StateTx<'_, S> {
     fn deref_mut(&mut self) -> &mut S {
-        self.held.touched = true;
+        if self.held.touched == Touched::Not {
+            self.held.touched = Touched::Mutably;
+        }
         &mut self.held.state
     }
 }
@@ -151,24 +166,25 @@ impl<S: Default + Send + 'static> StateModel<S> {
     {
         let (done, snapshot, released) = {
             let mut held = self.inner.lock();
-            held.touched = false;
+            held.touched = Touched::Not;
             let done = panics::catch(|| body(&mut StateTx { held: &mut held }))
                 .unwrap_or_else(|message| Err(ModelError::Panicked { position: None, message }));
             if done.is_err() {
                 held.records.roll_back();
-                if held.touched {
+                if held.touched != Touched::Not {
                     self.inner.take_back(&mut held);
                 }
                 (done, None, None)
             } else {
-                held.records.commit();
+                held.unsaved |= held.records.commit();
                 let events = batch.as_ref().map_or(0, Batch::events);
                 held.events += events;
-                if held.touched {
+                if held.touched != Touched::Not {
+                    let cleared = held.touched == Touched::Emptied;
                     match (batch, &mut held.undo) {
                         (Some(batch), Some(undo)) => undo.keep(batch),
                         // This transaction cannot be run again.
-                        (None, undo) => *undo = None,
+                        (None, undo) => *undo = cleared.then(|| Undo::to(None)),
                         (Some(_), None) => {}
                     }
                 }
@@ -253,7 +269,9 @@ impl<S> Inner<S> {
         held: &mut Held<S>,
         name: &ProjectionName,
     ) -> Result<(Option<Snapshot>, Option<Undo<S>>), ModelError> {
-        let Some(checkpoint) = held.checkpoint().filter(|at| at.position > held.saved) else { return Ok((None, None)) };
+        if !held.unsaved {
+            return Ok((None, None));
+        }
         let state = match panics::catch(|| self.snapshots.to_saved(&held.state)).map_err(panicked)? {
             Ok(state) => state,
             // It would decode to another state. Nothing is lost: the projection folds from the last snapshot next time.
@@ -269,16 +287,21 @@ impl<S> Inner<S> {
         bytes.extend(state);
         let bytes = Bytes::from(bytes);
         let released = held.undo.replace(Undo::to(Some(bytes.slice(records..))));
-        let at = checkpoint.position.get();
+        held.unsaved = false;
+        // An older snapshot would not replace a newer one, even if the checkpoint was moved back.
+        let at = held.position().max(held.saved).get();
         Ok((Some(Snapshot::new(StreamId::all(), name.clone(), at, self.fingerprint, bytes)), released))
     }
 
     async fn save(&self, snapshot: Snapshot) -> Result<(), ModelError> {
         let position = Position::new(snapshot.at);
-        self.store.engine().save_snapshot(snapshot).await.map_err(ModelError::failed)?;
+        let saved = self.store.engine().save_snapshot(snapshot).await.map_err(ModelError::failed);
         let mut held = self.lock();
-        held.saved = held.saved.max(position);
-        Ok(())
+        match saved {
+            Ok(()) => held.saved = held.saved.max(position),
+            Err(_) => held.unsaved = true,
+        }
+        saved
     }
 
     /// The state and the records of a snapshot, and the bytes of the state.
@@ -334,7 +357,7 @@ impl<S: Default> Inner<S> {
         if let Ok(fresh) = panics::catch(S::default) {
             held.put(fresh);
         }
-        (held.records, held.saved, held.events) = (RecordMap::default(), Position::ZERO, 0);
+        (held.records, held.saved, held.events, held.unsaved) = (RecordMap::default(), Position::ZERO, 0, false);
     }
 
     fn fold_again(&self, held: &mut Held<S>, undo: &Undo<S>) -> bool {
@@ -376,22 +399,22 @@ impl<S: Default + Send + 'static> ReadModel for StateModel<S> {
         let at = loaded.snapshot.as_ref().map_or(Position::ZERO, |snapshot| Position::new(snapshot.at));
         let restored = loaded.snapshot.and_then(|snapshot| inner.restore(&snapshot));
         let mut held = inner.lock();
-        let here = (held.name.as_ref() == Some(name)).then(|| held.position());
-        let (state, records, undo) = match (restored, here) {
-            (Some((_, _, bytes)), Some(here)) if at == here => {
-                (held.saved, held.undo) = (at, Some(Undo::to(Some(bytes))));
+        let is_here = held.name.as_ref() == Some(name) && !held.records.is_empty();
+        let (state, records, undo) = match restored {
+            Some((_, _, bytes)) if is_here && at == held.saved && !held.unsaved => {
+                held.undo = Some(Undo::to(Some(bytes)));
                 return Ok(());
             }
-            (Some((state, records, bytes)), here) if here.is_none_or(|here| here < at) => {
+            Some((state, records, bytes)) if !is_here || at > held.position().max(held.saved) => {
                 (state, records, Undo::to(Some(bytes)))
             }
-            (_, Some(here)) if here > Position::ZERO => return Ok(()),
+            _ if is_here => return Ok(()),
             _ => (panics::catch(S::default).map_err(panicked)?, RecordMap::default(), Undo::to(None)),
         };
         held.put(state);
         held.name = Some(name.clone());
         (held.records, held.undo, held.events) = (records, Some(undo), 0);
-        held.saved = held.position();
+        (held.saved, held.unsaved) = (at, false);
         Ok(())
     }
 
@@ -428,7 +451,7 @@ impl<S: Default + Send + 'static> ReadModel for StateModel<S> {
 
     fn clear(tx: &mut StateTx<'_, S>) -> Result<Cleared, ModelError> {
         let empty = panics::catch(S::default).map_err(panicked)?;
-        tx.held.touched = true;
+        tx.held.touched = Touched::Emptied;
         tx.held.put(empty);
         Ok(Cleared::All)
     }

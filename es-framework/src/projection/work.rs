@@ -34,14 +34,20 @@ impl<P: Projector> Projecting<P> {
 impl<P: Projector> Work for Projecting<P> {
     type Event = P::Event;
 
-    async fn begin(&mut self) -> Result<Begun, Trouble> {
+    async fn begin(&mut self, term: Option<u64>) -> Result<Begun, Trouble> {
         self.model.start(&self.name).await.map_err(trouble)?;
-        let (projector, name) = (Arc::clone(&self.projector), self.name.clone());
+        let (projector, name, store) = (Arc::clone(&self.projector), self.name.clone(), self.store);
         let begun = self.model.transact(move |tx: &mut Tx<'_, P>| {
             let prepared =
                 panics::catch(|| projector.prepare(tx).map_err(|error| ModelError::Prepare { source: error.into() }));
             prepared.map_err(|message| ModelError::Panicked { position: None, message })??;
             let record = find::<P>(tx, &name)?;
+            if let Some(term) = term
+                && record.is_none_or(|record| record.term < term)
+            {
+                let claimed = CheckpointRecord { term, ..record.unwrap_or_else(|| CheckpointRecord::new(store)) };
+                P::Model::put(tx, &name, CheckpointRecord::KEY, &claimed.encode())?;
+            }
             let parked = P::Model::list(tx, &name, PARKED)?;
             let acknowledged = P::Model::get(tx, &name, ACKNOWLEDGED)?;
             Ok(Begun { record, parked, acknowledged })
@@ -50,8 +56,14 @@ impl<P: Projector> Work for Projecting<P> {
             ModelError::CommitRefused { source } => trouble(ModelError::Prepare { source }),
             error => trouble(error),
         })?;
-        self.term = begun.record.map_or(0, |record| record.term);
-        Ok(begun)
+        let found = begun.record.map_or(0, |record| record.term);
+        match term {
+            Some(term) if found > term => Err(Trouble::Fenced(found)),
+            term => {
+                self.term = term.unwrap_or(found);
+                Ok(begun)
+            }
+        }
     }
 
     async fn apply(&mut self, portion: Portion<P::Event>) -> Result<(), Trouble> {

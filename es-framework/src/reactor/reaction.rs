@@ -1,12 +1,13 @@
 //! Configuring a reactor, and starting it.
 
 use std::num::NonZeroUsize;
+use std::pin::Pin;
 use std::time::Duration;
 
 use super::api::Reactor;
 use super::effect::Effect;
 use super::work::{Reacting, Reactions, Refusal};
-use crate::consumer::{self, Consumer, Policy, RunError, Running, StartFrom};
+use crate::consumer::{self, Consumer, Lease, Policy, RunError, Running, StartFrom, Startable};
 use crate::domain::{Event as _, Recorded};
 use crate::log::{Filter, Position, ProjectionName, Store};
 
@@ -70,6 +71,7 @@ pub struct Reaction<R: Reactor> {
     filter: Filter,
     policy: Policy,
     start_from: StartFrom,
+    lease: Option<Lease>,
     repeat_after: Option<Position>,
     in_flight: NonZeroUsize,
     timeout: Option<Duration>,
@@ -88,6 +90,7 @@ impl<R: Reactor> Reaction<R> {
             filter: Filter::new(),
             policy: Policy::default(),
             start_from: StartFrom::default(),
+            lease: None,
             repeat_after: None,
             in_flight: Self::IN_FLIGHT,
             timeout: None,
@@ -144,6 +147,14 @@ impl<R: Reactor> Reaction<R> {
         self
     }
 
+    /// Lets only one runner of this name run at a time, over all processes on the store, while the others stand by.
+    /// Without a lease the second one fails with [`ModelError::TakenOver`](crate::ModelError::TakenOver), or makes the
+    /// first one fail.
+    pub fn lease(mut self, lease: Lease) -> Self {
+        self.lease = Some(lease);
+        self
+    }
+
     /// Finds the checkpoint and runs in a task of its own: first through the existing log, then through new events as
     /// they are written, until it is stopped or fails.
     ///
@@ -176,12 +187,22 @@ impl<R: Reactor> Reaction<R> {
     }
 
     fn into_consumer(self) -> Result<Consumer<Reactions<Users<R>>>, RunError> {
-        let Self { store, reactor, name, filter, policy, start_from, repeat_after, in_flight, timeout } = self;
+        let Self { store, reactor, name, filter, policy, start_from, lease, repeat_after, in_flight, timeout } = self;
         let name = ProjectionName::new(name)?;
         let wanted = filter.types(R::Event::names());
         let work = Reactions::new(store.clone(), name.clone(), Users(reactor), in_flight, timeout)?;
         let work = work.repeat_after(repeat_after);
-        Ok(Consumer { store, name, work, wanted, policy, start_from })
+        Ok(Consumer { store, name, work, wanted, policy, start_from, lease })
+    }
+}
+
+impl<R: Reactor> Startable for Reaction<R> {
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+
+    fn start(self: Box<Self>) -> Pin<Box<dyn Future<Output = Result<Running, RunError>> + Send>> {
+        Box::pin((*self).start())
     }
 }
 

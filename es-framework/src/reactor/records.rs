@@ -1,6 +1,6 @@
 //! Where a reactor keeps its checkpoint and its parked events: in cells of the log.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use bytes::Bytes;
 
@@ -11,8 +11,11 @@ use crate::log::{
     Append, AppendError, Cell, CellKey, InvalidName, ListCells, MAX_CELLS, Position, ProjectionName, Store, StoreError,
 };
 
-/// The key of the record of [`Records::mark`].
+/// The key of the record of [`Records::mark`]. It is there, too, if the reactor has run and its checkpoint is before the
+/// first event.
 const EFFECTS: &str = "effects";
+/// The key of the record of [`Records::finished`].
+const FINISHED: &str = "finished";
 /// How often records are written again because one of them was at another revision, although the checkpoint was not.
 const TRIES: u32 = 3;
 
@@ -32,6 +35,8 @@ pub(super) struct Records {
     revisions: HashMap<String, u64>,
     /// Up to here effects are not repeated: the reactor was once beyond it, and was moved back.
     pub(super) mark: Position,
+    /// The events behind the checkpoint whose effects are finished, as they are stored: one before them is not.
+    finished: BTreeSet<Position>,
 }
 
 impl Records {
@@ -41,7 +46,37 @@ impl Records {
         cell_key(&name, &format!("{PARKED}{:020}", 0))?;
         let checkpoint = cell_key(&name, CheckpointRecord::KEY)?;
         let revisions = HashMap::new();
-        Ok(Self { store, name, checkpoint, revision: 0, record, revisions, mark: Position::ZERO })
+        Ok(Self {
+            store,
+            name,
+            checkpoint,
+            revision: 0,
+            record,
+            revisions,
+            mark: Position::ZERO,
+            finished: BTreeSet::new(),
+        })
+    }
+
+    /// Reads everything, and claims the name for a term.
+    pub(super) async fn begin(&mut self, term: Option<u64>) -> Result<Begun, Trouble> {
+        for _ in 0..TRIES {
+            let begun = self.read().await?;
+            let Some(term) = term else { return Ok(begun) };
+            if self.record.term > term {
+                return Err(Trouble::Fenced(self.record.term));
+            }
+            if self.record.term == term {
+                return Ok(begun);
+            }
+            match self.set(CheckpointRecord { term, ..self.record }, &[]).await {
+                Ok(()) => return Ok(begun),
+                // The owner before has just moved it.
+                Err(Trouble::Final(RunError::Model(ModelError::TakenOver { .. }))) => {}
+                Err(trouble) => return Err(trouble),
+            }
+        }
+        Err(Trouble::Down(RunError::behind()))
     }
 
     /// Reads everything.
@@ -56,7 +91,13 @@ impl Records {
         let damaged = || Trouble::Final(ModelError::damaged(EFFECTS).into());
         let parsed =
             mark.map(|text| std::str::from_utf8(&text).ok().and_then(|text| text.parse().ok()).ok_or_else(damaged));
-        self.mark = Position::new(parsed.transpose()?.unwrap_or(0));
+        let mark = parsed.transpose()?;
+        self.mark = Position::new(mark.unwrap_or(0));
+        // A name that was only claimed has never run.
+        let record = record.filter(|record| mark.is_some() || record.checkpoint().is_some());
+        let damaged = || Trouble::Final(ModelError::damaged(FINISHED).into());
+        let finished = self.get(FINISHED).await?.map(|text| positions(&text).ok_or_else(damaged)).transpose()?;
+        self.finished = finished.unwrap_or_default();
         let acknowledged = self.get(ACKNOWLEDGED).await?;
         let mut parked = Vec::new();
         let prefix = self.key(PARKED)?.as_str().to_owned();
@@ -86,6 +127,29 @@ impl Records {
             rest = later;
         }
         self.set(next, rest).await
+    }
+
+    /// The events behind the checkpoint whose effects are finished.
+    pub(super) fn finished(&self) -> &BTreeSet<Position> {
+        &self.finished
+    }
+
+    /// Moves the checkpoint, and remembers which effects behind it are finished.
+    pub(super) async fn write_finished(
+        &mut self,
+        to: Option<Checkpoint>,
+        events: u64,
+        mut writes: Vec<Write>,
+        finished: &BTreeSet<Position>,
+    ) -> Result<(), Trouble> {
+        if *finished != self.finished {
+            let text = finished.iter().map(Position::to_string).collect::<Vec<_>>().join(" ");
+            let value = (!finished.is_empty()).then(|| Bytes::from(text));
+            writes.push(Write::now(FINISHED.to_owned(), value));
+        }
+        self.write(to, events, &writes).await?;
+        self.finished.clone_from(finished);
+        Ok(())
     }
 
     /// Remembers that effects up to here are not to be repeated.
@@ -155,6 +219,10 @@ impl Records {
     fn key(&self, of: &str) -> Result<CellKey, Trouble> {
         cell_key(&self.name, of).map_err(|error| Trouble::Final(error.into()))
     }
+}
+
+fn positions(text: &[u8]) -> Option<BTreeSet<Position>> {
+    std::str::from_utf8(text).ok()?.split(' ').map(|digits| digits.parse().ok().map(Position::new)).collect()
 }
 
 fn cell_key(name: &ProjectionName, of: &str) -> Result<CellKey, InvalidName> {

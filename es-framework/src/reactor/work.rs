@@ -6,6 +6,8 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tracing::debug;
+
 use super::effect::{Effect, EffectKey};
 use super::in_flight::InFlight;
 use super::records::Records;
@@ -79,7 +81,8 @@ pub(crate) struct Reactions<R> {
     at: Option<Checkpoint>,
     /// The time of the last event that was processed.
     time: Timestamp,
-    /// Events behind the checkpoint that are finished: they are not tried again with those before them.
+    /// Events behind the checkpoint that are finished: they are not tried again with those before them. Stored when the
+    /// checkpoint moves and at the end.
     finished: BTreeSet<Position>,
     /// How often events that failed were tried.
     attempts: HashMap<Position, NonZeroU32>,
@@ -133,7 +136,7 @@ impl<R: Reacting> Reactions<R> {
             in_flight,
             timeout,
             repeat_after: None,
-            timer: Timer::default(),
+            timer: Timer::shared(),
             stop: None,
             at: None,
             time: Timestamp::from_micros(i64::MIN),
@@ -251,12 +254,17 @@ impl<R: Reacting> Reactions<R> {
             let is_parked_again = write.at > Position::ZERO && write.at <= mark && write.key.starts_with(PARKED);
             is_new && !is_parked_again
         });
-        let writes = writes.cloned().collect::<Vec<_>>();
+        let mut writes = writes.cloned().collect::<Vec<_>>();
+        if to.is_none() {
+            writes.push(Records::mark_at(mark));
+        }
         let events = done.saturating_sub(progress.written) as u64;
-        self.records.write(to, events, &writes).await?;
+        let finished = self.finished.split_off(&position_of(to.as_ref()).next());
+        let written = self.records.write_finished(to, events, writes, &finished).await;
+        self.finished = finished;
+        written?;
         progress.written = progress.written.max(done);
         self.at = to;
-        self.finished = self.finished.split_off(&position_of(to.as_ref()).next());
         Ok(())
     }
 
@@ -281,8 +289,8 @@ impl<R: Reacting> Reactions<R> {
         let mut writes: Vec<_> =
             begun.parked.iter().filter(met_again).map(|(key, _)| Write::now(key.clone(), None)).collect();
         writes.push(Records::mark_at(self.records.mark.min(position)));
-        self.records.write(to, 0, &writes).await?;
         self.finished.clear();
+        self.records.write_finished(to, 0, writes, &self.finished).await?;
         self.records.read().await
     }
 }
@@ -302,8 +310,8 @@ impl<R: Reacting> Work for Reactions<R> {
         position <= self.records.mark
     }
 
-    async fn begin(&mut self) -> Result<Begun, Trouble> {
-        let mut begun = self.records.read().await?;
+    async fn begin(&mut self, term: Option<u64>) -> Result<Begun, Trouble> {
+        let mut begun = self.records.begin(term).await?;
         let found = begun.record.and_then(|record| record.checkpoint());
         if found != self.at {
             // Another owner moved it: what this one has finished says nothing any more.
@@ -311,6 +319,7 @@ impl<R: Reacting> Work for Reactions<R> {
             self.attempts.clear();
         }
         self.at = found;
+        self.finished.extend(self.records.finished());
         if let Some(after) = self.repeat_after {
             begun = self.repeat(after, begun).await?;
             self.at = begun.record.and_then(|record| record.checkpoint());
@@ -345,6 +354,13 @@ impl<R: Reacting> Work for Reactions<R> {
     }
 
     async fn settle(&mut self) -> Result<(), RunError> {
+        if self.finished != *self.records.finished() {
+            // At worst these effects are repeated, under the same keys.
+            let written = self.records.write_finished(self.at, 0, Vec::new(), &self.finished).await;
+            if let Err(trouble) = written {
+                debug!(?trouble, "what is finished behind the checkpoint was not written");
+            }
+        }
         Ok(())
     }
 

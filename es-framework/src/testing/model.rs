@@ -9,7 +9,7 @@ use super::faults::{Call, Fault, FaultPlan, Faults, InjectedFault, Next, turns};
 use crate::consumer::ModelError;
 use crate::domain::Recorded;
 use crate::log::{Position, ProjectionName, StoreError};
-use crate::projection::{Batch, Projector, ReadModel};
+use crate::projection::{Batch, Cleared, Projector, ReadModel};
 
 /// A read model that passes every call on to another one, except for those that go wrong.
 ///
@@ -199,6 +199,10 @@ impl<M: ReadModel> ReadModel for FaultyModel<M> {
         M::list(tx, name, prefix)
     }
 
+    fn clear(tx: &mut M::Tx<'_>) -> Result<Cleared, ModelError> {
+        M::clear(tx)
+    }
+
     fn at(tx: &mut M::Tx<'_>, position: Position) {
         M::at(tx, position);
     }
@@ -248,6 +252,10 @@ impl<P: Projector> Projector for OnFaulty<P> {
 
     fn prepare(&self, tx: &mut <P::Model as ReadModel>::Tx<'_>) -> Result<(), P::Error> {
         self.projector.prepare(tx)
+    }
+
+    fn clear(&self, tx: &mut <P::Model as ReadModel>::Tx<'_>) -> Result<Cleared, P::Error> {
+        self.projector.clear(tx)
     }
 
     fn project(&self, event: &Recorded<P::Event>, tx: &mut <P::Model as ReadModel>::Tx<'_>) -> Result<(), P::Error> {

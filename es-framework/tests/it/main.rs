@@ -30,6 +30,14 @@ mod memory_as_a_trait_object {
     es_conformance::conformance!(MemoryAsObject);
 }
 
+/// The memory engine inside the testing kit's.
+mod memory_without_faults {
+    use crate::engines::MemoryWithoutFaults;
+
+    es_conformance::conformance!(MemoryWithoutFaults);
+    es_conformance::conformance_inspected!(MemoryWithoutFaults);
+}
+
 /// Memory stores that several handles share, whose watchers are told of the events.
 mod processes_that_tell_events {
     use crate::processes::{Processes, Tells};

@@ -7,5 +7,6 @@
 )]
 
 mod bank;
+mod emitted;
 mod generated;
 mod traces;

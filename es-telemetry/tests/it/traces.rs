@@ -1,5 +1,6 @@
 //! A request, its command, the events and their projection are one story of linked spans.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use es_framework::observe::TraceContext;
 use es_framework::testing::caught_up;
 use es_framework::{Projection, Repository, StateModel, Store};
 use es_sqlite::SqliteStore;
-use es_telemetry::{Sink, Telemetry, continue_trace, traced};
+use es_telemetry::{ConsumerView, Sink, Telemetry, continue_trace, traced};
 use opentelemetry::trace::{SpanId, SpanKind, TracerProvider};
 use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider, SpanData};
 use tracing::Instrument;
@@ -25,22 +26,30 @@ impl Sink for Nowhere {
     fn take(&self, _: &'static es_telemetry::Metric, _: &[(&'static str, &str)], _: es_telemetry::Value) {}
 }
 
+async fn open(file: &Path) -> Store {
+    let store = Store::from(SqliteStore::open(file).await.unwrap());
+    store.observe(Arc::new(Telemetry::to(Nowhere))).unwrap();
+    store
+}
+
 fn of<'s>(spans: &'s [SpanData], name: &str) -> Vec<&'s SpanData> {
     spans.iter().filter(|span| span.name == name).collect()
 }
 
 #[tokio::test]
-async fn a_request_its_command_the_events_and_their_projection_are_one_story() {
+async fn a_request_its_command_the_events_and_their_projection_elsewhere_are_one_story() {
     let exporter = InMemorySpanExporter::default();
     let provider = SdkTracerProvider::builder().with_simple_exporter(exporter.clone()).build();
     let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("es"));
     let _subscriber = tracing::subscriber::set_default(tracing_subscriber::registry().with(layer));
 
-    let store = Store::from(SqliteStore::in_memory().await.unwrap());
-    store.observe(Arc::new(Telemetry::to(Nowhere))).unwrap();
-    let accounts = Repository::<Account>::new(&store);
-    let model = StateModel::new(&store);
-    let totals = Projection::new(&store, Totals, model.clone()).start().await.unwrap();
+    // The file is opened twice, as two processes open it: one serves requests, the other projects.
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("bank.db");
+    let [serving, projecting] = [open(&file).await, open(&file).await];
+    let accounts = Repository::<Account>::new(&serving);
+    let model = StateModel::new(&projecting);
+    let totals = Projection::new(&projecting, Totals, model.clone()).start().await.unwrap();
 
     // As an HTTP handler does it: the headers of the request, a span for the request, a command inside of it.
     let headers = TraceContext::new(format!("00-{TRACE_ID}-{CALLER}-01"), Some("vendor=1".to_owned()));
@@ -50,6 +59,9 @@ async fn a_request_its_command_the_events_and_their_projection_are_one_story() {
     let receipt = executed.instrument(request).await;
     caught_up([&totals], receipt.position, Duration::from_secs(30)).await.unwrap();
     totals.stop().await.unwrap();
+    let last = serving.consumer("totals").status().await.unwrap().unwrap();
+    let seen_by_the_other = ConsumerView::stored("totals", &last);
+    assert_eq!(seen_by_the_other, ConsumerView::of(&totals).await);
     accounts.snapshots_settled().await;
     provider.force_flush().unwrap();
 
