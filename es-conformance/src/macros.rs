@@ -321,6 +321,7 @@ macro_rules! conformance {
                 h13_keys_are_ordered_and_overlap_up_to_a_bound
                 h13_a_reactor_can_have_keys_of_its_own
                 h13_a_crash_at_any_step_repeats_effects_under_their_keys
+                h13_an_outage_repeats_no_effect
                 h13_the_checkpoint_covers_only_what_is_finished
                 h13_a_failing_effect_is_tried_again_alone
                 h13_after_the_last_attempt_the_reactor_stops

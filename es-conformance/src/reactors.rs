@@ -294,6 +294,25 @@ pub async fn h13_a_crash_at_any_step_repeats_effects_under_their_keys(fixture: &
     assert!(crashes > 30, "there were {crashes} crashes");
 }
 
+/// An outage of the store repeats no effect: what is finished is known, although the checkpoint could not be written.
+pub async fn h13_an_outage_repeats_no_effect(fixture: &impl Fixture) {
+    for fault in [Fault::Busy, Fault::Io, Fault::LostAnswer] {
+        let store = fixture.open().await;
+        let letters = Letters::default();
+        deposit(&store, "account-a", [1, 2, 3]).await;
+        deposit(&store, "account-b", [4, 5]).await;
+        let plan = (1..5).fold(FaultPlan::none(), |plan, number| plan.at(Call::Append, number, fault));
+        let faulty = FaultyEngine::over(store.engine(), plan).page_events(2);
+        let mut policy = Policy::default();
+        policy.outage = Backoff::new(u32::MAX, Duration::from_millis(1), Duration::from_millis(2));
+        let running = started(&faulty.store(), &letters, policy).await;
+        running.wait_for(p(5), PATIENCE).await.expect("it gets there");
+        running.stop().await.expect("it stops");
+        assert!(faulty.faults().injected() != FaultPlan::none(), "it went wrong");
+        assert_eq!(letters.0.counts(&store), once(1..=5), "{fault:?}");
+    }
+}
+
 /// While one effect hangs, others go on, and the checkpoint stays before it; after a kill it is tried again.
 pub async fn h13_the_checkpoint_covers_only_what_is_finished(fixture: &impl Fixture) {
     let store = fixture.open().await;
@@ -425,6 +444,14 @@ pub async fn h13_a_reset_repeats_no_effect_without_the_word(fixture: &impl Fixtu
         assert_eq!(parked.iter().map(|event| event.position.get()).collect::<Vec<_>>(), [4, 5]);
         assert!(parked[0].failure.is_some(), "why is still known");
     }
+    // To and fro, before it gets anywhere.
+    running.pause().await.expect("it can be paused");
+    running.reset().await.expect("it can be reset");
+    for position in [2, 5, 0, 0, 3] {
+        running.set_position(p(position)).await.expect("it can be moved");
+        assert_eq!(running.parked(None).await.expect("it can be asked").len(), 2, "at {position}");
+    }
+    running.resume().await.expect("it can be resumed");
     let new = deposit(&store, "account-a", [5]).await;
     running.wait_for(new, PATIENCE).await.expect("it goes on");
     assert_eq!(letters.0.counts(&store), once([1, 2, 3, 6]));
@@ -439,6 +466,15 @@ pub async fn h13_a_reset_repeats_no_effect_without_the_word(fixture: &impl Fixtu
     assert_eq!(letters.0.counts(&store), expected);
     Reaction::new(&store, letters.clone()).catch_up().await.expect("it catches up");
     assert_eq!(letters.0.counts(&store), expected, "that was for one run");
+
+    // Even if it is on its way through what it has passed before.
+    let running = started(&store, &letters, Policy::default()).await;
+    running.reset().await.expect("it can be reset");
+    running.stop().await.expect("it stops");
+    let again = Reaction::new(&store, letters.clone()).repeat_effects_after(p(5));
+    again.catch_up().await.expect("it catches up");
+    let expected = BTreeMap::from([(1, 1), (2, 1), (3, 2), (4, 2), (5, 2), (6, 3)]);
+    assert_eq!(letters.0.counts(&store), expected);
 }
 
 /// An attempt that takes too long is dropped and counts as failed.

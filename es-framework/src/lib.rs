@@ -1,7 +1,8 @@
 //! Event sourcing for Rust: typed aggregates and projections over a durable stream store.
 //!
-//! It is *not* a server, a message broker or an ORM, and it has no effects on other systems. This crate contains the
-//! typed layer, the contract of the log and an in-memory engine; the engine for data that must last is `es-sqlite`.
+//! It is *not* a server, a message broker or an ORM, and has effects on other systems only through your own reactors.
+//! This crate contains the typed layer, the contract of the log and an in-memory engine; the engine for data that must
+//! last is `es-sqlite`.
 //!
 //! ```
 //! use es_framework::{Aggregate, Apply, Envelope, Event, ExecuteError, MemoryStore, Repository, commands};
@@ -71,6 +72,9 @@
 //! | turn values into bytes | [`Codec`], `Bincode`, `Json`, [`Shape`] |
 //! | build read models | [`Projector`], [`Projection`], [`Running`], [`StateModel`] |
 //! | keep read models elsewhere | [`ReadModel`], [`Batch`], [`CheckpointRecord`] |
+//! | have effects outside the store | [`Reactor`], [`Reaction`], [`Effect`], [`EffectKey`] |
+//! | let commands follow from events | [`ProcessManager`], [`Process`], [`Actions`], [`Correlation`], [`OnRejection`] |
+//! | say what happens after failures | [`Policy`], [`Then`], [`ParkedEvent`], [`Lease`], [`StartFrom`] |
 //! | open a store, use streams | [`Store`], [`Stream`], [`MemoryStore`] |
 //! | write | [`CandidateEvent`], [`IntoCandidates`], [`ExpectedVersion`], [`Append`], [`Appended`], [`Limits`] |
 //! | write idempotently | [`EventId`], [`CommandKey`], [`Outcome`] |
@@ -90,7 +94,7 @@
 //! # Runtime
 //!
 //! The futures of this crate run on any executor and do not use its timers. One thing needs [tokio]'s runtime:
-//! [`Projection::start`], which spawns a task and returns [`RunError::NoRuntime`] if no runtime is current. The timeout
+//! [`Projection::start`] (like [`Reaction::start`] and [`Process::start`]), which spawns a task and returns [`RunError::NoRuntime`] if no runtime is current. The timeout
 //! of [`Running::wait_for`] is real time on every executor, even where tokio's time is paused.
 //!
 //! [tokio]: https://docs.rs/tokio

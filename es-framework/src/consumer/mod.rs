@@ -38,7 +38,7 @@ pub(crate) use failure::text_of;
 pub use failure::{Category, Failure};
 pub use handle::Running;
 pub use lease::Lease;
-pub(crate) use parked::PARKED;
+pub(crate) use parked::{DROPPED, PARKED};
 pub use parked::{ParkedEvent, ParkedFailure};
 pub use policy::{Backoff, Policy, Then};
 pub use set::{ConsumerSet, Consumers, Startable, StopError};

@@ -68,7 +68,7 @@ struct StoredFailure {
 /// The beginning of the keys of the records of parked events.
 pub(crate) const PARKED: &str = "parked/";
 /// The beginning of the keys of the records of parked events that were dropped.
-const DROPPED: &str = "dropped/";
+pub(crate) const DROPPED: &str = "dropped/";
 
 impl ParkedEvent {
     pub(super) fn new(key: String, mark: Mark, failure: Option<ParkedFailure>, now: Timestamp) -> Self {

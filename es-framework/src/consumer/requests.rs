@@ -125,6 +125,8 @@ impl<W: Work> Run<W> {
         portion.writes.extend(again.map(|event| event.removed()));
         self.step(portion).await.map_err(out)?;
         (self.seen, self.unwritten, self.failing) = (self.checkpoint, None, None);
+        // A reactor keeps its parked events.
+        self.look().await?;
         if self.report.state() == ConsumerState::Paused {
             self.report.moved(end, self.store.head(), ConsumerState::Paused);
         }

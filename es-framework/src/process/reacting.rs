@@ -8,7 +8,7 @@ use super::error::ProcessError;
 use super::instances::Instances;
 use super::manager::{Correlation, ProcessManager};
 use super::schedule::{Entry, Schedule};
-use crate::consumer::{Backoff, ReactionError, RunError, Timer, Trouble};
+use crate::consumer::{Backoff, ReactionError, RunError, StopSignal, Timer, Trouble};
 use crate::domain::Recorded;
 use crate::log::{CellKey, Store, Timestamp};
 use crate::panics;
@@ -134,14 +134,14 @@ impl<P: ProcessManager> Reacting for Processing<P> {
         }
     }
 
-    async fn fire(&self, until: Timestamp) -> Result<(), Trouble> {
+    async fn fire(&self, until: Timestamp, stop: Option<&StopSignal>) -> Result<(), Trouble> {
         let (mut after, mut later, mut next) = (None, None, None);
         let mut seen = Vec::new();
         'pages: loop {
             let page = self.schedule.list(after.take(), PAGE).await.map_err(|error| Trouble::of(error.into()))?;
             let last = page.len() < PAGE;
             for entry in page {
-                if entry.timeout.due() > until {
+                if entry.timeout.due() > until || stop.is_some_and(StopSignal::is_set) {
                     next = Some(entry.timeout.due());
                     break 'pages;
                 }

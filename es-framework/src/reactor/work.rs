@@ -12,7 +12,7 @@ use super::effect::{Effect, EffectKey};
 use super::in_flight::InFlight;
 use super::records::Records;
 use crate::consumer::{
-    Begun, Checkpoint, PARKED, Portion, ReactionError, RunError, StopSignal, Timer, Trouble, Work, Write,
+    Begun, Checkpoint, DROPPED, PARKED, Portion, ReactionError, RunError, StopSignal, Timer, Trouble, Work, Write,
     checkpoint_at, position_of,
 };
 use crate::domain::{Event, Recorded};
@@ -48,9 +48,9 @@ pub(crate) trait Reacting: Send + Sync + 'static {
         pending()
     }
 
-    /// Does what was due at this time, some of it at least. What fails is reported and tried again later.
-    fn fire(&self, until: Timestamp) -> impl Future<Output = Result<(), Trouble>> + Send {
-        let _: Timestamp = until;
+    /// Does what was due at this time, until it is told to stop. What fails is reported and tried again later.
+    fn fire(&self, until: Timestamp, stop: Option<&StopSignal>) -> impl Future<Output = Result<(), Trouble>> + Send {
+        let _: (Timestamp, Option<&StopSignal>) = (until, stop);
         async { Ok(()) }
     }
 }
@@ -248,21 +248,22 @@ impl<R: Reacting> Reactions<R> {
         up_to: Position,
     ) -> Result<(), Trouble> {
         let (before, mark) = (progress.written_up_to(), self.records.mark);
+        let stays_parked = moves_only(progress.portion);
         let writes = progress.portion.writes.iter().filter(|write| {
             let is_new = write.at == Position::ZERO && progress.written == 0 || write.at > before && write.at <= up_to;
             // What was parked before the reactor was moved back still is, and the rest has had its effect.
             let is_parked_again = write.at > Position::ZERO && write.at <= mark && write.key.starts_with(PARKED);
-            is_new && !is_parked_again
+            is_new && !is_parked_again && !(stays_parked && unparks(write))
         });
         let mut writes = writes.cloned().collect::<Vec<_>>();
         if to.is_none() {
             writes.push(Records::mark_at(mark));
         }
         let events = done.saturating_sub(progress.written) as u64;
-        let finished = self.finished.split_off(&position_of(to.as_ref()).next());
-        let written = self.records.write_finished(to, events, writes, &finished).await;
-        self.finished = finished;
-        written?;
+        let behind = self.finished.range(position_of(to.as_ref()).next()..).copied().collect();
+        // If this fails, what is finished still is, wherever the checkpoint is found then.
+        self.records.write_finished(to, events, writes, &behind).await?;
+        self.finished = behind;
         progress.written = progress.written.max(done);
         self.at = to;
         Ok(())
@@ -271,9 +272,7 @@ impl<R: Reacting> Reactions<R> {
     /// Moves the checkpoint back. The effects up to where it was are not repeated.
     async fn move_back(&mut self, portion: &Portion<R::Event>) -> Result<(), Trouble> {
         let mark = self.records.mark.max(position_of(self.at.as_ref()));
-        // Parked events have not had their effects, and are not met again.
-        let stays_parked = |write: &&Write| !(write.value.is_none() && write.key.starts_with(PARKED));
-        let mut writes = portion.writes.iter().filter(stays_parked).cloned().collect::<Vec<_>>();
+        let mut writes = portion.writes.iter().filter(|write| !unparks(write)).cloned().collect::<Vec<_>>();
         writes.push(Records::mark_at(mark));
         self.records.write(portion.to, 0, &writes).await?;
         (self.records.mark, self.at) = (mark, portion.to);
@@ -283,12 +282,13 @@ impl<R: Reacting> Reactions<R> {
     /// Moves the checkpoint and the mark back to where effects are to be repeated.
     async fn repeat(&mut self, after: Position, begun: Begun) -> Result<Begun, Trouble> {
         let position = after.min(position_of(self.at.as_ref()));
+        let mark = self.records.mark.min(after);
         let to = checkpoint_at(&self.store, position).await.map_err(|error| Trouble::of(error.into()))?;
         let number = |key: &str| key.strip_prefix(PARKED).and_then(|digits| digits.parse::<u64>().ok());
-        let met_again = |(key, _): &&(String, bytes::Bytes)| number(key).is_none_or(|number| number > position.get());
+        let met_again = |(key, _): &&(String, bytes::Bytes)| number(key).is_none_or(|number| number > after.get());
         let mut writes: Vec<_> =
             begun.parked.iter().filter(met_again).map(|(key, _)| Write::now(key.clone(), None)).collect();
-        writes.push(Records::mark_at(self.records.mark.min(position)));
+        writes.push(Records::mark_at(mark));
         self.finished.clear();
         self.records.write_finished(to, 0, writes, &self.finished).await?;
         self.records.read().await
@@ -373,8 +373,18 @@ impl<R: Reacting> Work for Reactions<R> {
     }
 
     async fn fire(&mut self, until: Timestamp) -> Result<(), Trouble> {
-        self.reacting.fire(until).await
+        self.reacting.fire(until, self.stop.as_ref()).await
     }
+}
+
+/// Whether a portion only moves the checkpoint. Then no event is unparked: a parked event has not had its effect, and it
+/// is passed over if it is met again.
+fn moves_only<E>(portion: &Portion<E>) -> bool {
+    portion.range.is_empty() && !portion.writes.iter().any(|write| write.key.starts_with(DROPPED))
+}
+
+fn unparks(write: &Write) -> bool {
+    write.value.is_none() && write.key.starts_with(PARKED)
 }
 
 /// Why an attempt failed.

@@ -9,6 +9,7 @@ mod judged;
 mod kit;
 #[cfg(feature = "bincode")]
 mod observed;
+mod process_managers;
 mod processes;
 mod projections;
 mod sends;
