@@ -30,6 +30,8 @@
 //!   also [`Durable`].
 //! * [`conformance_shared!`] contains what must hold while several processes have a store open, for a fixture that is
 //!   also [`Shared`].
+//! * [`conformance_consumers!`] contains what must hold for consumers with each kind of read model of an engine, for a
+//!   fixture that is also a [`Ledger`](ledger::Ledger).
 //! * [`conformance_inspected!`] contains the queries of tools, for engines that can be inspected.
 //!
 //! [`guide`] explains how to write an engine from scratch.
@@ -51,8 +53,10 @@ pub mod aggregates;
 pub mod bank;
 pub mod commands;
 pub mod concurrency;
+pub mod consumers;
 pub mod durable;
 pub mod executors;
+pub mod failing;
 pub mod filters;
 mod fixture;
 pub mod folding;
@@ -60,6 +64,7 @@ pub mod guide;
 pub mod idempotency;
 pub mod inspected;
 pub mod keys;
+pub mod ledger;
 pub mod limits;
 mod macros;
 pub mod meddling;

@@ -440,6 +440,61 @@ macro_rules! conformance_shared {
     };
 }
 
+/// Generates a test for each fact about consumers that depends on the read model; the fixture must be a
+/// [`Ledger`](crate::ledger::Ledger).
+///
+/// See [`conformance!`](crate::conformance!); both can be used in the same module.
+#[macro_export]
+macro_rules! conformance_consumers {
+    ($fixture:expr) => {
+        $crate::__tests! {
+            $fixture;
+            failing {
+                h1_a_failure_or_death_at_every_call_changes_nothing
+                h1_whatever_happens_each_event_takes_effect_once
+                h3_the_event_that_fails_is_found_wherever_it_is
+                h3_every_event_may_fail_and_be_tried_again
+                h3_a_model_that_is_down_is_waited_for
+                h3_a_consumer_can_start_while_its_model_is_down
+                h6_closing_the_store_in_the_middle_ends_a_consumer
+                h8_failures_have_a_category
+                h8_what_cannot_be_decoded_is_parked_and_can_be_dropped
+                h9_a_parked_key_keeps_its_order_and_others_go_on
+                h9_poison_in_many_keys_stops_nobody_else
+                h9_beyond_the_bound_of_parked_events_the_consumer_stops
+                h9_the_key_can_be_another_than_the_stream
+            }
+            consumers {
+                h5_the_status_is_in_the_store
+                h10_a_stand_by_takes_over_when_the_owner_stops
+                h10_a_frozen_owner_commits_nothing
+                h10_the_term_is_judged_where_the_checkpoint_is
+                h10_without_a_lease_one_of_two_is_told
+                h10_owners_come_and_go
+                h12_only_legal_transitions_happen
+                h12_a_consumer_starts_from_the_beginning_the_present_or_a_position
+                h12_a_running_consumer_can_be_reset_and_moved
+                h12_wishes_from_elsewhere_are_carried_out_once
+                h17_a_set_is_stopped_within_a_deadline_that_names_the_late
+            }
+        }
+    };
+}
+
+/// Generates a test for each fact about consumers that are watched from other processes; the fixture must be a
+/// [`Ledger`](crate::ledger::Ledger) and [`Shared`](crate::Shared).
+#[macro_export]
+macro_rules! conformance_consumers_shared {
+    ($fixture:expr) => {
+        $crate::__tests! {
+            $fixture;
+            consumers {
+                h5_a_position_can_be_awaited_from_another_process
+            }
+        }
+    };
+}
+
 /// Generates a test for each fact about stores that tools can inspect, for engines that implement
 /// [`Engine::inspect`](es_framework::Engine::inspect).
 ///

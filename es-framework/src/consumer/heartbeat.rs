@@ -10,7 +10,7 @@ use super::control::{Alarm, Answer, Command, ControlError, Request};
 use super::lease::{Held, cell_key};
 use super::sealed;
 use super::status::{ConsumerState, Status};
-use super::stored_status::{Rate, StoredStatus};
+use super::stored_status::{LastWritten, StoredStatus};
 use super::timer::Timer;
 use super::wish::{Act, Wish};
 use crate::log::{CellError, CellKey, InvalidName, ProjectionName, Store, StoreError};
@@ -67,10 +67,9 @@ pub(super) struct Heartbeat {
     held: Option<Held>,
     /// When it is to be renewed.
     renews: Option<Instant>,
-    written: Option<(Instant, ConsumerState)>,
+    written: LastWritten,
     /// The revision of the status cell, as far as it is known.
     revision: u64,
-    rate: Rate,
     looked: Option<Instant>,
     /// What was passed on to the run, and is not answered yet.
     asked: Option<(Asked, oneshot::Receiver<Result<Answer, ControlError>>)>,
@@ -114,9 +113,8 @@ impl Heartbeat {
             finished,
             held: None,
             renews: None,
-            written: None,
+            written: LastWritten::default(),
             revision: 0,
-            rate: Rate::default(),
             looked: None,
             asked: None,
             done: None,
@@ -135,8 +133,12 @@ impl Heartbeat {
     /// Goes on until the run has ended.
     pub(super) async fn beat(mut self) {
         loop {
-            let (now, writes) = (self.seen.borrow().state, self.next_write());
-            let (written, rate) = (self.written.map(|(_, state)| state), self.rate.clone());
+            let writes = self.next_write();
+            // If a write is due anyway, only what makes it due sooner is of interest.
+            let known = match writes {
+                Some(_) => LastWritten::now(&self.seen.borrow()),
+                None => self.written.clone(),
+            };
             let next = [self.next_look(), self.next_renewal(), writes].into_iter().flatten().min();
             tokio::select! {
                 biased;
@@ -151,10 +153,9 @@ impl Heartbeat {
                     self.renews = self.held.as_ref().map(Held::due);
                 }
                 answer = answered(&mut self.asked) => self.take_answer(answer),
-                // If a write is due anyway, only another state is of interest.
                 () = changed(&mut self.seen, |status| match writes {
-                    Some(_) => status.state != now,
-                    None => Some(status.state) != written || rate.is_behind(status),
+                    Some(_) => known.is_outdated_by(status),
+                    None => known.differs_from(status),
                 }) => {}
                 () = self.timer.at(next) => {}
             }
@@ -178,11 +179,11 @@ impl Heartbeat {
     /// When the status is to be written; [`None`] if it is as it was written.
     fn next_write(&self) -> Option<Instant> {
         let status = self.seen.borrow();
-        match self.written {
+        match self.written.time() {
             _ if status.state == ConsumerState::StandingBy => None,
             None => Some(Instant::now()),
-            Some((written, state)) if state != status.state => Some(written + CHANGES),
-            Some((written, _)) => self.rate.is_behind(&status).then_some(written + WRITES),
+            Some(written) if self.written.is_outdated_by(&status) => Some(written + CHANGES),
+            Some(written) => self.written.differs_from(&status).then_some(written + WRITES),
         }
     }
 
@@ -233,9 +234,8 @@ impl Heartbeat {
     }
 
     async fn put(&mut self, status: &Status) {
-        let rate = self.rate.next(status);
+        let rate = self.written.write(status);
         let value = StoredStatus::of(status, rate, self.store.now()).encode();
-        self.written = Some((Instant::now(), status.state));
         for _ in 0..2 {
             match self.store.set_cell(&self.status_key, self.revision, Some(value.clone())).await {
                 Ok(revision) => self.revision = revision,

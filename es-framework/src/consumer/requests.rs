@@ -127,9 +127,8 @@ impl<W: Work> Run<W> {
         (self.seen, self.unwritten, self.failing) = (self.checkpoint, None, None);
         // A reactor keeps its parked events.
         self.look().await?;
-        if self.report.state() == ConsumerState::Paused {
-            self.report.moved(end, self.store.head(), ConsumerState::Paused);
-        }
+        // Before the answer: whoever waits for a position from then on waits for what is read again.
+        self.report.moved(end, self.store.head(), self.report.state());
         Ok(Answer::Done)
     }
 

@@ -46,6 +46,8 @@ pub(super) struct Run<W: Work> {
     pub(super) start_from: StartFrom,
     /// Wants the lease of its name, if it needs one.
     pub(super) contender: Option<Contender>,
+    /// Whether the term of its lease is in the checkpoint.
+    pub(super) claimed: bool,
     pub(super) beside: Beside,
     pub(super) panicked: PanickedDrop,
 }
@@ -155,7 +157,16 @@ impl<W: Work> Run<W> {
         Ok(())
     }
 
+    /// The next term must be above this one.
+    fn fenced(&mut self, term: u64) -> Leave {
+        if let Some(contender) = &mut self.contender {
+            contender.exceed(term);
+        }
+        Leave::StandBy
+    }
+
     fn disown(&mut self) {
+        self.claimed = false;
         self.control.term = None;
         self.report.lease(None);
         self.beside.holding.send_replace(None);
@@ -165,14 +176,16 @@ impl<W: Work> Run<W> {
     pub(super) async fn find_checkpoint(&mut self) -> Result<(), Leave> {
         self.own().await?;
         let begun = match self.work.begin(self.control.term).await {
-            Err(Trouble::Fenced(term)) => {
-                if let Some(contender) = &mut self.contender {
-                    contender.exceed(term);
-                }
-                return Err(Leave::StandBy);
-            }
+            Err(Trouble::Fenced(term)) => return Err(self.fenced(term)),
             begun => begun?,
         };
+        if let Some(term) = self.control.term.filter(|_| !self.claimed) {
+            // If the lease was removed, its terms begin anew: another owner may have had this one.
+            if begun.record.is_some_and(|record| record.term >= term) {
+                return Err(self.fenced(term));
+            }
+            self.claimed = true;
+        }
         let acknowledged = begun.acknowledged.and_then(|token| String::from_utf8(token.into()).ok());
         self.report.found(acknowledged);
         self.checkpoint = begun.record.and_then(|record| record.checkpoint());

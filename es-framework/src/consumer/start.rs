@@ -87,6 +87,7 @@ impl<W: Work> Consumer<W> {
             parking: Parking::default(),
             start_from,
             contender,
+            claimed: false,
             beside,
             panicked: panicked_drop(),
         };
@@ -116,6 +117,11 @@ pub(crate) async fn start<W: Work>(consumer: Consumer<W>) -> Result<Running, Run
             tracing::warn!(message, "a consumer that could not start panicked as it was dropped");
         }
         return Err(error);
+    }
+    match begun {
+        Err(Leave::StandBy) => run.report.enter(ConsumerState::StandingBy),
+        Err(Leave::Down(_)) => run.report.enter(ConsumerState::Waiting),
+        _ => {}
     }
     let span = tracing::info_span!("consumer", name = run.name.as_str());
     runtime.spawn(heartbeat.beat().instrument(span.clone()));

@@ -152,24 +152,47 @@ impl StoredStatus {
     }
 }
 
-/// Measures how many events a second are handled, from one write of the status to the next.
+/// What was written last, to tell whether something is new, and how many events a second were handled since.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Rate {
-    last: Option<(Instant, u64, Position)>,
+pub(super) struct LastWritten {
+    last: Option<(Instant, Status)>,
 }
 
-impl Rate {
-    /// Whether the consumer has moved since.
-    pub(super) fn is_behind(&self, status: &Status) -> bool {
-        self.last.is_none_or(|(_, events, position)| (events, position) != (status.events, status.position))
+impl LastWritten {
+    /// As if this status were written.
+    pub(super) fn now(status: &Status) -> Self {
+        Self { last: Some((Instant::now(), status.clone())) }
     }
 
-    pub(super) fn next(&mut self, status: &Status) -> f64 {
+    /// Whether the consumer is in another state, or has acknowledged a wish: that is written soon.
+    pub(super) fn is_outdated_by(&self, status: &Status) -> bool {
+        self.last.as_ref().is_none_or(|(_, last)| {
+            last.state != status.state || last.acknowledged != status.acknowledged || last.refused != status.refused
+        })
+    }
+
+    /// Whether anything is new.
+    pub(super) fn differs_from(&self, status: &Status) -> bool {
+        let signature = |status: &Status| {
+            let lease = status.lease.as_ref().map(|(_, term)| *term);
+            let failure =
+                status.last_failure.as_ref().map(|failure| (failure.time, failure.attempts, failure.position));
+            (status.events, status.position, status.parked, lease, failure)
+        };
+        self.is_outdated_by(status) || self.last.as_ref().is_some_and(|(_, last)| signature(last) != signature(status))
+    }
+
+    pub(super) fn time(&self) -> Option<Instant> {
+        self.last.as_ref().map(|(time, _)| *time)
+    }
+
+    /// The status is written now; returns the number of events a second since it was written before.
+    pub(super) fn write(&mut self, status: &Status) -> f64 {
         let now = Instant::now();
-        let before = self.last.replace((now, status.events, status.position));
-        let Some((then, events, _)) = before else { return 0.0 };
+        let before = self.last.replace((now, status.clone()));
+        let Some((then, before)) = before else { return 0.0 };
         let seconds = now.duration_since(then).as_secs_f64().max(0.001);
-        let new = u32::try_from(status.events.saturating_sub(events)).unwrap_or(u32::MAX);
+        let new = u32::try_from(status.events.saturating_sub(before.events)).unwrap_or(u32::MAX);
         f64::from(new) / seconds
     }
 }

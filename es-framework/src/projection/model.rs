@@ -40,6 +40,21 @@ impl<M: ReadModel> Batch<M> {
         (self.run)(tx)
     }
 
+    /// The same work for a model with the same transactions, which this one wraps.
+    #[must_use]
+    pub fn over<O>(self) -> Batch<O>
+    where
+        O: for<'t> ReadModel<Tx<'t> = M::Tx<'t>>,
+    {
+        let Self { run, fold, events, bytes } = self;
+        Batch {
+            run: Arc::new(move |tx: &mut O::Tx<'_>| run(tx)),
+            fold: Arc::new(move |tx: &mut O::Tx<'_>| fold(tx)),
+            events,
+            bytes,
+        }
+    }
+
     /// Applies the events only, without the checkpoint: for a model that must fold again what it had committed.
     ///
     /// # Errors

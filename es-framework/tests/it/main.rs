@@ -7,6 +7,7 @@ mod hostile;
 mod judged;
 #[cfg(feature = "bincode")]
 mod kit;
+mod ledgers;
 #[cfg(feature = "bincode")]
 mod observed;
 mod process_managers;
@@ -55,4 +56,19 @@ mod processes_that_tell_the_head {
     es_conformance::conformance!(Processes::that_tell(Tells::Head));
     es_conformance::conformance_durable!(Processes::that_tell(Tells::Head));
     es_conformance::conformance_shared!(Processes::that_tell(Tells::Head));
+}
+
+/// Consumers with a state in memory.
+mod consumers_with_a_state {
+    use crate::ledgers::StateInMemory;
+
+    es_conformance::conformance_consumers!(StateInMemory);
+}
+
+/// Consumers of a store that several handles share.
+mod consumers_of_processes {
+    use crate::ledgers::StateOfProcesses;
+
+    es_conformance::conformance_consumers!(StateOfProcesses::new());
+    es_conformance::conformance_consumers_shared!(StateOfProcesses::new());
 }

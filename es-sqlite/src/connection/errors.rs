@@ -10,9 +10,30 @@ use crate::connection::busy;
 /// Maps a SQLite error to what it means for the caller.
 #[expect(clippy::needless_pass_by_value, reason = "called by `map_err`, which gives the error away")]
 pub(crate) fn store(error: Error) -> StoreError {
-    match &error {
+    of(&error)
+}
+
+/// The error of a read model's statement for which not the statement is to blame: the disk is full, the file is locked or
+/// cannot be read or written.
+pub(crate) fn outage(error: &Error) -> Option<StoreError> {
+    let is_outage = matches!(
+        error.sqlite_error_code(),
+        Some(
+            ErrorCode::DiskFull
+                | ErrorCode::SystemIoFailure
+                | ErrorCode::CannotOpen
+                | ErrorCode::DatabaseBusy
+                | ErrorCode::DatabaseLocked
+                | ErrorCode::FileLockingProtocolFailed
+        )
+    );
+    is_outage.then(|| of(error))
+}
+
+fn of(error: &Error) -> StoreError {
+    match error {
         Error::SqliteFailure(failure, _) => match failure.code {
-            ErrorCode::DiskFull => StoreError::DiskFull { source: said(&error) },
+            ErrorCode::DiskFull => StoreError::DiskFull { source: said(error) },
             ErrorCode::SystemIoFailure if is_too_large(failure.extended_code) => {
                 StoreError::DiskFull { source: Said::boxed(&"the file would exceed the size limit of this process") }
             }
@@ -25,15 +46,15 @@ pub(crate) fn store(error: Error) -> StoreError {
             ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::ConstraintViolation => {
                 damaged(None, error.to_string())
             }
-            ErrorCode::PermissionDenied => StoreError::PermissionDenied { source: said(&error) },
-            ErrorCode::SystemIoFailure | ErrorCode::CannotOpen => StoreError::Io { source: said(&error) },
-            _ => StoreError::Internal { source: said(&error) },
+            ErrorCode::PermissionDenied => StoreError::PermissionDenied { source: said(error) },
+            ErrorCode::SystemIoFailure | ErrorCode::CannotOpen => StoreError::Io { source: said(error) },
+            _ => StoreError::Internal { source: said(error) },
         },
         Error::FromSqlConversionFailure(..)
         | Error::IntegralValueOutOfRange(..)
         | Error::InvalidColumnType(..)
         | Error::Utf8Error(..) => damaged(None, error.to_string()),
-        _ => StoreError::Internal { source: said(&error) },
+        _ => StoreError::Internal { source: said(error) },
     }
 }
 

@@ -19,6 +19,7 @@ use bytes::Bytes;
 use es_framework::{ModelError, ProjectionName, ReadModel, StoreError};
 use tokio_rusqlite::rusqlite::{self, Connection};
 
+use crate::connection::errors;
 use crate::connection::worker::block_on;
 use crate::engine::SqliteEngine;
 use crate::error::OpenError;
@@ -200,7 +201,14 @@ fn project<T>(
     body: impl FnOnce(&mut SqliteTx<'_>) -> Result<T, ModelError>,
 ) -> Result<T, ModelError> {
     guard::protect(connection).map_err(ModelError::failed)?;
-    let done = guard::asked_by(Asker::Projector(home), || body(&mut SqliteTx::new(connection, home)));
+    let done = guard::asked_by(Asker::Projector(home), || {
+        let mut tx = SqliteTx::new(connection, home);
+        let done = body(&mut tx);
+        match (done, tx.take_outage()) {
+            (Err(_), Some(outage)) => Err(ModelError::failed(outage)),
+            (done, _) => done,
+        }
+    });
     let done = done.and_then(|done| {
         guard::check_open(connection)
             .and_then(|()| guard::check_tables(connection, home))
@@ -253,7 +261,7 @@ impl ReadModel for SqliteModel {
 fn by_the_model<T>(tx: &SqliteTx<'_>, run: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, ModelError> {
     let connection = tx.connection();
     guard::check_open(connection).map_err(ModelError::commit_refused)?;
-    guard::asked_by(Asker::Engine, || run(connection)).map_err(ModelError::failed)
+    guard::asked_by(Asker::Engine, || run(connection)).map_err(|error| ModelError::failed(errors::store(error)))
 }
 
 impl fmt::Debug for SqliteModel {

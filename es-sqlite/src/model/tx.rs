@@ -2,9 +2,11 @@
 
 use std::fmt;
 
+use es_framework::StoreError;
 use tokio_rusqlite::rusqlite::fallible_iterator::FallibleIterator as _;
 use tokio_rusqlite::rusqlite::{self, Batch, CachedStatement, Connection, Params, Row};
 
+use crate::connection::errors;
 use crate::model::guard;
 use crate::model::rules::Home;
 
@@ -29,6 +31,8 @@ pub struct SqliteTx<'t> {
     home: Home,
     /// The statements run last, the newest at the end: see [`SqliteTx::run`].
     kept: Vec<Kept<'t>>,
+    /// Why a statement failed that is not to blame for it.
+    outage: Option<StoreError>,
 }
 
 /// A statement that was already checked and is kept ready until the transaction ends.
@@ -47,7 +51,20 @@ const MARK: &str = "/*read model*/ ";
 
 impl<'t> SqliteTx<'t> {
     pub(super) fn new(connection: &'t Connection, home: Home) -> Self {
-        Self { connection, home, kept: Vec::new() }
+        Self { connection, home, kept: Vec::new(), outage: None }
+    }
+
+    /// Why a statement failed that is not to blame for it: the disk is full, for example. However the projector wraps that
+    /// error, no event is to blame either.
+    pub(super) fn take_outage(&mut self) -> Option<StoreError> {
+        self.outage.take()
+    }
+
+    fn note_outage(&mut self, error: rusqlite::Error) -> rusqlite::Error {
+        if let Some(outage) = errors::outage(&error) {
+            self.outage = Some(outage);
+        }
+        error
     }
 
     /// The connection, for the model's own statements.
@@ -71,6 +88,10 @@ impl<'t> SqliteTx<'t> {
     ///
     /// As for [`Self::execute`].
     pub fn execute_batch(&mut self, sql: &str) -> rusqlite::Result<()> {
+        self.run_batch(sql).map_err(|error| self.note_outage(error))
+    }
+
+    fn run_batch(&mut self, sql: &str) -> rusqlite::Result<()> {
         let mut batch = Batch::new(self.connection, sql);
         loop {
             guard::check_open(self.connection)?;
@@ -119,6 +140,7 @@ impl<'t> SqliteTx<'t> {
         // Taken out while it runs: after a panic it goes back to the connection's cache, which clears its parameters.
         let mut statement = self.take(sql)?;
         let answer = run(&mut statement.statement).map_err(guard::explained);
+        let answer = answer.map_err(|error| self.note_outage(error));
         // Otherwise a parameter that the next call does not set would keep its current value.
         statement.statement.clear_bindings();
         if self.kept.len() == KEPT {

@@ -8,6 +8,7 @@
 
 mod columns;
 mod conformance;
+mod consumers;
 mod cut_off;
 mod damage;
 mod errors;
