@@ -92,8 +92,8 @@ pub trait ProcessManager: Event + Default {
     /// The events it handles; those of other types are never decoded. A `join` of several aggregates' events, usually.
     type Event: Event;
 
-    /// Its name: the category of its instances' streams and the name of the consumer. Contains no `-`. Never change it: a
-    /// process with another name starts at the beginning.
+    /// Its name: the category of its instances' streams, and the name of the consumer. A program in which it contains a
+    /// `-` does not build. Never change it: a process with another name starts at the beginning.
     const NAME: &'static str;
 
     /// Which instance an event belongs to, if any.

@@ -26,8 +26,9 @@ use crate::reactor::Reactions;
 ///    takes effect at most once; see [`Actions::execute`](crate::Actions::execute).
 /// 3. After a crash, whoever comes first finishes the newest step of the instance before anything else happens to it.
 /// 4. A timeout is handled once in effect, unless it was cancelled before; see
-///    [`Actions::set_timeout`](crate::Actions::set_timeout). If it fails, it is tried again with growing pauses, and
-///    others are handled meanwhile.
+///    [`Actions::set_timeout`](crate::Actions::set_timeout). If it fails, it is tried again as the policy
+///    says for errors of user code, and others are handled meanwhile. After the last attempt the process stops, or goes on
+///    and tries it again after each of the longest pauses of an outage (30 s).
 /// 5. After [`Actions::complete`](crate::Actions::complete) an instance ignores later events.
 ///
 /// It runs as a consumer of the log named [`ProcessManager::NAME`], with a checkpoint, retries and states like those of a
@@ -111,6 +112,10 @@ impl<P: ProcessManager> Process<P> {
     /// # Errors
     ///
     /// [`ProcessError`] if the id is not valid, the state cannot be decoded, or the store cannot be read.
+    ///
+    /// # Cancel safety
+    ///
+    /// Can be dropped at any time: nothing is changed.
     pub async fn instance(&self, id: impl fmt::Display + Send) -> Result<Option<Instance<P>>, ProcessError> {
         let stream = stream_of::<P>(&id.to_string())?;
         let (instances, _) = self.instances.as_ref().map_err(Clone::clone)?;
@@ -166,7 +171,7 @@ impl<P: ProcessManager> Process<P> {
         let name = ProjectionName::new(P::NAME)?;
         let (instances, schedule) = instances?;
         let wanted = filter.types(P::Event::names());
-        let processing = Processing::new(store.clone(), instances, schedule, policy.user_code);
+        let processing = Processing::new(store.clone(), instances, schedule, &policy);
         let work = Reactions::new(store.clone(), name.clone(), processing, in_flight, None)?;
         Ok(Consumer { store, name, work, wanted, policy, start_from, lease })
     }

@@ -1,6 +1,6 @@
 //! A process as a reactor: its events by instance, and its timeouts.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use super::error::ProcessError;
 use super::instances::Instances;
 use super::manager::{Correlation, ProcessManager};
 use super::schedule::{Entry, Schedule};
-use crate::consumer::{Backoff, ReactionError, RunError, StopSignal, Timer, Trouble};
+use crate::consumer::{Backoff, Policy, ReactionError, RunError, StopSignal, Timer, Trouble};
 use crate::domain::Recorded;
 use crate::log::{CellKey, Store, Timestamp};
 use crate::panics;
@@ -26,6 +26,8 @@ pub(super) struct Processing<P> {
     instances: Instances<P>,
     schedule: Schedule,
     backoff: Backoff,
+    /// The pauses after the last attempt.
+    longest: Duration,
     timer: Timer,
     waiting: Mutex<Waiting>,
 }
@@ -45,9 +47,10 @@ struct Failed {
 }
 
 impl<P: ProcessManager> Processing<P> {
-    pub(super) fn new(store: Store, instances: Instances<P>, schedule: Schedule, backoff: Backoff) -> Self {
+    pub(super) fn new(store: Store, instances: Instances<P>, schedule: Schedule, policy: &Policy) -> Self {
         let (timer, waiting) = (Timer::shared(), Mutex::default());
-        Self { store, instances, schedule, backoff, timer, waiting }
+        let (backoff, longest) = (policy.user_code, policy.outage.longest);
+        Self { store, instances, schedule, backoff, longest, timer, waiting }
     }
 
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
@@ -71,7 +74,9 @@ impl<P: ProcessManager> Processing<P> {
             let failed =
                 waiting.failed.entry(entry.key.clone()).or_insert(Failed { attempts: 0, again: Instant::now() });
             failed.attempts = failed.attempts.saturating_add(1);
-            failed.again = Instant::now() + self.backoff.bound(failed.attempts);
+            let given_up = failed.attempts >= self.backoff.attempts.get();
+            let pause = if given_up { self.longest } else { self.backoff.bound(failed.attempts) };
+            failed.again = Instant::now() + pause;
             failed.attempts
         };
         let (instance, timeout) = (entry.timeout.stream.clone(), entry.timeout.name.clone());
@@ -136,7 +141,7 @@ impl<P: ProcessManager> Reacting for Processing<P> {
 
     async fn fire(&self, until: Timestamp, stop: Option<&StopSignal>) -> Result<(), Trouble> {
         let (mut after, mut later, mut next) = (None, None, None);
-        let mut seen = Vec::new();
+        let mut seen = HashSet::new();
         'pages: loop {
             let page = self.schedule.list(after.take(), PAGE).await.map_err(|error| Trouble::of(error.into()))?;
             let last = page.len() < PAGE;
@@ -145,8 +150,8 @@ impl<P: ProcessManager> Reacting for Processing<P> {
                     next = Some(entry.timeout.due());
                     break 'pages;
                 }
-                seen.push(entry.key.clone());
                 after = Some(entry.key.clone());
+                seen.insert(entry.key.clone());
                 if self.waiting().failed.get(&entry.key).is_some_and(|failed| failed.again > Instant::now()) {
                     continue;
                 }
@@ -155,15 +160,18 @@ impl<P: ProcessManager> Reacting for Processing<P> {
                     Err(trouble @ Trouble::Later { .. }) => drop(later.get_or_insert(trouble)),
                     Err(trouble) => return Err(trouble),
                 }
+                if self.instances.earliest_set().is_some() {
+                    // It has set another one, which may be due before the next.
+                    after = None;
+                    continue 'pages;
+                }
             }
             if last {
                 break;
             }
         }
         let mut waiting = self.waiting();
-        // What was set meanwhile.
-        let earliest = self.instances.earliest_set();
-        waiting.next = next.into_iter().chain(earliest).min();
+        waiting.next = next;
         waiting.failed.retain(|key, _| seen.contains(key));
         later.map_or(Ok(()), Err)
     }
