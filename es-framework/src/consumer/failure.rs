@@ -59,9 +59,8 @@ impl RunError {
     pub fn category(&self) -> Category {
         match self {
             Self::Decode(error) => category_of(error),
-            Self::Panicked { .. } => Category::Panic,
+            Self::Panicked { .. } | Self::Reaction(ReactionError::Panicked { .. }) => Category::Panic,
             Self::Store(_) | Self::LogRewound { .. } => Category::Log,
-            Self::Reaction(ReactionError::Panicked { .. }) => Category::Panic,
             Self::Reaction(_) => Category::UserCode,
             Self::Model(error) => match error {
                 ModelError::Refused { .. }

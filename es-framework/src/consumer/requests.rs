@@ -212,8 +212,7 @@ fn out(trouble: Trouble) -> ControlError {
         Trouble::Down(error) | Trouble::Final(error) | Trouble::Afterwards(error) | Trouble::Event { error, .. } => {
             error
         }
-        Trouble::Behind { culprit: Some((_, error)) } => error,
-        Trouble::Later { error, .. } => error,
+        Trouble::Behind { culprit: Some((_, error)) } | Trouble::Later { error, .. } => error,
         Trouble::Behind { culprit: None } | Trouble::Fenced(_) | Trouble::Stopped { .. } => RunError::behind(),
     })
 }

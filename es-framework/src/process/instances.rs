@@ -1,5 +1,6 @@
 //! The instances of a process, one step at a time.
 
+use std::collections::BTreeMap;
 use std::marker::PhantomData;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -334,7 +335,7 @@ fn decide<P: ProcessManager>(stream: &StreamId, newest: Option<Step<P>>, input: 
     let instance = stream.as_str().get(P::NAME.len() + 1..).unwrap_or_default();
     let (version, mut timeouts, completed) = match &newest {
         Some(step) => (step.version().next().get(), step.record.timeouts.clone(), step.record.completed),
-        None => (1, Default::default(), false),
+        None => (1, BTreeMap::default(), false),
     };
     let mut state = newest.map(|step| step.state).unwrap_or_default();
     let time = match input {

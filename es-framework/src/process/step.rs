@@ -118,7 +118,7 @@ pub(super) fn key_text(base: &str, n: usize) -> String {
     if text.len() <= crate::log::MAX_NAME_BYTES {
         return text;
     }
-    let kept = text.get(..text.floor_char_boundary(KEPT)).unwrap_or_default();
+    let kept = (0..=KEPT).rev().find_map(|end| text.get(..end)).unwrap_or_default();
     format!("{kept}#{}", Fingerprint::of(text.as_bytes()))
 }
 

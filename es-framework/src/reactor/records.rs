@@ -83,24 +83,22 @@ impl Records {
     pub(super) async fn read(&mut self) -> Result<Begun, Trouble> {
         let down = |error: StoreError| Trouble::of(error.into());
         let cell = self.store.cell(&self.checkpoint).await.map_err(down)?;
-        let record = cell.as_ref().map(|cell| decode(&cell.value)).transpose()?;
+        let record = cell.as_ref().map(|cell| decode(&cell.value)).transpose().map_err(out)?;
         self.revision = cell.map_or(0, |cell| cell.revision);
         self.record = record.unwrap_or_else(|| CheckpointRecord::new(self.store.id()));
         self.revisions.clear();
         let mark = self.get(EFFECTS).await?;
-        let damaged = || Trouble::Final(ModelError::damaged(EFFECTS).into());
-        let parsed =
-            mark.map(|text| std::str::from_utf8(&text).ok().and_then(|text| text.parse().ok()).ok_or_else(damaged));
-        let mark = parsed.transpose()?;
-        self.mark = Position::new(mark.unwrap_or(0));
+        let mark = mark.map(|text| position(&text).ok_or_else(|| ModelError::damaged(EFFECTS))).transpose();
+        let mark = mark.map_err(out)?;
+        self.mark = mark.unwrap_or_default();
         // A name that was only claimed has never run.
         let record = record.filter(|record| mark.is_some() || record.checkpoint().is_some());
-        let damaged = || Trouble::Final(ModelError::damaged(FINISHED).into());
-        let finished = self.get(FINISHED).await?.map(|text| positions(&text).ok_or_else(damaged)).transpose()?;
-        self.finished = finished.unwrap_or_default();
+        let finished = self.get(FINISHED).await?;
+        let finished = finished.map(|text| positions(&text).ok_or_else(|| ModelError::damaged(FINISHED))).transpose();
+        self.finished = finished.map_err(out)?.unwrap_or_default();
         let acknowledged = self.get(ACKNOWLEDGED).await?;
         let mut parked = Vec::new();
-        let prefix = self.key(PARKED)?.as_str().to_owned();
+        let prefix = self.key(PARKED).map_err(out)?.as_str().to_owned();
         let mut list = ListCells::new().prefix(&prefix);
         loop {
             let page = self.store.cells(list.clone()).await.map_err(down)?;
@@ -163,7 +161,7 @@ impl Records {
         for _ in 0..TRIES {
             let mut append = Append::default().set_cell(self.checkpoint.clone(), self.revision, Some(bytes.clone()));
             for Write { key, value, .. } in writes {
-                let (revision, key) = (self.revision_of(key).await?, self.key(key)?);
+                let (revision, key) = (self.revision_of(key).await?, self.key(key).map_err(out)?);
                 // There is nothing to remove.
                 if revision > 0 || value.is_some() {
                     append = append.set_cell(key, revision, value.clone());
@@ -197,13 +195,13 @@ impl Records {
         let expected = self.record.mark.position;
         let found = match found.map(|cell| decode(&cell.value)).transpose() {
             Ok(record) => position_of(record.and_then(|record| record.checkpoint()).as_ref()),
-            Err(damaged) => return damaged,
+            Err(damaged) => return out(damaged),
         };
         Trouble::Final(ModelError::TakenOver { name: self.name.clone(), expected, found }.into())
     }
 
     async fn get(&mut self, key: &str) -> Result<Option<Bytes>, Trouble> {
-        let cell = self.store.cell(&self.key(key)?).await.map_err(|error| Trouble::of(error.into()))?;
+        let cell = self.store.cell(&self.key(key).map_err(out)?).await.map_err(|error| Trouble::of(error.into()))?;
         self.revisions.insert(key.to_owned(), cell.as_ref().map_or(0, |cell| cell.revision));
         Ok(cell.map(|cell| cell.value))
     }
@@ -216,19 +214,28 @@ impl Records {
         Ok(self.revisions.get(key).copied().unwrap_or(0))
     }
 
-    fn key(&self, of: &str) -> Result<CellKey, Trouble> {
-        cell_key(&self.name, of).map_err(|error| Trouble::Final(error.into()))
+    fn key(&self, of: &str) -> Result<CellKey, InvalidName> {
+        cell_key(&self.name, of)
     }
 }
 
+fn position(text: &[u8]) -> Option<Position> {
+    std::str::from_utf8(text).ok()?.parse().ok().map(Position::new)
+}
+
 fn positions(text: &[u8]) -> Option<BTreeSet<Position>> {
-    std::str::from_utf8(text).ok()?.split(' ').map(|digits| digits.parse().ok().map(Position::new)).collect()
+    text.split(|byte| *byte == b' ').map(position).collect()
+}
+
+/// It cannot continue.
+fn out(error: impl Into<RunError>) -> Trouble {
+    Trouble::Final(error.into())
 }
 
 fn cell_key(name: &ProjectionName, of: &str) -> Result<CellKey, InvalidName> {
     CellKey::new(format!("consumer/{name}/record/{of}"))
 }
 
-fn decode(bytes: &[u8]) -> Result<CheckpointRecord, Trouble> {
-    CheckpointRecord::decode(bytes).ok_or_else(|| Trouble::Final(ModelError::damaged(CheckpointRecord::KEY).into()))
+fn decode(bytes: &[u8]) -> Result<CheckpointRecord, ModelError> {
+    CheckpointRecord::decode(bytes).ok_or_else(|| ModelError::damaged(CheckpointRecord::KEY))
 }

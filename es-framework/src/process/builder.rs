@@ -194,12 +194,13 @@ impl<P: ProcessManager> fmt::Debug for Process<P> {
 }
 
 const fn is_category(name: &str) -> bool {
-    let (bytes, mut n) = (name.as_bytes(), 0);
-    while n < bytes.len() {
-        if bytes[n] == b'-' {
+    let mut rest = name.as_bytes();
+    let is_empty = rest.is_empty();
+    while let [first, more @ ..] = rest {
+        if *first == b'-' {
             return false;
         }
-        n += 1;
+        rest = more;
     }
-    n > 0
+    !is_empty
 }
