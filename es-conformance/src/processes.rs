@@ -118,14 +118,18 @@ impl ProcessManager for Transfer {
     }
 
     fn handle(&mut self, event: &Recorded<WalletEvent>, actions: &mut Actions) {
-        if POISON.lock().unwrap().contains(actions.instance()) {
+        if POISON.lock().expect("nobody panicked with it").contains(actions.instance()) {
             actions.fail("poison");
         }
         self.handled.push(event.position().get());
         match event.event() {
             WalletEvent::Sent { transfer, to, cents } => {
-                self.from = event.aggregate_id().to_owned();
-                let text = if OTHERWISE.lock().unwrap().contains(transfer) { "otherwise" } else { "sending" };
+                event.aggregate_id().clone_into(&mut self.from);
+                let text = if OTHERWISE.lock().expect("nobody panicked with it").contains(transfer) {
+                    "otherwise"
+                } else {
+                    "sending"
+                };
                 let note = Note { transfer: transfer.clone(), text: text.to_owned() };
                 actions.execute::<Wallet, _>(&self.from, note);
                 actions.set_timeout("late", HOUR);
@@ -355,14 +359,14 @@ async fn the_story_goes_wrong(faulty: &Store, store: &Store, clock: &ManualClock
 /// Two owners that handle the same events take each step once, and execute each command once.
 pub async fn h14_two_owners_do_everything_once(fixture: &impl Fixture) {
     let store = fixture.open().await;
-    owners_fight(&store, &store).await;
+    Box::pin(owners_fight(&store, &store)).await;
 }
 
 /// The same over two handles, as two processes have them.
 pub async fn h14_two_processes_do_everything_once(fixture: &impl Shared) {
     let store = fixture.open().await;
     let second = fixture.second(&store).await;
-    owners_fight(&store, &second).await;
+    Box::pin(owners_fight(&store, &second)).await;
 }
 
 async fn owners_fight(store: &Store, second: &Store) {
@@ -542,7 +546,7 @@ pub async fn h14_a_completed_instance_ignores_events(fixture: &impl Fixture) {
 pub async fn h14_a_poison_instance_is_parked(fixture: &impl Fixture) {
     let store = fixture.open().await;
     let poison = format!("poison-{}", store.id());
-    POISON.lock().unwrap().insert(poison.clone());
+    POISON.lock().expect("nobody panicked with it").insert(poison.clone());
     let mut policy = Policy::park();
     policy.user_code = Backoff::NONE;
     let running = Process::<Transfer>::new(&store).policy(policy).start().await.expect("it starts");
@@ -553,7 +557,7 @@ pub async fn h14_a_poison_instance_is_parked(fixture: &impl Fixture) {
     assert_eq!(wallet(&store, "dave").await, ["received 5"]);
     let parked = running.parked(None).await.expect("it can be asked");
     assert_eq!(parked.iter().map(|event| event.key.as_str()).collect::<Vec<_>>(), [&poison, &poison]);
-    POISON.lock().unwrap().remove(&poison);
+    POISON.lock().expect("nobody panicked with it").remove(&poison);
     assert_eq!(running.retry_parked(None).await.expect("it can be retried").applied, 2);
     settled(&running, &store).await;
     running.stop().await.expect("it stops");
@@ -569,11 +573,11 @@ pub async fn h14_a_process_that_decides_otherwise_sends_nothing(fixture: &impl F
     let faulty = FaultyEngine::over(store.engine(), "append 1 crash-after".parse().expect("a plan"));
     run(&faulty.store()).await.expect_err("it dies after the step was written");
     assert_eq!(events_of(&stream(&store, &format!("transfer-{transfer}"))).await.len(), 1);
-    OTHERWISE.lock().unwrap().insert(transfer.clone());
+    OTHERWISE.lock().expect("nobody panicked with it").insert(transfer.clone());
     let error = run(&store).await.expect_err("it decides otherwise");
     assert!(format!("{error:?}").contains("NotRepeatable"), "{error:?}");
     assert_eq!(wallet(&store, "alice").await, ["sent to bob"]);
-    OTHERWISE.lock().unwrap().remove(&transfer);
+    OTHERWISE.lock().expect("nobody panicked with it").remove(&transfer);
     run(&store).await.expect("it goes on where it was");
     assert_eq!(wallet(&store, "alice").await, ["sent to bob", "noted sending", "noted sent"]);
 }

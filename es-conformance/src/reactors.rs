@@ -59,7 +59,7 @@ impl Reactor for Letters {
         let receiver = &*self.0;
         let stream = event.stream().to_string();
         {
-            let mut under_way = receiver.under_way.lock().unwrap();
+            let mut under_way = receiver.under_way.lock().expect("nobody panicked with it");
             *under_way.entry(stream.clone()).or_default() += 1;
             assert_eq!(under_way[&stream], 1, "the effects of one key do not overlap");
             receiver.most_under_way.fetch_max(under_way.values().sum(), Ordering::SeqCst);
@@ -78,7 +78,7 @@ impl Reactor for Letters {
             None => {}
         }
         let had = (effect.key.clone(), stream, event.position().get(), effect.attempt.get());
-        receiver.had.lock().unwrap().push(had);
+        receiver.had.lock().expect("nobody panicked with it").push(had);
         Ok(())
     }
 }
@@ -87,14 +87,14 @@ struct UnderWay<'r>(&'r Receiver, String);
 
 impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
-        *self.0.under_way.lock().unwrap().get_mut(&self.1).unwrap() -= 1;
+        *self.0.under_way.lock().expect("nobody panicked with it").get_mut(&self.1).expect("it is there") -= 1;
     }
 }
 
 impl Receiver {
     /// What goes wrong now at this amount.
     fn wrong_at(&self, cents: u64) -> Option<Wrong> {
-        let mut wrong = self.wrong.lock().unwrap();
+        let mut wrong = self.wrong.lock().expect("nobody panicked with it");
         let how = *wrong.get(&cents)?;
         match wrong.get_mut(&cents)? {
             Wrong::Fails(times) | Wrong::Panics(times) if *times == 0 => return None,
@@ -105,7 +105,7 @@ impl Receiver {
     }
 
     fn set(&self, cents: u64, wrong: Option<Wrong>) {
-        let mut all = self.wrong.lock().unwrap();
+        let mut all = self.wrong.lock().expect("nobody panicked with it");
         match wrong {
             Some(wrong) => drop(all.insert(cents, wrong)),
             None => drop(all.remove(&cents)),
@@ -114,9 +114,9 @@ impl Receiver {
 
     /// How often each effect was had, by position. Panics if one event had two keys, or one key two events.
     fn counts(&self, store: &Store) -> BTreeMap<u64, usize> {
-        let name = ProjectionName::new("letters").unwrap();
+        let name = ProjectionName::new("letters").expect("it is there");
         let mut counts = BTreeMap::new();
-        for (key, _, position, _) in &*self.had.lock().unwrap() {
+        for (key, _, position, _) in &*self.had.lock().expect("nobody panicked with it") {
             assert_eq!(*key, EffectKey::new(&name, store.id(), p(*position)), "the key is the documented one");
             *counts.entry(*position).or_default() += 1;
         }
@@ -125,12 +125,12 @@ impl Receiver {
 
     /// The positions in the order in which they took effect, of one stream.
     fn of(&self, stream: &str) -> Vec<u64> {
-        let had = self.had.lock().unwrap();
+        let had = self.had.lock().expect("nobody panicked with it");
         had.iter().filter(|(_, of, ..)| of == stream).map(|(_, _, position, _)| *position).collect()
     }
 
     fn attempts_at(&self, position: u64) -> Vec<u32> {
-        let had = self.had.lock().unwrap();
+        let had = self.had.lock().expect("nobody panicked with it");
         had.iter().filter(|(_, _, at, _)| *at == position).map(|(.., attempt)| *attempt).collect()
     }
 }
@@ -163,7 +163,7 @@ async fn started(store: &Store, letters: &Letters, policy: Policy) -> Running {
 }
 
 async fn checkpoint(store: &Store) -> Position {
-    let key = CellKey::new("consumer/letters/record/checkpoint").unwrap();
+    let key = CellKey::new("consumer/letters/record/checkpoint").expect("it is there");
     let cell = store.cell(&key).await.expect("it can be read");
     let record = cell.map(|cell| CheckpointRecord::decode(&cell.value).expect("it is a checkpoint"));
     record.map_or(Position::ZERO, |record| record.mark.position)
@@ -206,14 +206,15 @@ pub async fn h13_keys_are_ordered_and_overlap_up_to_a_bound(fixture: &impl Fixtu
     }
     for (in_flight, most) in [(1, 1), (3, 3), (100, 7)] {
         let letters = Letters::default();
-        let reaction = Reaction::new(&store, letters.clone()).in_flight(NonZeroUsize::new(in_flight).unwrap());
+        let reaction =
+            Reaction::new(&store, letters.clone()).in_flight(NonZeroUsize::new(in_flight).expect("it is there"));
         let reached = within("it catches up", reaction.named(format!("letters {in_flight}")).catch_up()).await;
         assert_eq!(reached.expect("it catches up"), p(200));
         assert_eq!(letters.0.most_under_way.load(Ordering::SeqCst), most, "with {in_flight} in flight");
         for n in 0..7 {
             assert!(letters.0.of(&format!("account-{n}")).is_sorted());
         }
-        let had = letters.0.had.lock().unwrap();
+        let had = letters.0.had.lock().expect("nobody panicked with it");
         assert_eq!(had.len(), 200);
         assert_eq!(in_flight == 1, had.is_sorted_by_key(|(_, _, position, _)| *position), "one at a time is in order");
     }
@@ -234,7 +235,7 @@ pub async fn h13_a_reactor_can_have_keys_of_its_own(fixture: &impl Fixture) {
                     tokio::task::yield_now().await;
                 }
             }
-            self.0.lock().unwrap().push(event.position().get());
+            self.0.lock().expect("nobody panicked with it").push(event.position().get());
             Ok(())
         }
         fn key<'e>(&self, event: &'e Recorded<AccountEvent>) -> Cow<'e, str> {
@@ -249,7 +250,7 @@ pub async fn h13_a_reactor_can_have_keys_of_its_own(fixture: &impl Fixture) {
     deposit(&store, "account-b", [5, 7]).await;
     let reactor = ByAmount::default();
     Reaction::new(&store, reactor.clone()).catch_up().await.expect("it catches up");
-    assert_eq!(*reactor.0.lock().unwrap(), [2, 5, 1, 3, 4]);
+    assert_eq!(*reactor.0.lock().expect("nobody panicked with it"), [2, 5, 1, 3, 4]);
 }
 
 /// Wherever a process dies, each event has its effect at least once, and a second time under the same key only if the
@@ -322,7 +323,7 @@ pub async fn h13_the_checkpoint_covers_only_what_is_finished(fixture: &impl Fixt
     deposit(&store, "account-b", [13, 2]).await;
     deposit(&store, "account-c", [3]).await;
     let mut reaction = Box::pin(Reaction::new(&store, letters.clone()).catch_up());
-    while letters.0.had.lock().unwrap().len() < 2 {
+    while letters.0.had.lock().expect("nobody panicked with it").len() < 2 {
         assert!(crate::support::poll_once(reaction.as_mut()).await.is_none(), "it hangs");
         tokio::task::yield_now().await;
     }
@@ -628,7 +629,14 @@ pub async fn h13_ten_writers_and_twenty_reactors(fixture: &impl Fixture) {
     }
     for (running, letters) in running.iter().zip(&letters) {
         running.wait_for(p(200), PATIENCE).await.expect("it gets there");
-        let mut had: Vec<_> = letters.0.had.lock().unwrap().iter().map(|(_, _, position, _)| *position).collect();
+        let mut had: Vec<_> = letters
+            .0
+            .had
+            .lock()
+            .expect("nobody panicked with it")
+            .iter()
+            .map(|(_, _, position, _)| *position)
+            .collect();
         had.sort_unstable();
         assert_eq!(had, (1..=200).collect::<Vec<_>>());
         assert!((0..4).all(|n| letters.0.of(&format!("account-{n}")).is_sorted()));
