@@ -83,6 +83,7 @@ pub fn all(options: &Options) -> Vec<Case> {
         cases.extend(bulk(options).into_iter().chain(writes(options, *mode)).map(|case| case.in_mode(*mode)));
     }
     cases.extend(reads(options));
+    cases.extend(queries(options));
     cases.extend(watches(options));
     cases.extend(growth(options));
     cases.retain(|case| options.wants(case.workload));
@@ -142,6 +143,19 @@ fn writes(options: &Options, mode: Mode) -> Vec<Case> {
             .peer("W5"),
     );
     cases.push(Case::new("W5", "64 callers, 8 aggregates", &commands(8)).against("W4, 8 callers", &many(8, 1)));
+    let conditional =
+        |hot| Spec { callers: 64, ..Spec::new(Work::Conditional { hot }, options.pick(6_400, 20_480, 20_480)) };
+    cases.push(
+        Case::new("W12", "64 callers, own tags", &conditional(false))
+            .against("W4, 64 callers", &many(64, 1))
+            .also("floor", &conditional(false).on_the_floor())
+            .goal(Goal::Ratio(0.75))
+            .peer("W12"),
+    );
+    cases.push(Case::new("W13", "64 callers, ten tags", &conditional(true)).peer("W13"));
+    // The example decides how many decisions there are.
+    let courses = Spec { callers: 64, ..Spec::new(Work::Courses, 5_184) };
+    cases.push(Case::new("W15", "courses, 64 callers", &courses).alone());
     cases
 }
 
@@ -169,6 +183,24 @@ fn reads(options: &Options) -> Vec<Case> {
             .against("W7 read @all", &scan(false))
             .goal(Goal::Ratio(0.6)),
         Case::new("W8", "projection, one upsert an event", &project(true)).goal(Goal::Ratio(0.7)),
+    ]
+}
+
+fn queries(options: &Options) -> Vec<Case> {
+    let (small, large) = (options.pick(20_000, 100_000, 1_000_000), options.pick(100_000, 1_000_000, 10_000_000));
+    let query = |skewed, events| Spec::new(Work::Query { skewed }, events);
+    let million = |events| format!("{} million", figure(events) / 1e6);
+    vec![
+        Case::new("W14", format!("read 100 events of {}", million(small)), &query(false, small))
+            .goal(Goal::Below(50.0, 500.0))
+            .peer("W14"),
+        Case::new("W14", format!("read 100 events of {}", million(large)), &query(false, large))
+            .against(&format!("of {}", million(small)), &query(false, small))
+            .also("floor", &query(false, large).on_the_floor())
+            .goal(Goal::Below(50.0, 500.0))
+            .goal(Goal::Latency(50.0, 1.3)),
+        Case::new("W14", format!("read 10 of {}, half have the other tag", million(large)), &query(true, large))
+            .goal(Goal::Below(50.0, 500.0)),
     ]
 }
 

@@ -40,7 +40,7 @@ pub const HELP: &str = "Compares the engine with plain rusqlite, and with other 
 
   cargo run --release -p benches --bin compare -- [options]
 
-  --workloads W1,W3   only these (W1 to W11, WAL); all by default
+  --workloads W1,W3   only these (W1 to W15, WAL); all by default
   --rounds N          how often each is measured, in turns; 5 by default, 2 with --quick
   --quick | --full    small work to see that everything runs | the sizes that the goals are stated for
   --mode MODE         full (fsync before every answer), normal or both; full by default

@@ -80,8 +80,21 @@ pub enum Work {
     },
     /// One event per append, many callers at once, each with its own streams.
     Many,
+    /// One event with a tag per append, on the condition that no other event with it came; many callers at once.
+    Conditional {
+        /// Whether all callers share ten tags, instead of having one each.
+        hot: bool,
+    },
+    /// Reads of `@all` by a query.
+    Query {
+        /// Whether the query requires a tag that half of all events have, and one that ten have; otherwise one that a
+        /// hundred have.
+        skewed: bool,
+    },
     /// Commands by many callers through the repository.
     Commands,
+    /// Decisions across streams by many callers: the example `courses`.
+    Courses,
     /// Loads of one aggregate.
     Load {
         /// Whether there is a snapshot at its end.
@@ -124,6 +137,8 @@ pub enum Work {
     },
     /// Creates the store that loads, scans and projections read.
     FillTyped,
+    /// Creates the store that queries read.
+    FillTagged,
     /// Creates the store that grows.
     FillGrown,
     /// Creates the store with such an index.
@@ -175,6 +190,7 @@ impl Spec {
             Work::Load { .. } | Work::Scan { .. } | Work::Project { .. } => {
                 Some(Self { mode, per_append: 1_000, streams: self.streams, ..Self::new(Work::FillTyped, self.events) })
             }
+            Work::Query { .. } => Some(Self { mode, per_append: 1_000, ..Self::new(Work::FillTagged, self.events) }),
             Work::Grown { .. } | Work::GrownLoad => {
                 Some(Self { mode, streams: self.streams, ..Self::new(Work::FillGrown, self.streams * 10) })
             }

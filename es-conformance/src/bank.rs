@@ -2,8 +2,13 @@
 
 use std::convert::Infallible;
 
-use es_framework::{Aggregate, Apply, Command, Context, Envelope, Event, Handle, Timestamp, Version};
+use es_framework::{
+    Aggregate, Apply, Boundary, Command, Context, Decide, DecideContext, Envelope, Event, Events, ExpectedVersion,
+    Handle, Repository, States, Store, Timestamp, Version,
+};
 use serde::{Deserialize, Serialize};
+
+use crate::support::stream;
 
 /// What happens to an account.
 #[derive(Debug, Clone, PartialEq, Eq, Event)]
@@ -205,5 +210,68 @@ impl Handle<Look> for Account {
     type Error = Seen;
     fn handle(&self, _: &Look, context: &Context<'_, Self>) -> Result<Vec<AccountEvent>, Seen> {
         Err(Seen { id: context.id().clone(), version: context.version(), now: context.now() })
+    }
+}
+
+/// Money from one account to another, all or nothing.
+#[derive(Debug, Clone)]
+pub struct Transfer {
+    /// The account that pays.
+    pub from: &'static str,
+    /// The account that is paid.
+    pub to: &'static str,
+    /// The amount.
+    pub cents: u64,
+}
+
+impl Decide for Transfer {
+    type Over = (Account, Account);
+    type Error = BankError;
+
+    fn over(&self) -> Boundary<Self> {
+        (self.from.to_owned(), self.to.to_owned())
+    }
+
+    fn decide(&self, (from, to): States<'_, Self>, _: &DecideContext) -> Result<Events, BankError> {
+        if from.cents < self.cents {
+            return Err(BankError::TooLittle { cents: from.cents });
+        }
+        let cents = self.cents;
+        Ok(Events::new().to(from, AccountEvent::Withdrawn { cents }).to(to, AccountEvent::Deposited { cents }))
+    }
+}
+
+/// Pays in, without asking.
+pub async fn deposit(store: &Store, account: &str, cents: u64) {
+    let stream = stream(store, &format!("account-{account}"));
+    stream.write_events(&[AccountEvent::Deposited { cents }], ExpectedVersion::Any).await.expect("it writes");
+}
+
+/// The balance, from the log alone.
+pub async fn cents_of(store: &Store, account: &str) -> u64 {
+    Repository::<Account>::builder(store).cache(0).build().load(account).await.expect("it loads").state.cents
+}
+
+/// Decides nothing but a deposit, if another account exists.
+#[derive(Debug)]
+pub struct DepositIf {
+    /// The other account.
+    pub other: &'static str,
+}
+
+impl Decide for DepositIf {
+    type Over = (Account, Account);
+    type Error = BankError;
+
+    fn over(&self) -> Boundary<Self> {
+        ("mine".to_owned(), self.other.to_owned())
+    }
+
+    fn decide(&self, (mine, other): States<'_, Self>, _: &DecideContext) -> Result<Events, BankError> {
+        if other.cents == 0 {
+            Ok(Events::new())
+        } else {
+            Ok(Events::new().to(mine, AccountEvent::Deposited { cents: 1 }))
+        }
     }
 }

@@ -234,6 +234,13 @@ pub async fn h10_a_stand_by_takes_over_when_the_owner_stops<L: Ledger>(fixture: 
     }
     owner.stop().await.expect("it stops");
     assert_eq!(fixture.rows(&model.inner).await, folded(&store).await);
+
+    // One that is stopped at once has left its lease, too: it was not released once, and the next stood by for its time.
+    for _ in 0..20 {
+        let running = leased::<L>(&store, &model, long, "stopped at once").start().await.expect("it starts");
+        assert_ne!(running.status().state, ConsumerState::StandingBy);
+        running.stop().await.expect("it stops");
+    }
 }
 
 /// A runner whose process is frozen longer than its lease lasts: a stand-by takes over within the stated time, and when the
@@ -396,7 +403,11 @@ pub async fn h17_a_set_is_stopped_within_a_deadline_that_names_the_late<L: Ledge
     );
     assert!(error.to_string().contains("stuck") && error.to_string().contains("bad"), "{error}");
     assert_eq!(set.get("good").expect("it was started").status().state, ConsumerState::Stopped);
-    assert_eq!(fixture.rows(&good.inner).await, folded(&store).await);
+    // Models may be tables in the same file: then the rows of the bad one are here, too.
+    let mut rows = fixture.rows(&good.inner).await;
+    rows.sort();
+    rows.dedup();
+    assert_eq!(rows, folded(&store).await);
 
     let set = store.consumers().add(entries(&store, &Entries::<L>::new(), &good, Policy::default()).named("good"));
     let set = set.start().await;

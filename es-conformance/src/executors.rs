@@ -14,7 +14,7 @@ use es_framework::{
     SnapshotPolicy, Snapshots, StateModel, StateTx, Store, WaitError,
 };
 
-use crate::bank::AccountEvent;
+use crate::bank::{AccountEvent, Transfer};
 use crate::fixture::Fixture;
 use crate::support::{PATIENCE, p, stream, within};
 
@@ -90,6 +90,38 @@ pub async fn h2_catching_up_needs_no_runtime(fixture: &impl Fixture) {
     assert_eq!(elsewhere(projection.catch_up()).await.expect("it catches up"), last);
     assert_eq!(model.read(|count| *count), 2_500);
     assert!(store.all().load_snapshot("count").await.expect("it loads").is_some_and(|saved| saved.at == last.get()));
+}
+
+/// A decision needs no runtime, even if the state of an aggregate is due to be saved, or others are in line.
+pub async fn i6_a_decision_runs_on_any_executor(fixture: &impl Fixture) {
+    let store = fixture.open().await;
+    crate::bank::deposit(&store, "a", 100).await;
+    let mut others = tokio::task::JoinSet::new();
+    for n in 1..=4 {
+        let store = store.clone();
+        others.spawn(async move {
+            let decide = |n| store.decide(Transfer { from: "a", to: "b", cents: n }).tries(50);
+            let here = decide(n).await;
+            let there = store.clone();
+            let there =
+                elsewhere(async move { there.decide(Transfer { from: "a", to: "b", cents: n }).tries(50).await });
+            here.and(there.await)
+        });
+    }
+    while let Some(decided) = within("the decisions", others.join_next()).await {
+        decided.expect("no panic").expect("there is enough");
+    }
+    assert_eq!(crate::bank::cents_of(&store, "b").await, 2 * (1 + 2 + 3 + 4));
+    // An account is saved every five events, by a repository or a decision.
+    let saved = within("a snapshot", async {
+        loop {
+            if let Some(saved) = stream(&store, "account-b").load_snapshot("aggregate").await.expect("it reads") {
+                return saved;
+            }
+            tokio::task::yield_now().await;
+        }
+    });
+    assert!((5..=8).contains(&saved.await.at));
 }
 
 /// Waiting for a position works on any executor: it used to panic without a timer.

@@ -7,11 +7,11 @@ use bytes::Bytes;
 use es_framework::inspect::{Cursor, Inspect, List, Listed, Verified};
 use es_framework::{
     Append, CellKey, ErrorKind, EventId, ExpectedVersion, Fingerprint, ProjectionName, Snapshot, Store, StoreError,
-    StreamId,
+    StreamId, Tag,
 };
 
 use crate::fixture::Fixture;
-use crate::support::{append, command, event, id, keyed, numbered, p, refused, stream, text_id, v, write};
+use crate::support::{append, command, event, id, keyed, numbered, p, refused, stream, tag, text_id, v, write};
 
 /// A store that contains something of everything.
 async fn filled(fixture: &impl Fixture) -> Store {
@@ -149,6 +149,19 @@ pub async fn inspect_finds_events_by_id_in_every_stream(fixture: &impl Fixture) 
     assert_eq!(found(derived).await, [("account-alice".to_owned(), v(2))]);
     assert_eq!(found(EventId::derived(store.id(), p(4))).await, [], "that event has an id of its own");
     assert_eq!(found(EventId::derived(es_framework::StoreId::random(), p(2))).await, [], "of another store");
+}
+
+pub async fn inspect_shows_the_tags_of_an_event(fixture: &impl Fixture) {
+    let store = fixture.open().await;
+    write(&stream(&store, "a-1"), vec![keyed("one", "1").with_tags([tag("b:1"), tag("a:1")]), keyed("two", "2")]).await;
+    for (event_id, tags) in [("one", vec!["b:1", "a:1"]), ("two", vec![])] {
+        let events = inspect(&store).events_with_id(&text_id(event_id), &List::new()).await.expect("can be listed");
+        let found: Vec<Vec<&str>> =
+            events.items.iter().map(|event| event.tags.iter().map(Tag::as_str).collect()).collect();
+        assert_eq!(found, [tags]);
+    }
+    let Verified { findings, .. } = inspect(&store).verify(None).await.expect("can be verified");
+    assert!(findings.is_empty(), "{findings:?}");
 }
 
 pub async fn inspect_verifies_a_whole_store(fixture: &impl Fixture) {

@@ -105,7 +105,7 @@ struct Plan {
     died: tokio::sync::Notify,
 }
 
-impl<M> Faulty<M> {
+impl<M: Sync> Faulty<M> {
     /// Nothing goes wrong.
     pub fn new(inner: M) -> Self {
         Self { inner, plan: Arc::default() }
@@ -139,7 +139,7 @@ impl<M> Faulty<M> {
         self.plan.died.notified().await;
     }
 
-    async fn call<T>(&self, call: impl Future<Output = Result<T, ModelError>>) -> Result<T, ModelError> {
+    async fn call<T: Send>(&self, call: impl Future<Output = Result<T, ModelError>> + Send) -> Result<T, ModelError> {
         let number = self.plan.calls.fetch_add(1, Ordering::SeqCst);
         let fault = self.plan.lock().iter().find(|(at, _)| *at == number).map(|(_, fault)| *fault);
         if fault.is_some() {

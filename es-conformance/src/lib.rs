@@ -37,7 +37,8 @@
 //! [`guide`] explains how to write an engine from scratch.
 //!
 //! A fact starts with its letter and number in the specification: A writing, B idempotency, C reading, D watching, E
-//! snapshots, F the store as a whole, G the typed layer, H projections. Nothing is skipped at run time: an engine
+//! snapshots, F the store as a whole, G the typed layer, H projections, I tags, queries and
+//! conditions. Nothing is skipped at run time: an engine
 //! without a capability leaves out the macro of that group.
 //!
 //! This crate is not a benchmark, and does not deal with files, disks or power: what an engine guarantees beyond the
@@ -51,9 +52,13 @@
 
 pub mod aggregates;
 pub mod bank;
+pub mod boundaries;
 pub mod commands;
 pub mod concurrency;
+pub mod conditions;
 pub mod consumers;
+pub mod contended;
+pub mod deciders;
 pub mod durable;
 pub mod executors;
 pub mod failing;
@@ -62,6 +67,7 @@ mod fixture;
 pub mod folding;
 pub mod guide;
 pub mod idempotency;
+pub mod inline;
 pub mod inspected;
 pub mod keys;
 pub mod ledger;
@@ -72,11 +78,15 @@ pub mod model;
 pub mod paging;
 pub mod panicking;
 pub mod panics;
+pub mod partitions;
 pub mod processes;
 pub mod projections;
+pub mod queries;
 pub mod reactors;
 pub mod reading;
+pub mod rebuilding;
 pub mod saving;
+pub mod school;
 pub mod shared;
 pub mod snapshots;
 pub mod state_models;
@@ -84,6 +94,8 @@ mod states;
 pub mod store;
 pub mod strange_models;
 pub mod support;
+pub mod tag_model;
+pub mod tags;
 pub mod turns;
 pub mod watched;
 pub mod watching;

@@ -211,6 +211,58 @@ macro_rules! conformance {
             model {
                 every_engine_answers_like_the_model
             }
+            tags {
+                i1_tags_read_back_in_the_order_given
+                i1_an_event_has_at_most_32_tags
+                i1_a_tag_of_255_bytes_and_of_any_characters_is_stored_and_found
+                i1_the_same_tag_twice_in_one_event_is_refused
+                i1_tags_are_part_of_the_checksum
+                i1_tags_count_in_the_bytes_of_an_append_and_of_a_page
+                i1_tags_are_not_compared_and_the_first_stay
+                i1_tags_stand_beside_everything_else_of_an_event
+            }
+            queries {
+                i2_every_query_answers_what_the_evaluator_says
+                i2_the_answers_are_those_of_the_contract
+                i2_a_tag_that_begins_with_another_is_another
+                i2_a_query_goes_with_bounds_limits_and_other_clauses
+                i2_events_are_counted
+                i2_a_query_over_its_bounds_is_refused_before_anything_is_done
+                i2_the_cost_grows_with_what_matches_and_not_with_the_log
+                i2_a_query_is_watched
+                i2_each_of_many_watchers_gets_the_events_of_its_own_tags
+            }
+            tag_model {
+                i5_every_engine_judges_conditions_like_the_model
+            }
+            conditions {
+                i3_a_condition_that_holds_is_no_obstacle
+                i3_a_conflict_names_the_query_and_the_first_matching_position_and_writes_nothing
+                i3_conditions_stand_beside_expectations_and_every_one_that_fails_is_listed
+                i3_a_condition_is_judged_after_0_at_the_head_and_beyond_it
+                i3_a_read_tells_up_to_where_it_has_seen_the_log
+                i3_an_append_without_events_only_checks
+                i3_every_kind_of_query_is_judged
+                i3_a_condition_guards_all_streams_of_an_append
+                i3_what_is_wrong_with_a_condition_is_said_before_what_is_unexpected
+                i3_a_failed_condition_takes_no_other_down
+                i5_a_retry_by_ids_is_known_although_its_own_events_match
+                i5_a_retry_by_key_is_known_although_its_own_events_match
+                i5_a_confirmed_decision_is_remembered_by_its_key
+                i5_ids_are_judged_before_conditions
+                i5_of_one_conditional_write_sent_by_many_at_once_one_is_written
+            }
+            contended {
+                i4_an_event_that_does_not_match_makes_no_condition_fail
+                i4_of_64_writers_under_one_condition_exactly_one_wins
+                i4_of_writers_under_overlapping_conditions_exactly_one_wins
+                i4_writers_under_disjoint_conditions_do_not_disturb_each_other
+                i4_of_many_that_take_the_same_few_names_at_once_each_name_has_one_owner
+                i4_those_that_lose_try_again_and_no_number_is_given_twice
+                i4_a_tag_written_long_ago_is_not_forgotten
+                i4_what_was_not_written_is_not_seen
+                i4_an_audit_of_the_log_finds_no_violation
+            }
             aggregates {
                 g4_a_handler_sees_id_version_and_time
                 g4_apply_sees_the_envelope
@@ -247,6 +299,35 @@ macro_rules! conformance {
                 g8_the_log_says_which_command_wrote_an_event
                 g6_known_commands_are_answered_in_any_order
             }
+            boundaries {
+                i6_a_decision_reads_aggregates_and_views_and_its_event_names_its_stream
+                i6_a_view_is_folded_from_what_its_query_finds
+                i7_an_aggregate_that_was_only_read_is_checked
+                i7_a_decision_over_two_aggregates_writes_all_or_nothing
+                i7_an_aggregate_named_twice_is_one
+                i6_all_states_are_as_of_one_position
+                i5_a_key_repeated_returns_the_first_outcome
+                i6_provenance_travels_and_rejections_are_not_remembered
+                i6_tries_are_bounded_and_a_conflict_says_what_changed
+                i4_an_event_that_does_not_match_is_no_conflict
+                i6_a_decision_can_insist_on_a_version
+                i6_an_event_in_the_wrong_stream_is_refused
+            }
+            deciders {
+                i6_many_deciders_never_overbook_and_every_seat_is_taken
+                i6_deciders_without_a_common_memory_never_overbook
+                i6_a_rule_across_streams_holds_under_concurrency
+                i6_write_skew_between_views_is_impossible
+                i7_transfers_at_the_same_time_conserve_money
+                i6_a_decision_that_is_dropped_is_whole_or_absent
+                i6_kept_decisions_hold_up_nobody
+                i6_what_panics_is_never_written_and_harms_nobody
+                i6_an_event_that_turns_out_unfoldable_is_said_to_be_written
+                i6_only_what_is_new_is_read_and_folded
+                i6_decisions_and_commands_share_what_they_have_read
+                i6_a_rejection_from_memory_is_confirmed
+                i6_a_rejection_from_a_fresh_load_is_final
+            }
             turns {
                 g5_a_kept_command_holds_up_nobody
                 g5_any_number_of_kept_commands_hold_up_nobody
@@ -274,6 +355,16 @@ macro_rules! conformance {
                 g5_a_state_in_memory_is_never_brought_up_to_date_by_a_part
                 g7_a_snapshot_older_than_the_truncation_is_refused
             }
+            inline {
+                h15_an_inline_projection_can_be_read_when_the_append_returns
+                h15_an_append_that_it_refuses_writes_nothing
+                h15_a_refused_append_takes_no_other_down
+                h15_what_one_of_several_refuses_is_taken_back_from_all
+                h15_turning_it_asynchronous_and_back_loses_and_repeats_nothing
+                h15_a_retry_that_is_known_does_not_take_effect_again
+                h15_what_cannot_be_inline_says_so_and_leaves_appends_alone
+                h15_readers_see_whole_appends_that_are_never_taken_back
+            }
             projections {
                 h1_each_event_takes_effect_exactly_once
                 h2_catching_up_goes_over_into_live
@@ -285,6 +376,7 @@ macro_rules! conformance {
                 h6_a_stopped_projection_goes_on_where_it_was
                 h6_closing_the_store_ends_a_projection
                 h2_a_projection_can_have_another_name_and_a_filter
+                i2_projections_and_typed_reads_take_a_query
                 h7_unwanted_events_move_the_checkpoint
                 h2_a_projection_asks_for_the_old_names_of_its_events
                 h2_a_runner_notices_that_it_was_taken_over
@@ -296,6 +388,18 @@ macro_rules! conformance {
                 h3_whatever_panics_is_a_failure
                 h3_a_panic_at_either_end_is_a_failure
                 h3_a_reader_that_panics_harms_nobody
+            }
+            partitions {
+                h11_partitions_apply_each_event_once_and_in_order
+                h11_the_number_of_partitions_can_change
+                h11_partitions_of_another_number_take_over
+                h11_a_parked_key_stays_with_its_partition
+                h11_what_partitions_cannot_do_is_refused
+            }
+            rebuilding {
+                h4_a_state_is_replaced_at_once
+                h16_a_changed_version_is_refused
+                h16_a_changed_version_builds_its_state_anew
             }
             state_models {
                 h3_readers_never_see_the_past
@@ -313,6 +417,7 @@ macro_rules! conformance {
                 h2_a_start_without_a_runtime_is_refused
                 h2_catching_up_needs_no_runtime
                 h5_waiting_needs_no_runtime_and_no_timer
+                i6_a_decision_runs_on_any_executor
                 h3_a_projection_whose_runtime_ended_has_failed
                 h6_however_often_it_is_stopped_the_same_is_returned
             }
@@ -384,6 +489,15 @@ macro_rules! conformance_durable {
             aggregates {
                 g6_keys_and_snapshots_survive_a_reopening
             }
+            inline {
+                h15_it_goes_on_after_reopening
+            }
+            tags {
+                i1_after_reopening_tags_are_there
+            }
+            conditions {
+                i3_after_reopening_conditions_are_judged_as_before
+            }
             projections {
                 h1_a_projection_survives_a_reopening
             }
@@ -392,6 +506,9 @@ macro_rules! conformance_durable {
             }
             processes {
                 h14_timeouts_survive_a_reopening
+            }
+            rebuilding {
+                h4_a_rebuild_survives_a_reopening
             }
         }
     };
@@ -426,6 +543,17 @@ macro_rules! conformance_shared {
             }
             aggregates {
                 g5_repositories_of_two_handles_share_an_aggregate
+            }
+            inline {
+                h15_events_of_another_handle_without_it_are_applied_first
+            }
+            contended {
+                i4_what_another_handle_wrote_makes_a_condition_fail
+                i4_of_writers_of_all_handles_under_one_condition_one_wins
+                i4_an_audit_of_the_log_of_all_handles_finds_no_violation
+            }
+            deciders {
+                i6_deciders_of_several_handles_never_overbook
             }
             projections {
                 h2_a_projection_sees_what_another_handle_writes
@@ -510,6 +638,7 @@ macro_rules! conformance_inspected {
                 inspect_lists_types_with_their_shapes
                 inspect_lists_cells_snapshots_and_commands
                 inspect_finds_events_by_id_in_every_stream
+                inspect_shows_the_tags_of_an_event
                 inspect_verifies_a_whole_store
                 inspect_refuses_a_cursor_that_is_none
             }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use es_framework::engine::{Load, Loaded, Notifier, Page, Read};
+use es_framework::engine::{CommitHooks, Load, Loaded, Notifier, Page, Read};
 use es_framework::{
     Append, AppendError, Appended, Cell, CellError, CellKey, Clock, CommandKey, CommandRecord, Engine, Limits,
     ListCells, ListStreams, Snapshot, SnapshotError, Store, StoreError, StoreId, StreamInfo,
@@ -130,6 +130,9 @@ impl Engine for Meddling {
     }
     async fn set_cell(&self, key: &CellKey, expected: u64, value: Option<Bytes>) -> Result<u64, CellError> {
         self.inner.set_cell(key, expected, value).await
+    }
+    fn commit_hooks(&self) -> Option<&CommitHooks> {
+        self.inner.commit_hooks()
     }
     async fn close(&self) -> Result<(), StoreError> {
         self.inner.close().await

@@ -295,7 +295,7 @@ pub async fn h14_a_crash_at_any_step_loses_and_repeats_nothing(fixture: &impl Fi
     for fault in [Fault::Crash, Fault::CrashAfter, Fault::Conflict] {
         crashes += goes_wrong(fixture, Call::Append, fault, 1).await;
     }
-    for call in [Call::Read, Call::Load, Call::Command, Call::Cell, Call::SetCell] {
+    for call in [Call::Read, Call::Load, Call::Command, Call::Cell, Call::Cells, Call::SetCell] {
         crashes += goes_wrong(fixture, call, Fault::Crash, 3).await;
     }
     assert!(crashes > 30, "there were {crashes} crashes");
@@ -304,7 +304,7 @@ pub async fn h14_a_crash_at_any_step_loses_and_repeats_nothing(fixture: &impl Fi
 /// The same with every call that goes wrong in every way; takes long where a commit does.
 pub async fn at_every_call(fixture: &impl Fixture) {
     let mut crashes = 0;
-    for call in [Call::Append, Call::Read, Call::Load, Call::Command, Call::Cell, Call::SetCell] {
+    for call in [Call::Append, Call::Read, Call::Load, Call::Command, Call::Cell, Call::Cells, Call::SetCell] {
         for fault in [Fault::Crash, Fault::CrashAfter, Fault::LostAnswer, Fault::Busy, Fault::Conflict] {
             crashes += goes_wrong(fixture, call, fault, 1).await;
         }

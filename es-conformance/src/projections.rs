@@ -7,14 +7,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use es_framework::{
-    ConsumerState, ErrorKind, Event, ExpectedVersion, Filter, ModelError, Position, Projection, Projector, Recorded,
-    Repository, RunError, StateModel, StateTx, Store, WaitError,
+    ConsumerState, Criterion, ErrorKind, Event, ExpectedVersion, Filter, ModelError, Position, Projection, Projector,
+    Recorded, Repository, RunError, StateModel, StateTx, Store, WaitError,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::bank::{Account, AccountEvent, Deposit};
 use crate::fixture::{Durable, Fixture, Shared};
-use crate::support::{PATIENCE, id, p, stream, typed, within};
+use crate::support::{PATIENCE, id, p, stream, tag, typed, within, write};
 
 /// What the projector of these facts builds: the positions of all its events, in order, and a sum.
 #[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -242,6 +242,32 @@ pub async fn h2_a_projection_can_have_another_name_and_a_filter(fixture: &impl F
     let last = deposit(&store, "account-b", [20]).await;
     assert_eq!(run().catch_up().await.expect("it goes on"), last);
     assert_eq!(part.read(|total| total.positions.clone()), [3, 5]);
+}
+
+/// A query goes wherever a filter goes.
+pub async fn i2_projections_and_typed_reads_take_a_query(fixture: &impl Fixture) {
+    let store = fixture.open().await;
+    let query = || Filter::new().query(Criterion::types(["account.deposited", "never"]).tag(tag("branch:1")));
+    let deposited = |cents: u64, branch: &str| {
+        AccountEvent::Deposited { cents }.encode().expect("it encodes").with_tags([tag(branch), tag("any:1")])
+    };
+    let of = |account: &str| stream(&store, account);
+    write(&of("account-a"), vec![deposited(1, "branch:1"), deposited(2, "branch:2"), deposited(4, "branch:1")]).await;
+    // It has the tag, and is none of the events that are read.
+    write(&of("noise-1"), typed("noise.made", "x").with_tags([tag("branch:1")])).await;
+    let model = StateModel::new(&store);
+    let projection = || Projection::new(&store, Totals::default(), model.clone()).filter(query());
+    assert_eq!(projection().catch_up().await.expect("it catches up"), p(4));
+    assert_eq!(model.read(|total| (total.cents, total.positions.clone())), (5, vec![1, 3]));
+    let running = projection().start().await.expect("it starts");
+    write(&of("account-b"), vec![deposited(8, "branch:1"), deposited(16, "branch:11")]).await;
+    running.wait_for(p(6), PATIENCE).await.expect("what is written moves it");
+    assert_eq!(model.read(|total| (total.cents, total.positions.clone())), (13, vec![1, 3, 5]));
+    running.stop().await.expect("it stops");
+    let read = store.all().read_as::<AccountEvent>().filter(query()).await.expect("can be read");
+    assert_eq!(read.iter().map(|event| event.position().get()).collect::<Vec<_>>(), [1, 3, 5]);
+    let past = store.all().read_as::<AccountEvent>().filter(query()).after(p(1)).limit(1).await.expect("can be read");
+    assert_eq!(past.len(), 1);
 }
 
 /// Events that a projection does not request are never decoded, and still advance its checkpoint.

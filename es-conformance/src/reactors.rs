@@ -257,7 +257,7 @@ pub async fn h13_a_reactor_can_have_keys_of_its_own(fixture: &impl Fixture) {
 /// checkpoint had not passed it.
 pub async fn h13_a_crash_at_any_step_repeats_effects_under_their_keys(fixture: &impl Fixture) {
     let mut crashes = 0;
-    for call in [Call::Read, Call::Cell, Call::Append] {
+    for call in [Call::Read, Call::Cell, Call::Cells, Call::Append] {
         for fault in [Fault::Crash, Fault::CrashAfter, Fault::LostAnswer] {
             for number in 1.. {
                 let store = fixture.open().await;

@@ -11,9 +11,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use es_framework::engine::Read;
 use es_framework::{
-    Append, Appended, CandidateEvent, Clock, CommandKey, EventId, EventType, ExpectedVersion, Fingerprint,
-    KeyedCommand, ListStreams, Metadata, Position, Store, StoreError, StoredEvent, Stream, StreamId, Timestamp,
-    Version, Watch, WatchBuilder,
+    Append, Appended, CandidateEvent, Clock, CommandKey, Conflict, Criterion, EventId, EventType, ExpectedVersion,
+    Filter, Fingerprint, KeyedCommand, ListStreams, Metadata, Position, Query, Store, StoreError, StoredEvent, Stream,
+    StreamId, Tag, Timestamp, Version, Watch, WatchBuilder,
 };
 use futures_core::Stream as _;
 
@@ -148,6 +148,41 @@ pub fn text_id(text: &str) -> EventId {
 /// Metadata.
 pub fn metadata(json: &str) -> Metadata {
     Metadata::parse(json).expect("a test's metadata is one JSON object")
+}
+
+/// A tag.
+pub fn tag(text: &str) -> Tag {
+    Tag::new(text).expect("a test's tags are valid")
+}
+
+/// An event of a type with tags.
+pub fn tagged(name: &str, tags: &[&str]) -> CandidateEvent {
+    typed(name, "x").with_tags(tags.iter().map(|text| tag(text)))
+}
+
+/// A query for events with all of these tags.
+pub fn of_tags(texts: &[&str]) -> Query {
+    Criterion::tags(texts.iter().map(|text| tag(text))).into()
+}
+
+/// Tags.
+pub fn tags_of(texts: &[&str]) -> Vec<Tag> {
+    texts.iter().map(|text| tag(text)).collect()
+}
+
+/// The positions of the events that meet a criterion.
+pub async fn found(store: &Store, criterion: Criterion) -> Vec<u64> {
+    positions(&store.all().read().filter(Filter::new().query(criterion)).await.expect("can be read"))
+}
+
+/// An append of one event with a tag.
+pub fn registering(user: &str, name: &str) -> Append {
+    Append::to(id(user), ExpectedVersion::Any, tagged("registered", &[name]))
+}
+
+/// A conflict about a condition.
+pub fn failed(query: Query, after: u64, position: u64) -> Conflict {
+    Conflict::Condition { query, after: p(after), position: p(position) }
 }
 
 /// Events whose payloads are these numbers in decimal.

@@ -130,10 +130,16 @@ impl<'a> Aggregate<'a> {
                 #constants
             #every
 
-            #[automatically_derived]
+                #[automatically_derived]
+                impl #impl_generics #private::State for #ident #ty_generics #where_clause {
+                    type Event = #event;
+                    type Name = #id;
+                    type Kind = #private::OfStream;
+                }
+
+                #[automatically_derived]
                 impl #impl_generics #private::Aggregate for #ident #ty_generics #where_clause {
                     type Id = #id;
-                    type Event = #event;
                     const CATEGORY: &'static ::core::primitive::str = #category;
                     const SNAPSHOTS: ::core::option::Option<#private::Snapshots<Self>> = #snapshots;
                 }
@@ -152,10 +158,16 @@ impl<'a> Aggregate<'a> {
         let code = in_const(
             &lints_of(self.input),
             &quote! {
+                    #[automatically_derived]
+                impl #impl_generics #private::State for #ident #ty_generics #where_clause {
+                    type Event = #event;
+                    type Name = #id;
+                    type Kind = #private::OfStream;
+                }
+
                 #[automatically_derived]
                 impl #impl_generics #private::Aggregate for #ident #ty_generics #where_clause {
                     type Id = #id;
-                    type Event = #event;
                     const CATEGORY: &'static ::core::primitive::str = "";
                     const SNAPSHOTS: ::core::option::Option<#private::Snapshots<Self>> = ::core::option::Option::None;
                 }

@@ -4,7 +4,7 @@ use crate::ctxt::Ctxt;
 use crate::name::Name;
 
 /// The maximum length of a name in bytes, as in `es_framework::MAX_NAME_BYTES`.
-const MAX_NAME_BYTES: usize = 255;
+pub(crate) const MAX_NAME_BYTES: usize = 255;
 
 /// Checks the stored name of an event.
 pub(crate) fn event_name(ctxt: &mut Ctxt, name: &Name) {
@@ -26,6 +26,15 @@ pub(crate) fn category(ctxt: &mut Ctxt, category: &Name) {
     }
     if text.starts_with('@') {
         ctxt.error(category, "a category cannot start with `@`, which is reserved for the store");
+    }
+}
+
+/// Checks the name of a tag; a tag is the name, a `:` and a value.
+pub(crate) fn tag_name(ctxt: &mut Ctxt, name: &Name) {
+    // Room for the `:` and a value of one byte.
+    stored_name(ctxt, name, "the name of a tag", MAX_NAME_BYTES - 2);
+    if name.literal().is_some_and(|text| text.contains(':')) {
+        ctxt.error(name.written(), "the name of a tag cannot contain `:`, which ends it: a tag is `name:value`");
     }
 }
 

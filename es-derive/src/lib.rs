@@ -14,6 +14,7 @@ mod event;
 mod generate;
 mod name;
 mod serde_attr;
+mod view;
 
 use proc_macro::TokenStream;
 use syn::{DeriveInput, parse_macro_input};
@@ -37,6 +38,13 @@ pub fn derive_command(input: TokenStream) -> TokenStream {
 pub fn derive_aggregate(input: TokenStream) -> TokenStream {
     let input = parse_macro_input!(input as DeriveInput);
     aggregate::derive(&input).into()
+}
+
+/// Derives `es_framework::View`, where it is documented.
+#[proc_macro_derive(View, attributes(es))]
+pub fn derive_view(input: TokenStream) -> TokenStream {
+    let input = parse_macro_input!(input as DeriveInput);
+    view::derive(&input).into()
 }
 
 /// Turns the methods of an `impl` block into the handlers of an aggregate; documented at `es_framework::commands`.

@@ -66,25 +66,33 @@
 //! | define events | [`Event`](derive@Event), [`Recorded`], [`Envelope`] |
 //! | fold events into state | [`Aggregate`](derive@Aggregate), [`Apply`] |
 //! | decide on commands | [`commands`](macro@commands), [`Handle`], [`HandledBy`], [`IntoDecision`], [`Context`] |
+//! | decide over several aggregates and views | [`Decide`], [`View`](derive@View), [`Events`], [`Current`], [`Decision`], [`Decided`] |
 //! | load and execute | [`Repository`], [`Execute`], [`Receipt`], [`Folded`] |
 //! | record where a command comes from | [`Provenance`] |
 //! | save state | [`Snapshots`], [`SnapshotPolicy`], [`Progress`] |
 //! | turn values into bytes | [`Codec`], `Bincode`, `Json`, [`Shape`] |
 //! | build read models | [`Projector`], [`Projection`], [`Running`], [`StateModel`] |
+//! | build them in the transactions of appends | [`Projection::inline`], [`Inline`], [`InlineModel`] |
 //! | keep read models elsewhere | [`ReadModel`], [`Batch`], [`CheckpointRecord`] |
 //! | have effects outside the store | [`Reactor`], [`Reaction`], [`Effect`], [`EffectKey`] |
 //! | let commands follow from events | [`ProcessManager`], [`Process`], [`Actions`], [`Correlation`], [`OnRejection`] |
-//! | say what happens after failures | [`Policy`], [`Then`], [`ParkedEvent`], [`Lease`], [`StartFrom`] |
+//! | decide what a consumer does about failures | [`Policy`], [`Backoff`], [`Then`], [`Category`], [`ParkedEvent`] |
+//! | watch and control consumers | [`Running`], [`Status`], [`ConsumerState`], [`Store::consumer`], [`StoredStatus`], [`Wished`] |
+//! | run many consumers, or one in many processes | [`Store::consumers`], [`ConsumerSet`], [`Lease`], [`StartFrom`] |
 //! | open a store, use streams | [`Store`], [`Stream`], [`MemoryStore`] |
 //! | write | [`CandidateEvent`], [`IntoCandidates`], [`ExpectedVersion`], [`Append`], [`Appended`], [`Limits`] |
+//! | tag events, and find them by tags | [`Tag`], [`Query`], [`Criterion`], [`Filter::query`] |
+//! | write only if nothing that matters was written since | [`Append::unless`], [`AppendCondition`], [`Conflict`] |
 //! | write idempotently | [`EventId`], [`CommandKey`], [`Outcome`] |
 //! | read, watch and write typed events | [`TypedReader`], [`TypedReading`], [`TypedWatchBuilder`], [`TypedWatch`], [`WriteEventsError`] |
 //! | read | [`Reader`], [`Reading`], [`StoredEvent`], [`Filter`], [`AsOf`] |
 //! | watch | [`WatchBuilder`], [`Watch`] |
 //! | locate an event | [`Version`], [`Position`], [`Place`], [`Timestamp`] |
-//! | handle errors | [`ErrorKind`], [`AppendError`], [`StoreError`], [`ExecuteError`], [`RunError`] |
+//! | test decisions | [`Scenario`], [`DecisionScenario`] |
+//! | handle errors | [`ErrorKind`], [`AppendError`], [`StoreError`], [`ExecuteError`], [`DecisionError`], [`RunError`] |
 //! | measure and trace | [`Store::observe`], the module [`observe`] |
 //! | read payloads without their Rust types | [`inspect`] |
+//! | keep small values next to the log | [`Cell`], [`ListCells`], [`Append::set_cell`] |
 //! | test what you build on it | `testing`, with the feature of that name |
 //! | write an engine | [`Engine`], the module [`engine`] |
 //!
@@ -94,8 +102,8 @@
 //! # Runtime
 //!
 //! The futures of this crate run on any executor and do not use its timers. One thing needs [tokio]'s runtime:
-//! [`Projection::start`] (like [`Reaction::start`] and [`Process::start`]), which spawns a task and returns [`RunError::NoRuntime`] if no runtime is current. The timeout
-//! of [`Running::wait_for`] is real time on every executor, even where tokio's time is paused.
+//! [`Projection::start`] (like [`Reaction::start`] and [`Process::start`]), which spawns a task and returns
+//! [`RunError::NoRuntime`] if no runtime is current. The timeout of [`Running::reached`] is real time on every executor, even where tokio's time is paused.
 //!
 //! [tokio]: https://docs.rs/tokio
 //!
@@ -148,9 +156,15 @@ pub use log::{AppendError, BoxError, CellError, Conflict, ErrorKind, InvalidAppe
 // The typed layer: events, aggregates, commands.
 pub use domain::{
     Aggregate, Apply, Bincode, Codec, CodecError, Command, Context, DecodeError, EncodeError, Envelope, Event, Execute,
-    ExecuteError, FoldPanic, Folded, Handle, HandledBy, IntoDecision, Json, KeyError, LoadError, Progress, Provenance,
-    Receipt, Recorded, Repository, RepositoryBuilder, RepositoryMetrics, Scenario, Shape, SnapshotPolicy, Snapshots,
-    StateError, TypedReader, TypedReading, TypedWatch, TypedWatchBuilder, WriteEventsError, commands,
+    ExecuteError, FoldPanic, Folded, Handle, HandledBy, IntoDecision, Json, KeyError, LoadError, NamesStream, Progress,
+    Provenance, Receipt, Recorded, Repository, RepositoryBuilder, RepositoryMetrics, Scenario, Shape, SnapshotPolicy,
+    Snapshots, State, StateError, TypedReader, TypedReading, TypedWatch, TypedWatchBuilder, WriteEventsError, commands,
+};
+
+// Decisions over several aggregates and views.
+pub use domain::{
+    Boundary, Current, Decide, DecideContext, Decided, Decision, DecisionError, DecisionScenario, Events, EventsError,
+    Over, States, View, ViewOf,
 };
 
 // Consumers of the log: what they do about failures, how they are watched and controlled.
@@ -167,7 +181,9 @@ pub use process::{
     Timeout,
 };
 // Read models.
-pub use projection::{Batch, Cleared, Projection, Projector, ReadModel, StateModel, StateTx};
+pub use projection::{
+    Batch, Cleared, Inline, InlineModel, OnChange, Projection, Projector, ReadModel, StateModel, StateTx,
+};
 
 /// For those who measure a store: what it tells an observer.
 pub mod observe {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use es_framework::engine::{Load, Loaded, Notifier, Page, Read};
+use es_framework::engine::{CommitHooks, Load, Loaded, Notifier, Page, Read};
 use es_framework::inspect::Inspect;
 use es_framework::{
     Append, AppendError, Appended, Cell, CellError, CellKey, Clock, CommandKey, CommandRecord, Engine, Limits,
@@ -49,6 +49,8 @@ pub(crate) struct SqliteEngine {
     id: StoreId,
     settings: Settings,
     notifier: Arc<Notifier>,
+    /// What else runs inside the transactions of appends. They are given the writer's [`Connection`].
+    hooks: Arc<CommitHooks>,
     /// Where writes go; [`None`] if the store is read-only.
     queue: Option<Queue>,
     /// Where reads go; [`None`] if the store is in memory, whose only connection is the writer's.
@@ -127,6 +129,7 @@ impl SqliteEngine {
         let store = StoreFile { file, id };
         let side = if read_only { Purpose::ReadOnly } else { Purpose::Read };
         let notifier = Arc::new(Notifier::new(head));
+        let hooks = Arc::<CommitHooks>::default();
         let mut workers = Workers::default();
         let queue = if read_only {
             workers.poller = Some(first);
@@ -135,7 +138,7 @@ impl SqliteEngine {
             let polled = store.clone();
             let open = move || Ok::<_, StoreError>((open::another(&polled, side, durability, cache_bytes)?, ()));
             workers.poller = Some(Worker::start(timeout, open).await?.0);
-            let queue = write_on(&first, &settings, id, &notifier, Some(store.file.clone()));
+            let queue = write_on(&first, &settings, id, &hooks, &notifier, Some(store.file.clone()));
             workers.writer = Some(first);
             Some(queue)
         };
@@ -151,6 +154,7 @@ impl SqliteEngine {
             id,
             settings,
             notifier,
+            hooks,
             queue,
             readers,
             queries,
@@ -165,10 +169,11 @@ impl SqliteEngine {
         let (worker, ()) = Worker::start(settings.write_timeout, open).await?;
         let (id, head) = facts(&worker, true).await?;
         let notifier = Arc::new(Notifier::new(head));
-        let queue = Some(write_on(&worker, &settings, id, &notifier, None));
+        let hooks = Arc::<CommitHooks>::default();
+        let queue = Some(write_on(&worker, &settings, id, &hooks, &notifier, None));
         let workers = Arc::new(Mutex::new(Workers { poller: None, writer: Some(worker) }));
         let (readers, queries) = (None, None);
-        Ok(Arc::new(Self { id, settings, notifier, queue, readers, queries, alarm: Arc::default(), workers }))
+        Ok(Arc::new(Self { id, settings, notifier, hooks, queue, readers, queries, alarm: Arc::default(), workers }))
     }
 
     /// Runs `body` in a write transaction of its own on the store's connection.
@@ -195,6 +200,11 @@ impl SqliteEngine {
         F: FnOnce(&Connection) -> T + Send + 'static,
     {
         self.reading_by(self.queries.as_deref(), Turn::Now, move |connection, _| Ok(look(connection))).await
+    }
+
+    /// Where the file is; [`None`] if in memory.
+    pub(crate) fn path(&self) -> Option<PathBuf> {
+        self.readers.as_ref().map(|readers| readers.store().file.path().to_owned())
     }
 
     pub(crate) fn store_id(&self) -> StoreId {
@@ -227,9 +237,9 @@ impl SqliteEngine {
             self.alarm.watched(&self.notifier);
             return pool.read(turn, job).await;
         }
-        let done = self.writing()?.read(move |connection, writer| {
-            pool::in_transaction(connection, |connection| job(connection, &mut writer.memory.names))
-        });
+        let done = self
+            .writing()?
+            .read(move |connection, writer| pool::in_transaction(connection, &mut writer.memory.names, job));
         done.await?
     }
 }
@@ -266,12 +276,12 @@ impl Drop for SqliteEngine {
 /// Reads the facts that opening a store needs.
 async fn facts(worker: &Worker, write: bool) -> Result<(StoreId, Position), StoreError> {
     let facts = worker.run(move |connection| {
-        pool::in_transaction(connection, |connection| {
+        pool::in_transaction(connection, &mut Names::default(), |connection, names| {
             if write {
                 // Refuse now rather than at the first write, where the caller could do nothing about it.
                 meta::check_write_requires(connection)?;
             }
-            schema::check(connection)?;
+            schema::check(connection, names.layout)?;
             Ok((meta::store_id(connection)?, log::find_head(connection)?.position))
         })
     });
@@ -283,11 +293,13 @@ fn write_on(
     worker: &Worker,
     settings: &Settings,
     id: StoreId,
+    hooks: &Arc<CommitHooks>,
     notifier: &Arc<Notifier>,
     file: Option<DatabaseFile>,
 ) -> Queue {
     let (queue, mut inbox) = Queue::new(settings.queue_appends, settings.queue_bytes);
-    let mut writer = Writer::new(id, Arc::clone(&settings.clock), Arc::clone(notifier), settings.write_timeout, file);
+    let (clock, hooks, notifier) = (Arc::clone(&settings.clock), Arc::clone(hooks), Arc::clone(notifier));
+    let mut writer = Writer::new(id, clock, hooks, notifier, settings.write_timeout, file);
     worker.occupy(move |connection| writer.work(connection, &mut inbox));
     queue
 }
@@ -378,6 +390,10 @@ impl Engine for SqliteEngine {
         let bytes = value.as_ref().map_or(0, Bytes::len);
         let set = move |tx: &mut append::Transaction<'_>| cells::set(tx.written()?, &key, expected, value.as_ref());
         self.writing()?.write(bytes, WhenFull::Wait, set).await
+    }
+
+    fn commit_hooks(&self) -> Option<&CommitHooks> {
+        Some(&self.hooks)
     }
 
     fn inspect(&self) -> Option<&dyn Inspect> {

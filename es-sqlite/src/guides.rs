@@ -9,6 +9,9 @@ mod getting_started {}
 #[doc = include_str!("../../docs/concepts.md")]
 mod concepts {}
 
+#[doc = include_str!("../../docs/boundaries.md")]
+mod boundaries {}
+
 #[doc = include_str!("../../docs/reactors.md")]
 mod reactors {}
 

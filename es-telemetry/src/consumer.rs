@@ -19,12 +19,14 @@ pub struct ConsumerView {
     pub parked: u64,
     /// When the oldest of them was parked, if that is known.
     pub oldest_parked: Option<Timestamp>,
+    /// The position up to which its read model is built anew, while it is.
+    pub rebuilt: Option<Position>,
 }
 
 impl ConsumerView {
     /// Creates a view of a consumer that has parked nothing.
     pub fn new(name: impl Into<String>, state: ConsumerState, position: Position) -> Self {
-        Self { name: name.into(), state, position, parked: 0, oldest_parked: None }
+        Self { name: name.into(), state, position, parked: 0, oldest_parked: None, rebuilt: None }
     }
 
     /// Looks at a consumer of this process. Asks it for the oldest parked event only if it has parked any.
@@ -40,8 +42,8 @@ impl ConsumerView {
             let parked = consumer.parked(None).await.unwrap_or_default();
             parked.iter().map(|event| event.parked).min()
         };
-        let parked = status.parked as u64;
-        Self { parked, oldest_parked, ..Self::new(consumer.name().as_str(), status.state, status.position) }
+        let (parked, rebuilt) = (status.parked as u64, status.rebuilt);
+        Self { parked, oldest_parked, rebuilt, ..Self::new(consumer.name().as_str(), status.state, status.position) }
     }
 
     /// Looks at every consumer of a set. One that could not start is failed, at position 0.

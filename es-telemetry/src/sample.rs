@@ -33,6 +33,9 @@ impl Telemetry {
             self.set(table::CONSUMER_PARKED, &name, number(consumer.parked));
             let oldest = consumer.oldest_parked.map_or(0.0, |time| store.now().since(time).as_secs_f64());
             self.set(table::CONSUMER_PARKED_OLDEST, &name, oldest);
+            let head = number(store.head().get()).max(1.0);
+            let rebuilt = consumer.rebuilt.map_or(1.0, |position| number(position.get()) / head);
+            self.set(table::REBUILD_PROGRESS, &name, rebuilt);
             for state in ConsumerState::ALL {
                 let is_in_it = if state == consumer.state { 1.0 } else { 0.0 };
                 self.set(table::CONSUMER_STATE, &[&consumer.name, state.as_str()], is_in_it);
@@ -49,10 +52,5 @@ impl Telemetry {
         wal.push("-wal");
         self.set(table::STORE_BYTES, &[], number(bytes(database)));
         self.set(table::WAL_BYTES, &[], number(bytes(Path::new(&wal))));
-    }
-
-    /// Sets how much of the log a rebuild has processed, from 0 to 1.
-    pub fn rebuilt(&self, consumer: &str, share: f64) {
-        self.set(table::REBUILD_PROGRESS, &[consumer], share);
     }
 }

@@ -146,7 +146,7 @@ table! {
     CONSUMER_BATCH: Histogram, Unit::Seconds, "es.consumer.batch.duration", ["consumer"],
         "Time of a batch, from its first event to the end of its commit";
     REBUILD_PROGRESS: Gauge, Unit::Of("share"), "es.rebuild.progress", ["consumer"],
-        "Share of the log that a rebuild has processed, from 0 to 1";
+        "Share of the log that a rebuild has processed; 1 while there is none";
 
     RELAY_PUBLISHED: Counter, Unit::Of("event"), "es.relay.published", ["destination", "result"],
         "Events that were published to another system";

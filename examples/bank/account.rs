@@ -158,13 +158,13 @@ impl Account {
         Ok(AccountEvent::Withdrawn { cents: command.cents })
     }
 
-    fn send_to(&self, command: &SendTo) -> Result<AccountEvent, BankError> {
+    pub(crate) fn send_to(&self, command: &SendTo) -> Result<AccountEvent, BankError> {
         self.check_open()?;
         self.check_holds(command.cents)?;
         Ok(AccountEvent::Sent { cents: command.cents, to: command.to.clone() })
     }
 
-    fn receive_from(&self, command: &ReceiveFrom) -> Result<AccountEvent, BankError> {
+    pub(crate) fn receive_from(&self, command: &ReceiveFrom) -> Result<AccountEvent, BankError> {
         self.check_open()?;
         Ok(AccountEvent::Received { cents: command.cents, from: command.from.clone() })
     }

@@ -2,13 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use es_framework::{ExecuteError, Filter, Position, Provenance, Repository, Version};
+use es_framework::{DecisionError, ExecuteError, Filter, Position, Provenance, Repository, Version};
 use examples::{Table, grouped};
 
 use crate::account::{
     Account, AccountEvent, BankError, Close, Deposit, DepositAll, Open, Withdraw, euros, signed_euros,
 };
-use crate::transfer::transfer;
+use crate::transfer::{Transfer, transfer};
 use crate::{Bank, BoxError, balances};
 
 /// How far behind the table of balances may be.
@@ -80,8 +80,30 @@ impl Bank {
         Ok(())
     }
 
+    pub(crate) async fn a_transfer_is_one_decision(&self) -> Result<(), BoxError> {
+        println!("5. The same as one decision over both accounts: there is nothing to take back");
+        let transfer = |to: &str| Transfer { from: "alice".to_owned(), to: to.to_owned(), cents: 10_000 };
+        for attempt in ["first", "again"] {
+            let decided = self.store.decide(transfer("bob")).key("transfer-3").await?;
+            let known = if decided.was_known { "known already, nothing written" } else { "both written" };
+            println!("   {attempt}: {known}, position {}", decided.position);
+        }
+        let head = self.store.head();
+        match self.store.decide(transfer("carol")).await {
+            Err(DecisionError::Rejected(why)) => println!("   to carol: rejected, {why}"),
+            other => return Err(format!("carol's account is closed, but: {other:?}").into()),
+        }
+        if self.store.head() != head {
+            return Err("a rejected transfer must write nothing".into());
+        }
+        // Back again, so that the story goes on as before.
+        let back = Transfer { from: "bob".to_owned(), to: "alice".to_owned(), cents: 10_000 };
+        let decided = self.store.decide(back).await?;
+        self.show_balances(decided.position).await
+    }
+
     pub(crate) async fn two_writers_conflict(&self) -> Result<(), BoxError> {
-        println!("5. Two repositories, as two processes would have them, work on one account");
+        println!("6. Two repositories, as two processes would have them, work on one account");
         // Each caches the account as of its last access.
         let (ours, hasty) = (&self.accounts, Repository::<Account>::builder(&self.store).tries(1).build());
         hasty.execute("bob", Deposit { cents: 100 }).await?;
@@ -107,7 +129,7 @@ impl Bank {
     }
 
     pub(crate) async fn an_account_shows_its_past(&self) -> Result<(), BoxError> {
-        println!("6. A statement of alice's account, and what it was at version 3");
+        println!("7. A statement of alice's account, and what it was at version 3");
         let mut table = Table::new(["version", "time", "what", "change", "balance"]);
         let mut balance = 0;
         for event in self.accounts.events("alice").await? {
@@ -138,7 +160,7 @@ impl Bank {
     pub(crate) async fn a_busy_account_loads_from_its_snapshot(&self) -> Result<(), BoxError> {
         const COMMANDS: u64 = 20;
         const DEPOSITS: u64 = 1_000;
-        println!("7. A shop gets {} payments; its state is saved as it grows", grouped(COMMANDS * DEPOSITS));
+        println!("8. A shop gets {} payments; its state is saved as it grows", grouped(COMMANDS * DEPOSITS));
         self.accounts.execute("shop", Open { owner: "The shop" }).await?;
         let mut position = Position::ZERO;
         for command in 1..=COMMANDS {

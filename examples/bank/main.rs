@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Accounts execute commands and refuse some. Money moves between two of them, and comes back when the second refuses
-//! it. Two repositories, as two processes would have them, conflict with each other. A projection maintains a table of
+//! it; or one decision moves it, over both accounts at once. Two repositories, as two processes would have them, conflict with each other. A projection maintains a table of
 //! balances, an account is loaded as it was in the past, and a busy one is loaded from its snapshot.
 //!
 //! At the end a process carries transfers through by itself, and a reactor writes letters.
@@ -72,6 +72,7 @@ async fn story(path: PathBuf) -> Result<(), BoxError> {
     bank.a_command_is_rejected().await?;
     bank.money_is_transferred().await?;
     bank.a_transfer_comes_back().await?;
+    bank.a_transfer_is_one_decision().await?;
     bank.two_writers_conflict().await?;
     bank.an_account_shows_its_past().await?;
     bank.a_busy_account_loads_from_its_snapshot().await?;

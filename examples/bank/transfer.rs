@@ -1,6 +1,18 @@
-//! Money from one account to another: two commands, and a third when the second is rejected.
+//! Money from one account to another, in two ways.
+//!
+//! * [`transfer`] takes steps: two commands, and a third when the second is rejected. Each account decides for itself, so
+//!   the two may be in different stores, and a hot account holds up nobody else. In between the money is in transit, and
+//!   every step needs an answer to "what if the next one fails".
+//! * [`Transfer`] is one decision over both accounts: both are written or neither, and there is nothing to take back. Both
+//!   must be in the same store, and a change of either makes it decide again.
+//!
+//! Take the decision where one rule is about both sides and one store holds them; take the steps where the other side is
+//! somebody else's.
 
-use es_framework::{ExecuteError, Position, Provenance, Repository};
+use es_framework::{
+    Boundary, Command, Decide, DecideContext, Events, ExecuteError, Position, Provenance, Repository, States,
+};
+use serde::Serialize;
 
 use crate::account::{Account, BankError, ReceiveFrom, SendTo, TakeBack};
 
@@ -55,5 +67,30 @@ pub(crate) async fn transfer(
         }
         // A conflict or a failure of the store decides nothing: the money is in transit until this is called again.
         Err(error) => Err(error),
+    }
+}
+
+/// The same transfer as one decision.
+#[derive(Debug, Serialize, Command)]
+#[es(name = "bank.transfer")]
+pub(crate) struct Transfer {
+    pub(crate) from: String,
+    pub(crate) to: String,
+    pub(crate) cents: u64,
+}
+
+impl Decide for Transfer {
+    type Over = (Account, Account);
+    type Error = BankError;
+
+    fn over(&self) -> Boundary<Self> {
+        (self.from.clone(), self.to.clone())
+    }
+
+    /// Each account decides as it does on its own command.
+    fn decide(&self, (from, to): States<'_, Self>, _: &DecideContext) -> Result<Events, BankError> {
+        let sent = from.send_to(&SendTo { cents: self.cents, to: self.to.clone() })?;
+        let received = to.receive_from(&ReceiveFrom { cents: self.cents, from: self.from.clone() })?;
+        Ok(Events::new().to(from, sent).to(to, received))
     }
 }

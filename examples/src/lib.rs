@@ -1,6 +1,6 @@
 //! Shared by the example programs: a table for the terminal, and a path for a file that does not exist yet.
 //!
-//! The programs are `counter`, `bank`, `axum-bank` and `flights`, each in the folder of its name.
+//! The programs are `counter`, `bank`, `courses`, `axum-bank` and `flights`, each in the folder of its name.
 
 use std::fmt::{self, Display, Write as _};
 use std::path::PathBuf;

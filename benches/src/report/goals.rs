@@ -75,5 +75,5 @@ pub(super) fn bytes_per_event(outcome: &Outcome) -> f64 {
 
 /// Whether the database's size is meaningful for this work's events: all of them were written by it.
 pub(super) fn sized(work: Work) -> bool {
-    matches!(work, Work::Bulk { .. } | Work::Single { .. } | Work::Many | Work::Commands)
+    matches!(work, Work::Bulk { .. } | Work::Single { .. } | Work::Many | Work::Conditional { .. } | Work::Commands)
 }

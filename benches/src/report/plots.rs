@@ -8,8 +8,9 @@ use crate::spec::{Spec, Work};
 /// The file name and content of each plot that this run has figures for.
 pub(super) fn all(run: &Run) -> Vec<(String, String)> {
     let mut plots = Vec::new();
-    let writes =
-        throughput(run, |work| matches!(work, Work::Bulk { .. } | Work::Single { .. } | Work::Many | Work::Commands));
+    let writes = throughput(run, |work| {
+        matches!(work, Work::Bulk { .. } | Work::Single { .. } | Work::Many | Work::Conditional { .. } | Work::Commands)
+    });
     if !writes.is_empty() {
         plots.push(("throughput-write.svg".to_owned(), bars("Writing", "events a second", &writes)));
     }

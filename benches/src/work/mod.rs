@@ -2,13 +2,16 @@
 
 mod bulk;
 mod commands;
+mod courses;
 mod grown;
 mod indexed;
 mod many;
 mod overlapped;
 mod project;
+mod queried;
 mod read;
 mod single;
+mod tagged;
 mod watch;
 mod watchers;
 
@@ -31,7 +34,11 @@ pub async fn run(spec: &Spec) -> Result<Outcome> {
         Work::Bulk { ids } => bulk::run(spec, ids).await,
         Work::Single { new_streams } => single::run(spec, new_streams).await,
         Work::Many => many::run(spec).await,
+        Work::Conditional { hot } => tagged::run(spec, hot).await,
+        Work::Query { skewed } => queried::run(spec, skewed).await,
+        Work::FillTagged => queried::fill(spec).await,
         Work::Commands => commands::run(spec).await,
+        Work::Courses => courses::run(spec).await,
         Work::Load { snapshot } => read::load(spec, snapshot).await,
         Work::Scan { filtered } => read::scan(spec, filtered).await,
         Work::Project { upsert } => project::run(spec, upsert).await,

@@ -3,7 +3,7 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use es_framework::{Apply, Event, ExpectedVersion, Filter, Recorded, Repository};
+use es_framework::{Aggregate, Apply, Event, ExpectedVersion, Filter, Recorded, Repository};
 use es_sqlite::SqliteStore;
 
 use super::{open, path};
@@ -53,7 +53,7 @@ pub(super) async fn load(spec: &Spec, snapshot: bool) -> Result<Outcome> {
     }
 }
 
-async fn load_engine<A: Apply<Id = String>>(spec: &Spec, deposits: fn(&A) -> u64) -> Result<Outcome> {
+async fn load_engine<A: Aggregate<Id = String> + Apply>(spec: &Spec, deposits: fn(&A) -> u64) -> Result<Outcome> {
     let store = open(spec).await?;
     let accounts = Repository::<A>::new(&store);
     // A warm-up: afterwards the file is in the system's cache and the connection is open.

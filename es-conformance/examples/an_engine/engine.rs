@@ -1,18 +1,19 @@
 //! An engine over a few `BTreeMap`s, as built in the guide "Write an engine in a day".
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use es_framework::engine::{
-    CellFacts, Direction, Engine, Facts, KnownEvent, ListStreams, Load, Loaded, Mark, Notifier, Page, Questions, Read,
-    StreamFacts, StreamHead, StreamInfo, Verdict, judge,
+    AppendCondition, CellFacts, Clause, CommitHooks, Committing, Direction, Engine, Facts, Hooked, KnownEvent,
+    ListStreams, Load, Loaded, Mark, Notifier, Page, Questions, Read, StreamFacts, StreamHead, StreamInfo, Verdict,
+    judge,
 };
 use es_framework::{
     Append, AppendError, Appended, Cell, CellError, CellKey, Clock, CommandKey, CommandRecord, EventId, Limits,
-    ListCells, Position, ProjectionName, Snapshot, SnapshotError, StoreError, StoreId, StoredEvent, StreamId,
-    Timestamp, Version,
+    ListCells, Position, ProjectionName, Query, Snapshot, SnapshotError, StoreError, StoreId, StoredEvent, StreamId,
+    Tag, Timestamp, Version,
 };
 
 /// An engine that keeps everything in trees.
@@ -22,6 +23,8 @@ pub(crate) struct TreeEngine {
     limits: Limits,
     clock: Arc<dyn Clock>,
     notifier: Arc<Notifier>,
+    /// What runs inside the transactions of appends.
+    hooks: CommitHooks,
     /// [`None`] once the store is closed. Holding the lock means holding the only transaction.
     trees: Mutex<Option<Trees>>,
 }
@@ -31,6 +34,8 @@ struct Trees {
     log: BTreeMap<u64, StoredEvent>,
     streams: BTreeMap<(StreamId, u64), Position>,
     ids: BTreeMap<(StreamId, EventId), Position>,
+    types: BTreeMap<String, BTreeSet<u64>>,
+    tags: BTreeMap<Tag, BTreeSet<u64>>,
     commands: BTreeMap<CommandKey, CommandRecord>,
     snapshots: BTreeMap<(StreamId, ProjectionName), Snapshot>,
     cells: BTreeMap<CellKey, (u64, Option<Bytes>)>,
@@ -40,7 +45,7 @@ impl TreeEngine {
     /// Creates an empty store.
     pub(crate) fn new(limits: Limits, clock: Arc<dyn Clock>) -> Self {
         let (id, notifier) = (StoreId::random(), Arc::new(Notifier::new(Position::ZERO)));
-        Self { id, limits, clock, notifier, trees: Mutex::new(Some(Trees::default())) }
+        Self { id, limits, clock, notifier, hooks: CommitHooks::default(), trees: Mutex::new(Some(Trees::default())) }
     }
 
     /// Runs `body` in a transaction.
@@ -75,6 +80,11 @@ impl Trees {
             };
             facts.push(StreamFacts::new(self.head_of(question.stream), question.ids().filter_map(known).collect()));
         }
+        for AppendCondition { query, after, .. } in questions.conditions() {
+            let candidates = self.candidates(query, after.get().saturating_add(1), u64::MAX);
+            let mut matching = candidates.into_iter().filter(|event| query.matches(&event.header()));
+            facts.push_condition(matching.next().map(|event| event.position));
+        }
         questions.cells().for_each(|key| facts.push_cell(self.cell(key)));
         facts
     }
@@ -88,6 +98,27 @@ impl Trees {
         }
     }
 
+    /// The events between these positions that may match a query, from the index: for each criterion those with its
+    /// rarest tag, or those of its types if there are fewer.
+    fn candidates(&self, query: &Query, first: u64, before: u64) -> Vec<&StoredEvent> {
+        let mut positions = BTreeSet::new();
+        for criterion in query.criteria() {
+            let rarest =
+                criterion.tags.iter().map(|tag| self.tags.get(tag)).min_by_key(|set| set.map_or(0, BTreeSet::len));
+            let types: Vec<_> = criterion.types.iter().map(|name| self.types.get(&**name)).collect();
+            let of_types: usize = types.iter().flatten().map(|set| set.len()).sum();
+            let between = |set: &BTreeSet<u64>| set.range(first..before).copied().collect::<Vec<_>>();
+            match rarest {
+                Some(rarest) if types.is_empty() || rarest.map_or(0, BTreeSet::len) <= of_types => {
+                    positions.extend(rarest.into_iter().flat_map(between));
+                }
+                None if types.is_empty() => positions.extend(self.log.range(first..before).map(|(at, _)| *at)),
+                _ => positions.extend(types.into_iter().flatten().flat_map(between)),
+            }
+        }
+        positions.iter().filter_map(|at| self.log.get(at)).collect()
+    }
+
     /// Step 4: a page of the tree that the stream is read from.
     fn page(&self, read: &Read) -> Result<Page, StoreError> {
         let first = read.after.saturating_add(1);
@@ -97,8 +128,15 @@ impl Trees {
             let events = of_stream.filter_map(|(_, position)| self.log.get(&position.get()));
             return Page::of_stream(self.head_of(&read.stream)).fill(read, in_order_of(read, events));
         }
-        let events = self.log.range(first..before).map(|(_, event)| event);
-        let mut page = Page::of_all(self.end().0).fill(read, in_order_of(read, events))?;
+        let by_query = read.filter.clauses().iter().find_map(|clause| match clause {
+            Clause::Query(query) => Some(self.candidates(query, first, before)),
+            _ => None,
+        });
+        let events = match by_query {
+            Some(candidates) => in_order_of(read, candidates.into_iter()),
+            None => in_order_of(read, self.log.range(first..before).map(|(_, event)| event)),
+        };
+        let mut page = Page::of_all(self.end().0).fill(read, events)?;
         if read.direction == Direction::Forward {
             let last = self.log.range(..=page.scanned).next_back();
             page.mark = last.map(|(_, event)| Mark { position: event.position, checksum: event.checksum });
@@ -146,14 +184,25 @@ impl Engine for TreeEngine {
                     let appended = plan.appended(&append, self.clock.now());
                     let events = plan.events(&append).map(|planned| planned.stored(self.id, appended.time));
                     let events: Vec<StoredEvent> = events.collect();
+                    // Nothing was written yet, so there is nothing to roll back if a hook refuses.
+                    let mut hooked = Hooked::default();
+                    if !self.hooks.is_empty() {
+                        let mut read = |read: &Read| trees.page(read);
+                        hooked.apply(&self.hooks, &mut Committing::new(&(), facts.head, &events, &mut read))?;
+                    }
                     for event in &events {
                         trees.streams.insert((event.stream.clone(), event.version.get()), event.position);
                         trees.ids.insert((event.stream.clone(), event.id.clone()), event.position);
                         trees.log.insert(event.position.get(), event.clone());
+                        trees.types.entry(event.name().to_owned()).or_default().insert(event.position.get());
+                        for tag in &event.tags {
+                            trees.tags.entry(tag.clone()).or_default().insert(event.position.get());
+                        }
                     }
                     for cell in plan.cells(&append) {
                         trees.cells.insert(cell.key.clone(), (cell.revision, cell.value.cloned()));
                     }
+                    hooked.committed();
                     self.notifier.publish(facts.head, events, appended.position);
                     (appended, true)
                 }
@@ -241,6 +290,10 @@ impl Engine for TreeEngine {
             trees.cells.insert(key.clone(), (revision, value));
             Ok(revision)
         })
+    }
+
+    fn commit_hooks(&self) -> Option<&CommitHooks> {
+        Some(&self.hooks)
     }
 
     async fn close(&self) -> Result<(), StoreError> {

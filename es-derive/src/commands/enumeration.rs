@@ -196,7 +196,7 @@ impl<'a> Enumeration<'a> {
                     &self,
                     __command: &#ident,
                     #used: &#private::Context<'_, Self, #services>,
-                ) -> ::core::result::Result<#private::Vec<<Self as #private::Aggregate>::Event>, #error> {
+                ) -> ::core::result::Result<#private::Vec<<Self as #private::State>::Event>, #error> {
                     #body
                 }
             }

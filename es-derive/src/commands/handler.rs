@@ -149,7 +149,7 @@ impl Handler {
         let decide = at(
             self.output,
             quote! {
-                #private::IntoDecision::<<Self as #private::Aggregate>::Event, #error>::into_decision(
+                #private::IntoDecision::<<Self as #private::State>::Event, #error>::into_decision(
                     Self::#method(self, __command #(, #arguments)*)
                 )
             },
@@ -165,7 +165,7 @@ impl Handler {
                     &self,
                     __command: &#command,
                     #used: &#private::Context<'_, Self, #services>,
-                ) -> ::core::result::Result<#private::Vec<<Self as #private::Aggregate>::Event>, #error> {
+                ) -> ::core::result::Result<#private::Vec<<Self as #private::State>::Event>, #error> {
                     #decide
                 }
             }

@@ -7,6 +7,7 @@ use syn::{Fields, WherePredicate, parse_quote};
 
 use super::parse::{Input, Variant};
 use super::validate::ON_VARIANT;
+use super::{stream, tags};
 use crate::borrowed;
 use crate::generate::{as_generated, at, extended, in_const, is_generic, mentions_parameter, without_self};
 use crate::name::Name;
@@ -29,6 +30,13 @@ pub(crate) fn expand(event: &Input<'_>) -> TokenStream {
     let encode = encode(event);
     let decode = decode(event);
     let (write, read) = payload(event);
+    let (stream, all_named) = stream::expand(event);
+    let names_stream = all_named.then(|| {
+        quote! {
+            #[automatically_derived]
+            impl #impl_generics #private::NamesStream for #ident #ty_generics #where_clause {}
+        }
+    });
     in_const(
         &event.lints,
         &quote! {
@@ -61,10 +69,14 @@ pub(crate) fn expand(event: &Input<'_>) -> TokenStream {
                     #encode
                 }
 
+                #stream
+
                 fn decode(__stored: &#private::StoredEvent) -> ::core::result::Result<Self, #private::DecodeError> {
                     #decode
                 }
             }
+
+            #names_stream
         },
     )
 }
@@ -93,6 +105,9 @@ pub(crate) fn fallback(event: &Input<'_>, errors: &TokenStream) -> TokenStream {
                     ::core::unreachable!()
                 }
             }
+
+            #[automatically_derived]
+            impl #impl_generics #private::NamesStream for #ident #ty_generics #where_clause {}
         },
     );
     quote!(#errors #code)
@@ -256,8 +271,19 @@ fn encode(event: &Input<'_>) -> TokenStream {
     let arms = event.variants.iter().zip(0_usize..).map(|(variant, index)| {
         let (ident, name, codec) = (variant.ident, &variant.keys.name, event.codec_of(variant));
         let ident = as_generated(ident);
-        let pattern = if event.is_struct { quote!(Self) } else { quote!(Self::#ident) };
-        quote!(#pattern { .. } => #private::encode::<#codec, Self>(self, #index, #name),)
+        let path = if event.is_struct { quote!(Self) } else { quote!(Self::#ident) };
+        if variant.tags.is_empty() {
+            return quote!(#path { .. } => #private::encode::<#codec, Self>(self, #index, #name),);
+        }
+        let (pattern, collect) = tags::collect(&private, variant);
+        quote! {
+            #path { #pattern .. } => {
+                use #private::tagging::{ByDisplay as _, ByItems as _, ByNothing as _};
+                let mut __tags = #private::tagging::Tags::new(#name);
+                #collect
+                #private::encode_tagged::<#codec, Self>(self, #index, #name, __tags)
+            }
+        }
     });
     if event.variants.is_empty() {
         return quote!(match *self {});
@@ -302,6 +328,7 @@ fn names_of<'a>(variant: &'a Variant<'a>) -> impl Iterator<Item = &'a Name> {
 fn constants(event: &Input<'_>) -> TokenStream {
     let private = event.framework.private();
     let constants = Name::constants(&private, "stored_name", event.names());
+    let tags = Name::constants(&private, "tag_name", event.tag_names());
     let first = event.names().find(|name| name.literal().is_none());
     let distinct = first.map(|first| {
         let claims = event.variants.iter().flat_map(|variant| {
@@ -318,7 +345,7 @@ fn constants(event: &Input<'_>) -> TokenStream {
         let check = quote_spanned!(first.written().span()=> #distinct(&[#(#claims),*]));
         quote!(const _: () = #check;)
     });
-    quote!(#constants #distinct)
+    quote!(#constants #tags #distinct)
 }
 
 /// Reports fields that borrow as mistakes, at the field.

@@ -35,11 +35,17 @@ pub(crate) fn parts<'a>(ctxt: &mut Ctxt, event: &'a Input<'a>) -> Vec<Part<'a>> 
     if let Some(codec) = &event.codec {
         ctxt.error(codec, "the joined events name their own codecs: `codec` is not allowed with `join`");
     }
+    if let Some(stream) = &event.stream {
+        ctxt.error(stream, "the joined events name their own streams: `stream` is not allowed with `join`");
+    }
     event.serde.check(ctxt, &ON_JOIN);
     for variant in &event.variants {
         variant.serde.check(ctxt, &ON_PART);
         if let Some(key) = &variant.keys.first {
             ctxt.error(key, "a joined event brings its own names: no key is allowed on the variants of `#[es(join)]`");
+        }
+        for tag in &variant.tags {
+            ctxt.error(&tag.key, "a joined event brings its own tags: `tag` is not allowed with `join`");
         }
         match variant.fields {
             Fields::Unnamed(fields) if fields.unnamed.len() == 1 => {
@@ -79,6 +85,11 @@ pub(crate) fn expand(event: &Input<'_>, parts: &[Part<'_>]) -> TokenStream {
     } else {
         quote!(match self { #(Self::#variants(__event) => #as_event::encode(__event),)* })
     };
+    let stream = if parts.is_empty() {
+        quote!(match *self {})
+    } else {
+        quote!(match self { #(Self::#variants(__event) => #as_event::stream(__event),)* })
+    };
     in_const(
         &event.lints,
         &quote! {
@@ -100,6 +111,10 @@ pub(crate) fn expand(event: &Input<'_>, parts: &[Part<'_>]) -> TokenStream {
                     #encode
                 }
 
+                fn stream(&self) -> ::core::result::Result<::core::option::Option<#private::StreamId>, #private::InvalidName> {
+                    #stream
+                }
+
                 fn decode(__stored: &#private::StoredEvent) -> ::core::result::Result<Self, #private::DecodeError> {
                     #(
                         if #as_event::claims(__stored.name()) {
@@ -109,6 +124,9 @@ pub(crate) fn expand(event: &Input<'_>, parts: &[Part<'_>]) -> TokenStream {
                     ::core::result::Result::Err(#private::DecodeError::unknown(__stored))
                 }
             }
+
+            #[automatically_derived]
+            impl #impl_generics #private::NamesStream for #ident #ty_generics #where_clause {}
         },
     )
 }

@@ -3,6 +3,8 @@
 mod expand;
 mod join;
 mod parse;
+mod stream;
+mod tags;
 mod validate;
 
 use proc_macro2::TokenStream;

@@ -5,7 +5,9 @@ use quote::{ToTokens, quote};
 use syn::parse::{ParseStream, Parser};
 use syn::{Attribute, DeriveInput, Fields, Generics, LitInt, Type};
 
-use crate::attr::{Once, crate_path, each_key, keys, no_keys, parenthesized, read_keys, value, version};
+use super::stream::Template;
+use super::tags::{self, Tagged};
+use crate::attr::{Once, crate_path, each_key, keys, parenthesized, read_keys, value, version};
 use crate::ctxt::Ctxt;
 use crate::generate::{Framework, lints_of};
 use crate::name::Name;
@@ -22,6 +24,8 @@ pub(crate) struct Input<'a> {
     pub(crate) join: Option<Ident>,
     /// The codec of all variants that do not name their own.
     pub(crate) codec: Option<Type>,
+    /// The key `stream`, on an enum.
+    pub(crate) stream: Option<Ident>,
     pub(crate) serde: SerdeKeys<'a>,
     pub(crate) is_struct: bool,
     /// The variants of an enum, or the one event of a struct.
@@ -34,6 +38,10 @@ pub(crate) struct Variant<'a> {
     pub(crate) fields: &'a Fields,
     pub(crate) serde: SerdeKeys<'a>,
     pub(crate) keys: EventKeys,
+    /// The fields with tags.
+    pub(crate) tags: Vec<Tagged<'a>>,
+    /// The stream it names, or the one that all variants of its enum name.
+    pub(crate) stream: Option<Template>,
 }
 
 /// The keys of one event.
@@ -44,6 +52,7 @@ pub(crate) struct EventKeys {
     pub(crate) aliases: Vec<Name>,
     pub(crate) old: Vec<Old>,
     pub(crate) codec: Option<Type>,
+    pub(crate) stream: Option<Template>,
     /// The first key, for pointing at it where none is allowed.
     pub(crate) first: Option<Ident>,
     /// Whether a key was present but could not be read, so that it is not reported as missing too.
@@ -60,17 +69,22 @@ pub(crate) struct Old {
 
 keys! {
     /// On an enum of events.
-    EnumKey { Codec = "codec", Join = "join", Crate = "crate" }
+    EnumKey { Codec = "codec", Stream = "stream", Join = "join", Crate = "crate" }
 }
 
 keys! {
     /// On a variant.
-    VariantKey { Name = "name", Version = "version", Alias = "alias", From = "from", Codec = "codec" }
+    VariantKey {
+        Name = "name", Version = "version", Alias = "alias", From = "from", Codec = "codec", Stream = "stream",
+    }
 }
 
 keys! {
     /// On a struct that is an event.
-    StructKey { Name = "name", Version = "version", Alias = "alias", From = "from", Codec = "codec", Crate = "crate" }
+    StructKey {
+        Name = "name", Version = "version", Alias = "alias", From = "from", Codec = "codec", Stream = "stream",
+        Crate = "crate",
+    }
 }
 
 keys! {
@@ -83,6 +97,7 @@ impl<'a> Input<'a> {
         let mut path = Once::default();
         let mut join = Once::default();
         let mut codec = Once::default();
+        let mut stream = Once::default();
         let mut variants = Vec::new();
         let mut is_struct = false;
         match &input.data {
@@ -91,32 +106,40 @@ impl<'a> Input<'a> {
                     match key {
                         EnumKey::Crate => path.set(ctxt, ident, crate_path(input)?),
                         EnumKey::Codec => codec.set(ctxt, ident, value(input)?),
+                        EnumKey::Stream => {
+                            let template = Template::parse(ctxt, value(input)?);
+                            stream.set(ctxt, ident, (ident.clone(), template));
+                        }
                         EnumKey::Join => join.set(ctxt, ident, ident.clone()),
                     }
                     Ok(())
                 });
                 for variant in &data.variants {
+                    let mut keys = EventKeys::of_variant(ctxt, &variant.attrs);
+                    let own = keys.stream.take();
                     variants.push(Variant {
                         ident: &variant.ident,
                         fields: &variant.fields,
                         serde: SerdeKeys::of(&variant.attrs),
-                        keys: EventKeys::of_variant(ctxt, &variant.attrs),
+                        keys,
+                        tags: tags::parse(ctxt, &variant.fields),
+                        stream: own.or_else(|| stream.get().map(|(_, template)| Template::clone(template))),
                     });
                 }
             }
             syn::Data::Struct(data) => {
                 is_struct = true;
+                let mut keys = EventKeys::of_struct(ctxt, &input.attrs, &mut path);
                 variants.push(Variant {
                     ident: &input.ident,
                     fields: &data.fields,
                     serde: SerdeKeys::of(&[]),
-                    keys: EventKeys::of_struct(ctxt, &input.attrs, &mut path),
+                    stream: keys.stream.take(),
+                    keys,
+                    tags: tags::parse(ctxt, &data.fields),
                 });
             }
             syn::Data::Union(data) => ctxt.error(data.union_token, "an event is an enum or a struct, not a union"),
-        }
-        for field in variants.iter().flat_map(|variant| variant.fields) {
-            no_keys(ctxt, &field.attrs, "a field");
         }
         Self {
             ident: &input.ident,
@@ -125,6 +148,7 @@ impl<'a> Input<'a> {
             lints: lints_of(input),
             join: join.get().cloned(),
             codec: codec.get().cloned(),
+            stream: stream.get().map(|(key, _)| Ident::clone(key)),
             serde: SerdeKeys::of(&input.attrs),
             is_struct,
             variants,
@@ -134,6 +158,11 @@ impl<'a> Input<'a> {
     /// Every name given in a key.
     pub(crate) fn names(&self) -> impl Iterator<Item = &Name> {
         self.variants.iter().flat_map(|variant| variant.keys.names())
+    }
+
+    /// The name of every tag.
+    pub(crate) fn tag_names(&self) -> impl Iterator<Item = &Name> {
+        self.variants.iter().flat_map(|variant| &variant.tags).map(|tag| &tag.name)
     }
 
     /// The type of the codec that writes a variant.
@@ -185,6 +214,7 @@ impl EventKeys {
                 StructKey::Alias => VariantKey::Alias,
                 StructKey::From => VariantKey::From,
                 StructKey::Codec => VariantKey::Codec,
+                StructKey::Stream => VariantKey::Stream,
             };
             all.read(ctxt, key, ident, input)
         });
@@ -198,6 +228,7 @@ struct Collected {
     name: Once<Name>,
     version: Once<(u32, LitInt)>,
     codec: Once<Type>,
+    stream: Once<Template>,
     keys: EventKeys,
 }
 
@@ -214,13 +245,17 @@ impl Collected {
             VariantKey::Alias => self.keys.aliases.push(Name::parse(input, number)?),
             VariantKey::From => self.keys.old.extend(Old::parse(ctxt, ident, parenthesized(input)?)),
             VariantKey::Codec => self.codec.set(ctxt, ident, value(input)?),
+            VariantKey::Stream => {
+                let template = Template::parse(ctxt, value(input)?);
+                self.stream.set(ctxt, ident, template);
+            }
         }
         Ok(())
     }
 
     fn into_keys(self) -> EventKeys {
         let (name, version, codec) = (self.name.take(), self.version.take(), self.codec.take());
-        EventKeys { name, version, codec, ..self.keys }
+        EventKeys { name, version, codec, stream: self.stream.take(), ..self.keys }
     }
 }
 

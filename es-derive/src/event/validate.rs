@@ -41,6 +41,9 @@ pub(crate) fn check(ctxt: &mut Ctxt, event: &Input<'_>) {
         variant.serde.check(ctxt, &ON_VARIANT);
         check_fields(ctxt, event, variant);
         check_keys(ctxt, variant);
+        if let Some(stream) = &variant.stream {
+            stream.check_fields(ctxt, variant);
+        }
         claims.add(ctxt, variant);
     }
 }

@@ -65,6 +65,29 @@ pub enum RunError {
         /// The end of the log.
         head: Position,
     },
+    /// The read model was built by another projector of this name: of another version, or with tables that look
+    /// different. Say with [`Projection::on_change`](crate::Projection::on_change) that it is to be built anew, or use
+    /// another name.
+    #[error(
+        "the read model of {name} was built by {stored} of its projector, this is {current}: say with `on_change` that it is \
+         to be built anew, or use another name"
+    )]
+    ProjectorChanged {
+        /// The projection.
+        name: ProjectionName,
+        /// The projector that has built it: its version, and the fingerprint of its rows.
+        stored: String,
+        /// This one.
+        current: String,
+    },
+    /// A projection cannot be divided like that.
+    #[error("{name} cannot be divided into partitions: {reason}")]
+    Partitions {
+        /// The projection.
+        name: String,
+        /// Why not.
+        reason: String,
+    },
     /// User code panicked outside a transaction, for example when an event or the projector was dropped. Everything
     /// committed before is in the model.
     #[error("the projection panicked: {message}")]
@@ -82,7 +105,11 @@ impl RunError {
     /// What a caller can do about it.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Name(_) | Self::NoRuntime | Self::StartsBeyondHead { .. } => ErrorKind::Caller,
+            Self::Name(_)
+            | Self::NoRuntime
+            | Self::StartsBeyondHead { .. }
+            | Self::ProjectorChanged { .. }
+            | Self::Partitions { .. } => ErrorKind::Caller,
             Self::TooManyParked { .. } | Self::LogRewound { .. } | Self::Decode(_) => ErrorKind::Data,
             Self::Model(error) => error.kind(),
             Self::Reaction(error) => error.kind(),
@@ -166,6 +193,11 @@ pub enum ModelError {
         /// The position at which it was found.
         found: Position,
     },
+    /// The read model was built anew meanwhile. The runner begins again.
+    Rebuilt {
+        /// The projection.
+        name: ProjectionName,
+    },
     /// The projector refused an event.
     Refused {
         /// The position of the event.
@@ -216,6 +248,7 @@ impl fmt::Display for ModelError {
             Self::TakenOver { name, expected, found } => {
                 write!(f, "projection {name} was taken over: its checkpoint is at {found}, expected {expected}")
             }
+            Self::Rebuilt { name } => write!(f, "the read model of {name} was built anew meanwhile"),
             Self::Refused { position, .. } => write!(f, "the projector refused the event at position {position}"),
             Self::Prepare { .. } => f.write_str("the projector could not make its model ready"),
             Self::Panicked { position: Some(position), message } => {
@@ -236,7 +269,7 @@ impl fmt::Display for ModelError {
 impl std::error::Error for ModelError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::TakenOver { .. } | Self::Panicked { .. } | Self::Damaged { .. } => None,
+            Self::TakenOver { .. } | Self::Rebuilt { .. } | Self::Panicked { .. } | Self::Damaged { .. } => None,
             Self::Refused { source, .. } | Self::Prepare { source } => Some(&**source),
             Self::NotAllowed { source } | Self::CommitRefused { source } | Self::Failed { source } => source.source(),
         }
@@ -272,7 +305,7 @@ impl ModelError {
     /// What a caller can do about it.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::TakenOver { .. } => ErrorKind::Conflict,
+            Self::TakenOver { .. } | Self::Rebuilt { .. } => ErrorKind::Conflict,
             Self::Refused { .. } | Self::Prepare { .. } | Self::NotAllowed { .. } | Self::CommitRefused { .. } => {
                 ErrorKind::Caller
             }

@@ -69,7 +69,7 @@ impl RunError {
                 | ModelError::CommitRefused { .. } => Category::UserCode,
                 ModelError::Panicked { .. } => Category::Panic,
                 ModelError::Failed { .. } | ModelError::Damaged { .. } => Category::ReadModel,
-                ModelError::TakenOver { .. } => Category::Consumer,
+                ModelError::TakenOver { .. } | ModelError::Rebuilt { .. } => Category::Consumer,
             },
             _ => Category::Consumer,
         }

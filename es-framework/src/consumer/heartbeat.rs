@@ -154,6 +154,8 @@ impl Heartbeat {
                 }
                 answer = answered(&mut self.asked) => self.take_answer(answer),
                 () = changed(&mut self.seen, |status| match writes {
+                    // One that stands by writes nothing, so that it would be of interest for ever.
+                    _ if status.state == ConsumerState::StandingBy => false,
                     Some(_) => known.is_outdated_by(status),
                     None => known.differs_from(status),
                 }) => {}
@@ -259,7 +261,13 @@ impl Heartbeat {
         {
             self.put(&last).await;
         }
-        if let Some(held) = self.held.take()
+        // The run may have got its lease and ended before this task has seen it.
+        let known = self.holding.borrow().clone();
+        let held = match (known, self.held.take()) {
+            (Some(known), Some(renewed)) if known.term == renewed.term => Some(renewed),
+            (known, _) => known,
+        };
+        if let Some(held) = held
             && let Err(error) = held.release(&self.store).await
         {
             debug!(%error, "a lease could not be released, and runs out");

@@ -41,13 +41,14 @@ pub use lease::Lease;
 pub(crate) use parked::{DROPPED, PARKED};
 pub use parked::{ParkedEvent, ParkedFailure};
 pub use policy::{Backoff, Policy, Then};
+pub(crate) use sealed::{open as open_sealed, seal};
 pub use set::{ConsumerSet, Consumers, Startable, StopError};
 pub use start::StartFrom;
 pub(crate) use start::{Consumer, catch_up, start};
 pub use status::{ConsumerState, IllegalTransition, Status};
 pub use stored_status::StoredStatus;
 pub(crate) use timer::Timer;
-pub(crate) use work::{Begun, Portion, Trouble, Work, Write, checkpoint_at, position_of};
+pub(crate) use work::{AtHead, Begun, Portion, Trouble, Work, Write, checkpoint_at, position_of};
 
 /// The key of the record with the token of the last wish that was carried out.
 pub(crate) const ACKNOWLEDGED: &str = "acknowledged";

@@ -1,6 +1,7 @@
 //! What the store's observer is told about a consumer, and the span of a batch.
 
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tracing::Instrument;
@@ -10,6 +11,7 @@ use super::feed::Events;
 use super::run::Run;
 use super::work::{Portion, Trouble, Work, position_of};
 use crate::domain::{Event, Provenance};
+use crate::log::Timestamp;
 use crate::log::observer::{BatchBegins, BatchReport, FailureReport, ParkReport, TraceContext};
 
 impl<W: Work> Run<W> {
@@ -23,25 +25,38 @@ impl<W: Work> Run<W> {
             consumer = self.name.as_str(),
             events = count
         );
-        let last = portion.events.get(portion.range.clone()).and_then(<[_]>::last).map(|event| event.time());
         let Some(observed) = self.store.observed() else { return self.step(portion).instrument(span).await };
         let traces = || traces(&portion.events, portion.range.clone());
         span.in_scope(|| {
             observed.tell(|observer| observer.batch_begins(&BatchBegins::new(self.name.as_str(), count, &traces)));
         });
+        let (events, range, skip) = (Arc::clone(&portion.events), portion.range.clone(), portion.skip.clone());
         let begun = Instant::now();
         let done = self.step(portion).instrument(span).await;
-        if done.is_ok() {
-            let duration = begun.elapsed();
-            let position = position_of(self.checkpoint.as_ref());
-            let behind = self.store.head().get().saturating_sub(position.get());
-            let age = last.filter(|_| behind > 0).map_or(Duration::ZERO, |time| self.store.now().since(time));
-            if let Some(observed) = self.store.observed() {
-                let report = BatchReport::new(self.name.as_str(), count, position, duration).behind(behind, age);
-                observed.tell(|observer| observer.batch(&report));
-            }
+        let duration = begun.elapsed();
+        // Those before an event that cannot be processed are applied.
+        let end = match &done {
+            Ok(()) => range.end,
+            Err(Trouble::Event { position, .. }) => events.partition_point(|event| event.position() < *position),
+            Err(_) => range.start,
+        };
+        let applied = range.start..end.clamp(range.start, range.end);
+        let count = applied.len() - skip.iter().filter(|index| applied.contains(index)).count();
+        if let Some(last) = events.get(applied).and_then(<[_]>::last) {
+            self.tell_batch(count, last.time(), duration);
         }
         done
+    }
+
+    fn tell_batch(&self, count: usize, last: Timestamp, duration: Duration) {
+        let Some(observed) = self.store.observed() else { return };
+        // What is built anew cannot be seen yet: queries show the position that was reported last.
+        let rebuilding = self.rebuilding;
+        let position = if rebuilding { self.report.position() } else { position_of(self.checkpoint.as_ref()) };
+        let behind = self.store.head().get().saturating_sub(position.get());
+        let age = if behind > 0 && !rebuilding { self.store.now().since(last) } else { Duration::ZERO };
+        let report = BatchReport::new(self.name.as_str(), count, position, duration).behind(behind, age);
+        observed.tell(|observer| observer.batch(&report));
     }
 
     pub(super) fn tell_failed(&self, category: Category) {

@@ -32,11 +32,20 @@ impl Report {
         self.status.send_if_modified(|status| change(status, state));
     }
 
+    /// Up to this position, something is built anew that nobody can see yet.
+    pub(super) fn rebuilt(&self, position: Position, head: Position) {
+        self.status.send_modify(|status| {
+            status.rebuilt = Some(position);
+            status.head = head;
+            change(status, ConsumerState::Rebuilding);
+        });
+    }
+
     /// It has reached this position of a log with this head, and is now in this state.
     pub(super) fn moved(&self, position: Position, head: Position, state: ConsumerState) {
         self.status.send_if_modified(|status| {
-            let moved = status.position != position;
-            (status.position, status.head) = (position, head.max(position));
+            let moved = status.position != position || status.rebuilt.is_some();
+            (status.position, status.rebuilt, status.head) = (position, None, head.max(position));
             if state == ConsumerState::Live {
                 status.behind = Duration::ZERO;
             }
@@ -64,6 +73,10 @@ impl Report {
     /// So many events are parked now.
     pub(super) fn parked(&self, count: usize) {
         self.status.send_if_modified(|status| std::mem::replace(&mut status.parked, count) != count);
+    }
+
+    pub(super) fn position(&self) -> Position {
+        self.status.borrow().position
     }
 
     pub(super) fn state(&self) -> ConsumerState {

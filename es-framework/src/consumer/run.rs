@@ -18,7 +18,7 @@ use super::report::{Report, log};
 use super::start::StartFrom;
 use super::status::ConsumerState;
 use super::timer::Timer;
-use super::work::{Portion, Trouble, Work, check_log, checkpoint_at, position_of};
+use super::work::{AtHead, Portion, Trouble, Work, check_log, checkpoint_at, position_of};
 use crate::log::{Filter, Position, ProjectionName, Read, Store, StoreError, StreamId, Timestamp};
 use crate::panics;
 
@@ -42,6 +42,8 @@ pub(super) struct Run<W: Work> {
     /// The event that could not be processed.
     pub(super) failing: Option<Failing>,
     pub(super) parking: Parking,
+    /// Whether something is built anew that nobody can see yet.
+    pub(super) rebuilding: bool,
     /// Where a consumer starts that has never run.
     pub(super) start_from: StartFrom,
     /// Wants the lease of its name, if it needs one.
@@ -138,7 +140,7 @@ impl<W: Work> Run<W> {
         let watch = self.store.all().watch().after(after).filter(self.wanted.clone()).await?;
         debug!(name = self.name.as_str(), after = after.get(), "consumer begins");
         let feed = Feed::new(watch, Arc::clone(&self.panicked));
-        self.report.moved(after, self.store.head(), ConsumerState::CatchingUp);
+        self.tell(false);
         Ok(feed)
     }
 
@@ -188,6 +190,7 @@ impl<W: Work> Run<W> {
         let acknowledged = begun.acknowledged.and_then(|token| String::from_utf8(token.into()).ok());
         self.report.found(acknowledged);
         self.checkpoint = begun.record.and_then(|record| record.checkpoint());
+        self.rebuilding = begun.rebuilding;
         (self.seen, self.unwritten) = (self.checkpoint, None);
         self.parking = Parking::of(begun.parked).map_err(RunError::from)?;
         self.report.parked(self.parking.len());
@@ -307,7 +310,34 @@ impl<W: Work> Run<W> {
             seen = next.upto;
             feed.meanwhile(self.deal_with(next)).await?;
         }
-        self.fire(self.store.now()).await
+        self.fire(self.store.now()).await?;
+        self.at_head().await
+    }
+
+    /// Reports how far it has got.
+    pub(super) fn tell(&self, caught_up: bool) {
+        let position = position_of(self.seen.as_ref());
+        match (self.rebuilding, caught_up) {
+            (true, _) => self.report.rebuilt(position, self.store.head()),
+            (false, true) => self.report.moved(position, self.store.head(), ConsumerState::Live),
+            (false, false) => self.report.moved(position, self.store.head(), ConsumerState::CatchingUp),
+        }
+    }
+
+    /// Everything that was in the log is applied.
+    pub(super) async fn at_head(&mut self) -> Result<(), Leave> {
+        if !self.rebuilding {
+            return Ok(());
+        }
+        self.write_checkpoint().await?;
+        match self.work.at_head().await? {
+            AtHead::Stay => Ok(()),
+            AtHead::Again => Err(Leave::Again),
+            AtHead::Done => {
+                self.rebuilding = false;
+                Err(Leave::Stop)
+            }
+        }
     }
 
     /// Writes what is still unwritten, drops everything that belongs to the user, and returns the position reached and
@@ -327,7 +357,7 @@ impl<W: Work> Run<W> {
             first(written, self.work.settle().await)
         });
         let settled = settled.await.unwrap_or_else(|message| Err(RunError::panicked(message)));
-        let position = position_of(self.checkpoint.as_ref());
+        let position = if self.rebuilding { self.report.position() } else { position_of(self.checkpoint.as_ref()) };
         let Self { work, failing, panicked, report, beside, .. } = self;
         let dropped = [panics::catch(|| drop(work)), panics::catch(|| drop(failing))];
         let dropped = dropped.into_iter().collect::<Result<(), _>>().map_err(RunError::panicked);

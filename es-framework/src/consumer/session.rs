@@ -41,7 +41,6 @@ impl<W: Work> Run<W> {
                 Some(Err(error)) => return error.into(),
                 None => return Leave::Again,
             };
-            let state = if next.caught_up { ConsumerState::Live } else { ConsumerState::CatchingUp };
             caught_up = next.caught_up;
             if let Err(left) = feed.meanwhile(self.deal_with(next)).await {
                 return left;
@@ -52,7 +51,10 @@ impl<W: Work> Run<W> {
             {
                 return left;
             }
-            self.report.moved(position_of(self.seen.as_ref()), self.store.head(), state);
+            self.tell(caught_up);
+            if caught_up && let Err(left) = self.at_head().await {
+                return left;
+            }
         }
     }
 
@@ -172,7 +174,9 @@ impl<W: Work> Run<W> {
     async fn set_aside_unreadable(&mut self, bad: Unreadable) -> Result<(), Leave> {
         let Unreadable { stored, error } = bad;
         let mark = Mark { position: stored.position, checksum: stored.checksum };
-        if mark.position <= position_of(self.checkpoint.as_ref()) {
+        let is_ours = panics::catch(|| self.work.has(Envelope::of(&stored)));
+        let is_ours = is_ours.map_err(|message| Leave::Final(RunError::panicked(message)))?;
+        if mark.position <= position_of(self.checkpoint.as_ref()) || !is_ours {
             return Ok(());
         }
         let error = RunError::from(error);
@@ -266,7 +270,11 @@ impl<W: Work> Run<W> {
         if attempts >= backoff.attempts.get() {
             return Ok(Some(error));
         }
-        self.report.moved(position_of(self.checkpoint.as_ref()), self.store.head(), ConsumerState::Retrying);
+        if self.rebuilding {
+            self.report.enter(ConsumerState::Retrying);
+        } else {
+            self.report.moved(position_of(self.checkpoint.as_ref()), self.store.head(), ConsumerState::Retrying);
+        }
         let pause = self.jitter.pause(&backoff, attempts);
         self.pause(pause).await?;
         Ok(None)

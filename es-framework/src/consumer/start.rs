@@ -85,6 +85,7 @@ impl<W: Work> Consumer<W> {
             unwritten: None,
             failing: None,
             parking: Parking::default(),
+            rebuilding: false,
             start_from,
             contender,
             claimed: false,

@@ -137,6 +137,9 @@ pub struct Status {
     /// [`Projection`](crate::Projection#checkpoints). After it has ended, both are the same, unless the checkpoint could
     /// not be written.
     pub position: Position,
+    /// While it builds its read model anew: the position up to which it has done so. Queries see the old one, up to
+    /// [`Self::position`], until it has reached the end of the log.
+    pub rebuilt: Option<Position>,
     /// Why it could not continue.
     pub error: Option<Arc<RunError>>,
     /// The last failure, whether it has recovered from it or not; [`None`] if nothing has failed since it started.
@@ -163,6 +166,7 @@ impl Status {
         Self {
             state: ConsumerState::Starting,
             position,
+            rebuilt: None,
             error: None,
             last_failure: None,
             parked: 0,

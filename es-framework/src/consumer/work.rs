@@ -10,7 +10,7 @@ use super::checkpoint::{Checkpoint, CheckpointRecord};
 use super::control::StopSignal;
 use super::error::RunError;
 use super::feed::Events;
-use crate::domain::{Event, Recorded};
+use crate::domain::{Envelope, Event, Recorded};
 use crate::log::{Direction, Mark, Position, ProjectionName, Read, Store, StoreError, StreamId, Timestamp};
 
 /// What differs between kinds of consumers: where the checkpoint is kept, and what an event does.
@@ -62,6 +62,17 @@ pub(crate) trait Work: Send + 'static {
         async { Ok(()) }
     }
 
+    /// Whether an event is this consumer's: if not, another one that shares its work applies it.
+    fn has(&self, event: Envelope<'_>) -> bool {
+        let _: Envelope<'_> = event;
+        true
+    }
+
+    /// Called once everything that was in the log is applied, if [`Begun::rebuilding`] said so.
+    fn at_head(&mut self) -> impl Future<Output = Result<AtHead, Trouble>> + Send {
+        async { Ok(AtHead::Stay) }
+    }
+
     /// Makes everything durable and releases what was kept; called at the end, however it came.
     fn settle(&mut self) -> impl Future<Output = Result<(), RunError>> + Send;
 }
@@ -75,6 +86,19 @@ pub(crate) struct Begun {
     pub(crate) parked: Vec<(String, Bytes)>,
     /// The record [`ACKNOWLEDGED`](super::ACKNOWLEDGED).
     pub(crate) acknowledged: Option<Bytes>,
+    /// Whether something is built anew that nobody can see yet.
+    pub(crate) rebuilding: bool,
+}
+
+/// What follows once everything that was in the log is applied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AtHead {
+    /// The same as before.
+    Stay,
+    /// Begin again.
+    Again,
+    /// The consumer has done what it was started for.
+    Done,
 }
 
 /// Some events in a row, where the checkpoint goes, and records to write: all in one transaction.

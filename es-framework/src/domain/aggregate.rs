@@ -1,10 +1,30 @@
-//! Aggregates: state folded from a stream of events, and the decisions made from it.
+//! States, and aggregates among them: state folded from a stream of events, and the decisions made from it.
 
 use std::fmt;
 
 use super::event::{Envelope, Event};
 use super::state::Snapshots;
 use crate::log::{InvalidName, StreamId, Timestamp, Version};
+
+/// State that is folded from events: an [aggregate](trait@Aggregate) or a [view](trait@crate::View). Their derives
+/// implement it.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is neither an aggregate nor a view",
+    note = "for the state of one stream, put `#[derive(Debug, Default, Clone, Aggregate)]` and `#[es(category = \"…\", event = …)]` on the struct",
+    note = "for the state of every event with certain tags, put `#[derive(Debug, Default, Clone, View)]` and `#[es(event = …, tags(…))]` on it"
+)]
+pub trait State: Default + Clone + Send + Sync + 'static {
+    /// The events it is folded from.
+    type Event: Event;
+
+    /// What names one of them in a [decision](crate::Decide): the id of an aggregate, the [query](crate::ViewOf) of a
+    /// view.
+    type Name: Clone + Send + Sync + 'static;
+
+    /// Where its events are.
+    #[doc(hidden)]
+    type Kind: 'static;
+}
 
 /// State that is folded from one stream; derive it with [`#[derive(Aggregate)]`](derive@crate::Aggregate).
 ///
@@ -13,12 +33,9 @@ use crate::log::{InvalidName, StreamId, Timestamp, Version};
     message = "`{Self}` is not an aggregate",
     note = "put `#[derive(Debug, Default, Clone, Aggregate)]` and `#[es(category = \"…\", event = …)]` on the struct"
 )]
-pub trait Aggregate: Default + Clone + Send + Sync + 'static {
+pub trait Aggregate: State {
     /// Identifies an aggregate within its category; [`String`] unless the derive names another type.
     type Id: fmt::Display + Clone + Send + Sync + 'static;
-
-    /// The events of its stream.
-    type Event: Event;
 
     /// The category of its streams; contains no `-`.
     const CATEGORY: &'static str;
@@ -40,18 +57,26 @@ pub trait Aggregate: Default + Clone + Send + Sync + 'static {
     }
 }
 
-/// How an aggregate's state follows from its events.
+/// How the state of an aggregate or a view follows from its events.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` does not say how events change it",
     note = "write `impl Apply for {Self}` with `fn apply(&mut self, event: &Self::Event, at: Envelope<'_>)`"
 )]
-pub trait Apply: Aggregate {
+pub trait Apply: State {
     /// Applies an event that has happened to the state. It cannot fail, and must lead to the same state every time.
     ///
     /// If you change this function so that old events lead to another state, raise the `version` in
     /// `#[es(snapshot(…))]`, so that snapshots of the old state are ignored.
     fn apply(&mut self, event: &Self::Event, at: Envelope<'_>);
 }
+
+/// The [kind](State::Kind) of aggregates.
+#[derive(Debug)]
+pub struct OfStream;
+
+/// The [kind](State::Kind) of views.
+#[derive(Debug)]
+pub struct OfQuery;
 
 /// How an aggregate decides on a command. [`#[commands]`](crate::commands) on an `impl` block generates these
 /// implementations from its methods.
@@ -64,7 +89,7 @@ pub trait Apply: Aggregate {
     label = "no handler for `{C}`",
     note = "write a method `fn name(&self, command: &{C}) -> …` in an `impl {Self}` block with `#[es_framework::commands(…)]`, or `impl Handle<{C}> for {Self}`"
 )]
-pub trait Handle<C, S: ?Sized = ()>: Apply {
+pub trait Handle<C, S: ?Sized = ()>: Aggregate + Apply {
     /// Why a command is rejected: the domain's own error, as opposed to conflicts and failures of the store.
     type Error: std::error::Error + Send + Sync + 'static;
 

@@ -10,11 +10,13 @@ use crate::log::{Position, StreamId, Timestamp, Version};
 
 /// State folded up to a version.
 #[derive(Debug)]
-pub(super) struct Base<A> {
+pub struct Base<A> {
     pub(super) state: Arc<A>,
     pub(super) version: Version,
     pub(super) position: Position,
     pub(super) time: Timestamp,
+    /// The log has been folded up to here: no event of it between `position` and this one changes the state.
+    pub(super) current_at: Position,
     /// The version of the newest snapshot that is known or being saved.
     pub(super) snapshot_at: Arc<AtomicU64>,
 }
@@ -26,6 +28,7 @@ impl<A> Clone for Base<A> {
             version: self.version,
             position: self.position,
             time: self.time,
+            current_at: self.current_at,
             snapshot_at: Arc::clone(&self.snapshot_at),
         }
     }

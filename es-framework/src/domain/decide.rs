@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::aggregate::{Aggregate, Apply, Context};
+use super::aggregate::{Aggregate, Apply, Context, State};
 use super::cache::{Base, Memory, Slot};
 use super::event::{EncodeError, Event};
 use super::execute::{ExecuteError, Receipt};
@@ -55,13 +55,13 @@ type NextOf<A, E> = Next<ExecuteError<E>, Memory<A>, Ran<A>>;
 
 /// Runs the handler of the command.
 pub(super) type Decide<'a, A, E> =
-    dyn Fn(&A, &Context<'_, A>) -> Result<Vec<<A as Aggregate>::Event>, E> + Send + Sync + 'a;
+    dyn Fn(&A, &Context<'_, A>) -> Result<Vec<<A as State>::Event>, E> + Send + Sync + 'a;
 
 /// Events as they will be written, and as they will be read back.
 type Prepared<E> = (Vec<CandidateEvent>, Unwritten<E>);
 
 /// A command that is being executed.
-pub(super) struct Decision<'a, A: Apply, E: std::error::Error + 'static> {
+pub(super) struct Decision<'a, A: Aggregate + Apply, E: std::error::Error + 'static> {
     pub(super) inner: &'a Arc<Inner<A>>,
     pub(super) stream: &'a StreamId,
     pub(super) id: &'a A::Id,
@@ -94,7 +94,7 @@ struct Progress<E: std::error::Error + 'static> {
 
 impl<'a, A, E> Decision<'a, A, E>
 where
-    A: Apply,
+    A: Aggregate + Apply,
     E: std::error::Error + Send + Sync + 'static,
 {
     pub(super) fn new(
@@ -286,7 +286,7 @@ fn taken<A>(memory: &mut Memory<A>) -> Base<A> {
     std::mem::take(memory).base.expect("a decision is made from a state")
 }
 
-async fn append<A: Apply>(
+async fn append<A: Aggregate + Apply>(
     inner: &Inner<A>,
     stream: &StreamId,
     base: &Base<A>,
@@ -303,7 +303,10 @@ async fn append<A: Apply>(
 }
 
 /// The first outcome of a command, if its key is known.
-async fn executed_before<A: Apply>(inner: &Inner<A>, key: Option<KeyedCommand>) -> Result<Option<Appended>, Ran<A>> {
+async fn executed_before<A: Aggregate + Apply>(
+    inner: &Inner<A>,
+    key: Option<KeyedCommand>,
+) -> Result<Option<Appended>, Ran<A>> {
     let Some(command) = key else { return Ok(None) };
     match inner.store.command(&command.key).await {
         Err(error) => Err(Ran::Loaded(Err(error.into()))),

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use super::codec::CodecError;
 use crate::log::{
-    CandidateEvent, EventId, EventType, Mark, Metadata, Position, StoredEvent, StreamId, Timestamp, Version,
+    CandidateEvent, EventId, EventType, InvalidName, Mark, Metadata, Position, StoredEvent, StreamId, Tags, Timestamp,
+    Version,
 };
 use crate::panics;
 
@@ -34,8 +35,20 @@ pub trait Event: Sized + Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// [`EncodeError`] if the codec cannot write the payload.
+    /// [`EncodeError`] if the codec cannot write the payload, or a tag is not valid.
     fn encode(&self) -> Result<CandidateEvent, EncodeError>;
+
+    /// The stream that the event names from its own fields, by `#[es(stream = "…")]`; [`None`] if it names none.
+    ///
+    /// A [decision](crate::Decide) writes the event there. A [repository](crate::Repository) writes to the stream of its
+    /// aggregate, whatever the event says.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidName`] if a field in the stream's id is empty, or the whole is not a valid id.
+    fn stream(&self) -> Result<Option<StreamId>, InvalidName> {
+        Ok(None)
+    }
 
     /// Decodes a stored event, upgrading old names and schema versions.
     ///
@@ -45,21 +58,61 @@ pub trait Event: Sized + Send + Sync + 'static {
     fn decode(stored: &StoredEvent) -> Result<Self, DecodeError>;
 }
 
+/// An event all of whose variants name their stream, by `#[es(stream = "…")]` on each or on the enum.
+///
+/// An enum that [joins](derive@crate::Event#joined-events) other events is one too; whether the joined event names its stream is
+/// checked when a decision returns it.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` does not name the stream it is written to",
+    note = "put `#[es(stream = \"course-{{course}}\")]` on each variant or on the enum, with the names of its fields",
+    note = "or give the event to an aggregate that the decision reads, with `Events::new().to(aggregate, event)`, or to a stream, with `to_stream`"
+)]
+pub trait NamesStream: Event {}
+
 /// An event that could not be encoded.
 #[derive(Debug, thiserror::Error)]
-#[error("event {name} could not be encoded")]
 #[non_exhaustive]
-pub struct EncodeError {
-    /// The stored name of the event.
-    pub name: &'static str,
-    /// The codec's error.
-    pub source: CodecError,
+pub enum EncodeError {
+    /// The codec cannot write the payload.
+    #[error("event {name} could not be encoded")]
+    Codec {
+        /// The stored name of the event.
+        name: &'static str,
+        /// The codec's error.
+        source: CodecError,
+    },
+    /// A field with a tag has a value that no tag can have: an empty one, one that is too long, or one with control
+    /// characters.
+    #[error("event {name} has no valid tag `{tag}`")]
+    Tag {
+        /// The stored name of the event.
+        name: &'static str,
+        /// The name of the tag.
+        tag: &'static str,
+        /// What is wrong with it.
+        source: InvalidName,
+    },
+    /// The event has too many tags.
+    #[error("event {name} has more than {limit} tags")]
+    TooManyTags {
+        /// The stored name of the event.
+        name: &'static str,
+        /// The maximum number of tags, [`MAX_TAGS`](crate::MAX_TAGS).
+        limit: usize,
+    },
 }
 
 impl EncodeError {
-    /// Creates an error.
+    /// Creates the error of a codec.
     pub fn new(name: &'static str, source: CodecError) -> Self {
-        Self { name, source }
+        Self::Codec { name, source }
+    }
+
+    /// The stored name of the event.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Codec { name, .. } | Self::Tag { name, .. } | Self::TooManyTags { name, .. } => name,
+        }
     }
 }
 
@@ -208,6 +261,11 @@ impl<'a> Envelope<'a> {
     pub fn metadata(self) -> Option<&'a Metadata> {
         self.stored.metadata.as_ref()
     }
+
+    /// Its tags.
+    pub fn tags(self) -> &'a Tags {
+        &self.stored.tags
+    }
 }
 
 impl fmt::Debug for Envelope<'_> {
@@ -220,6 +278,7 @@ impl fmt::Debug for Envelope<'_> {
             .field("time", &self.time())
             .field("id", self.id())
             .field("metadata", &self.metadata())
+            .field("tags", &self.tags())
             .finish()
     }
 }
@@ -301,6 +360,11 @@ impl<E> Recorded<E> {
     /// Its metadata, if any.
     pub fn metadata(&self) -> Option<&Metadata> {
         self.stored.metadata.as_ref()
+    }
+
+    /// Its tags.
+    pub fn tags(&self) -> &Tags {
+        &self.stored.tags
     }
 
     /// Its position and checksum, by which a checkpoint names it.

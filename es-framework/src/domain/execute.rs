@@ -9,7 +9,7 @@ use std::time::Instant;
 use serde::Serialize;
 use tracing::Instrument;
 
-use super::aggregate::{Aggregate, Apply, Context, HandledBy};
+use super::aggregate::{Aggregate, Apply, Context, HandledBy, State};
 use super::canonical::canonical;
 use super::command::Command;
 use super::commands_enum::Content;
@@ -71,7 +71,7 @@ struct Asked<'r, A: Aggregate, C, E, S: ?Sized> {
     expected: ExpectedVersion,
 }
 
-type DecidedBy<A, C, E, S> = for<'c> fn(&'c C, &'c A, &'c Context<'_, A, S>) -> Result<Vec<<A as Aggregate>::Event>, E>;
+type DecidedBy<A, C, E, S> = for<'c> fn(&'c C, &'c A, &'c Context<'_, A, S>) -> Result<Vec<<A as State>::Event>, E>;
 
 /// The outcome of a command.
 pub struct Receipt<A> {
@@ -282,7 +282,7 @@ pub(crate) fn fingerprint<C: Command + Serialize>(stream: &StreamId, command: &C
 
 impl<'r, A, C, E, S> Asked<'r, A, C, E, S>
 where
-    A: Apply,
+    A: Aggregate + Apply,
     C: Send + Sync + 'r,
     E: std::error::Error + Send + Sync + 'static,
     S: ?Sized + Sync,
@@ -348,7 +348,7 @@ impl<A: Aggregate, C, E: std::error::Error + 'static, S: ?Sized> Unpin for Execu
 /// it.
 impl<'r, A, C, E, S> Future for Execute<'r, A, C, E, S>
 where
-    A: Apply,
+    A: Aggregate + Apply,
     C: Send + Sync + 'r,
     E: std::error::Error + Send + Sync + 'static,
     S: ?Sized + Sync,

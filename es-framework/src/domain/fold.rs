@@ -34,7 +34,7 @@ pub struct FoldPanic {
 }
 
 impl FoldPanic {
-    fn new(code: &'static str, stored: &StoredEvent, message: String) -> Self {
+    pub(super) fn new(code: &'static str, stored: &StoredEvent, message: String) -> Self {
         let (stream, version) = (stored.stream.clone(), stored.version);
         Self { code, stream, version, name: stored.name().to_owned(), message }
     }
@@ -132,6 +132,7 @@ impl<A: Apply> Base<A> {
             version: Version::ZERO,
             position: Position::ZERO,
             time: Timestamp::default(),
+            current_at: Position::ZERO,
             snapshot_at: Arc::default(),
         }
     }
@@ -153,6 +154,7 @@ impl<A: Apply> Base<A> {
             apply(state, event, stored)?;
         }
         (self.version, self.position, self.time) = (last.version, last.position, last.time);
+        self.current_at = self.current_at.max(last.position);
         Ok(())
     }
 
@@ -170,20 +172,25 @@ impl<A: Apply> Base<A> {
             apply(state, event, &stored)?;
             (self.version, self.position, self.time) = (stored.version, stored.position, stored.time);
         }
+        self.current_at = appended.position;
         Ok(())
     }
 }
 
 /// What clones and drops a state.
-const COPYING: &str = "copying the state";
+pub(super) const COPYING: &str = "copying the state";
 
 /// The state, to be changed. It is copied only while somebody else holds it, a receipt for example.
-fn own<'s, A: Clone>(state: &'s mut Arc<A>, first: &StoredEvent) -> Result<&'s mut A, FoldPanic> {
+pub(super) fn own<'s, A: Clone>(state: &'s mut Arc<A>, first: &StoredEvent) -> Result<&'s mut A, FoldPanic> {
     caught(|| Arc::make_mut(state)).map_err(|message| FoldPanic::new(COPYING, first, message))
 }
 
 /// Applies an event, which is a reference to one or is dropped afterwards.
-fn apply<A: Apply>(state: &mut A, event: impl Borrow<A::Event>, stored: &StoredEvent) -> Result<(), FoldPanic> {
+pub(super) fn apply<A: Apply>(
+    state: &mut A,
+    event: impl Borrow<A::Event>,
+    stored: &StoredEvent,
+) -> Result<(), FoldPanic> {
     caught(move || state.apply(event.borrow(), Envelope::of(stored)))
         .map_err(|message| FoldPanic::new("apply", stored, message))
 }

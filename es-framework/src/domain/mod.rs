@@ -7,6 +7,7 @@ mod codec;
 mod command;
 mod commands_enum;
 mod decide;
+mod decision;
 mod event;
 mod execute;
 mod fold;
@@ -20,11 +21,13 @@ mod scenario;
 mod shape;
 mod snapshots;
 mod state;
+mod tagging;
 mod turns;
 mod typed_read;
 mod typed_watch;
 mod typed_write;
 mod value_fingerprint;
+mod view;
 
 #[doc = include_str!("aggregate.md")]
 pub use es_derive::Aggregate;
@@ -32,14 +35,20 @@ pub use es_derive::Aggregate;
 pub use es_derive::Command;
 #[doc = include_str!("event.md")]
 pub use es_derive::Event;
+#[doc = include_str!("view.md")]
+pub use es_derive::View;
 #[doc = include_str!("commands.md")]
 pub use es_derive::commands;
 
-pub use aggregate::{Aggregate, Apply, Context, Handle, HandledBy};
+pub use aggregate::{Aggregate, Apply, Context, Handle, HandledBy, State};
 pub use codec::{Bincode, Codec, CodecError, Json};
 pub use command::Command;
+pub use decision::{
+    Boundary, Current, Decide, DecideContext, Decided, Decision, DecisionError, DecisionScenario, Events, EventsError,
+    Over, States,
+};
 pub(crate) use event::decode as decode_event;
-pub use event::{DecodeError, EncodeError, Envelope, Event, Recorded};
+pub use event::{DecodeError, EncodeError, Envelope, Event, NamesStream, Recorded};
 pub(crate) use execute::fingerprint as command_fingerprint;
 pub use execute::{Execute, ExecuteError, KeyError, Receipt};
 pub use fold::FoldPanic;
@@ -53,6 +62,7 @@ pub use typed_read::{TypedReader, TypedReading};
 pub use typed_watch::{TypedWatch, TypedWatchBuilder};
 pub use typed_write::WriteEventsError;
 pub(crate) use typed_write::read_back;
+pub use view::{View, ViewOf};
 
 /// For tools: what a store holds, readable without the Rust types that wrote it.
 pub(crate) mod inspect {

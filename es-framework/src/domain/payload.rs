@@ -22,7 +22,7 @@ use serde::de::{self, DeserializeOwned, DeserializeSeed, Deserializer, IntoDeser
 use serde::ser::{self, Impossible, SerializeStruct, SerializeTupleStruct, Serializer};
 use serde::{Deserialize, Serialize};
 
-pub use super::aggregate::{Aggregate, Context, Handle};
+pub use super::aggregate::{Aggregate, Context, Handle, OfQuery, OfStream, State};
 #[cfg(feature = "bincode")]
 pub use super::codec::Bincode as DefaultCodec;
 use super::codec::{Codec, decode_stored};
@@ -30,16 +30,23 @@ pub use super::command::Command;
 pub use super::commands_enum::{
     Commands, ReadCommand, deserialize_command, distinct_commands, serialize_command, unknown_command,
 };
-pub use super::event::{DecodeError, EncodeError, Event};
+pub use super::event::{DecodeError, EncodeError, Event, NamesStream};
 pub use super::into_decision::IntoDecision;
 use super::shape::Shape;
 pub use super::state::{SnapshotPolicy, Snapshots};
+pub use super::tagging::{StreamText, StreamValue};
+pub use super::view::{View, ViewOf, criterion};
 use crate::log::MAX_NAME_BYTES;
-pub use crate::log::{CandidateEvent, EventType, StoredEvent};
+pub use crate::log::{CandidateEvent, EventType, InvalidName, StoredEvent, StreamId};
 
 /// Compares states, for snapshots.
 pub mod same_state {
     pub use super::super::same_state::{ByBoth, ByDebug, ByNothing, ByPartialEq, States};
+}
+
+/// Makes tags of fields.
+pub mod tagging {
+    pub use super::super::tagging::{ByDisplay, ByItems, ByNothing, Tags, Value};
 }
 
 /// Used if no codec is named and the feature `bincode` is off. It is not a codec, so the compiler's error says what to
@@ -92,6 +99,17 @@ pub fn encode<C: Codec, E: Payloads>(
     let payload = C::encode(&Written(event)).map_err(|source| EncodeError::new(name, source))?;
     let event_type = E::types().get(variant).expect("the derive makes one type a variant");
     Ok(CandidateEvent::of_type(Arc::clone(event_type), payload))
+}
+
+/// The same for a variant with tags.
+pub fn encode_tagged<C: Codec, E: Payloads>(
+    event: &E,
+    variant: usize,
+    name: &'static str,
+    tags: tagging::Tags,
+) -> Result<CandidateEvent, EncodeError> {
+    let tags = tags.finish()?;
+    Ok(encode::<C, E>(event, variant, name)?.with_tags(tags))
 }
 
 /// Decodes a stored event as one variant.
@@ -160,6 +178,19 @@ pub const fn category(category: &'static str) -> &'static str {
         rest = tail;
     }
     category
+}
+
+/// Does the same for the name of a tag.
+#[track_caller]
+pub const fn tag_name(name: &'static str) -> &'static str {
+    assert!(is_name(name), "the name of a tag has 1 to 253 bytes and no control characters");
+    assert!(name.len() <= MAX_NAME_BYTES - 2, "the name of a tag has at most 253 bytes");
+    let mut rest = name.as_bytes();
+    while let [first, tail @ ..] = rest {
+        assert!(*first != b':', "the name of a tag cannot contain `:`, which ends it: a tag is `name:value`");
+        rest = tail;
+    }
+    name
 }
 
 /// Checks that each name in a version is read by one variant; called if a name is a constant, which the derive cannot

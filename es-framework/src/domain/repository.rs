@@ -10,6 +10,7 @@ use tracing::{Instrument, warn};
 
 use super::aggregate::{Aggregate, Apply, HandledBy};
 use super::cache::{Base, Cache, Slot};
+use super::decision::remember_repository;
 use super::event::DecodeError;
 use super::execute::Execute;
 use super::fold::{FoldPanic, caught};
@@ -65,6 +66,13 @@ pub(super) struct Inner<A: Aggregate> {
 pub(super) struct Settings {
     pub(super) tries: u32,
     cache: usize,
+}
+
+impl Settings {
+    /// Whether any state is cached.
+    pub(super) fn caches(&self) -> bool {
+        self.cache > 0
+    }
 }
 
 /// Builds a repository with custom settings; created by [`Repository::builder`].
@@ -219,8 +227,15 @@ impl<A: Aggregate> RepositoryBuilder<A> {
         self
     }
 
-    /// Builds the repository.
+    /// Builds the repository. [Decisions](crate::Decide) on its aggregates share the cache of the newest repository that
+    /// was built on their store and is still alive.
     pub fn build(self) -> Repository<A> {
+        let inner = self.inner();
+        remember_repository(&inner);
+        Repository { inner }
+    }
+
+    pub(super) fn inner(self) -> Arc<Inner<A>> {
         let snapshots = A::SNAPSHOTS.map(|snapshots| {
             let fingerprint = snapshots.fingerprint();
             (snapshots, fingerprint)
@@ -234,11 +249,11 @@ impl<A: Aggregate> RepositoryBuilder<A> {
             failures: Failures::default(),
             counters: Counters::default(),
         };
-        Repository { inner: Arc::new(inner) }
+        Arc::new(inner)
     }
 }
 
-impl<A: Apply> Repository<A> {
+impl<A: Aggregate + Apply> Repository<A> {
     /// The store it works on.
     pub fn store(&self) -> &Store {
         &self.inner.store
@@ -409,7 +424,7 @@ impl<A: Apply> Repository<A> {
     }
 }
 
-impl<A: Apply> Inner<A> {
+impl<A: Aggregate + Apply> Inner<A> {
     pub(super) fn slot(&self, stream: &StreamId) -> Arc<Slot<A>> {
         self.cache.slot(stream)
     }
@@ -440,6 +455,7 @@ impl<A: Apply> Inner<A> {
         report: &mut LoadReport,
     ) -> Result<Base<A>, LoadError> {
         let name = self.snapshots.is_some().then(snapshot_name);
+        let head = self.store.head();
         let loaded = self.store.engine().load(Load { until, ..Load::new(stream.clone(), name) }).await?;
         let before = until.map(|until| until.next().get());
         let restored = loaded.snapshot.as_ref().map(|snapshot| self.try_restore(snapshot));
@@ -472,6 +488,10 @@ impl<A: Apply> Inner<A> {
                 base.fold_all(rest).await?;
             }
             None => base.fold_all(self.events_after(stream, Version::ZERO, before)).await?,
+        }
+        if until.is_none() {
+            // The load saw at least what was in the log before it began.
+            base.current_at = base.current_at.max(head);
         }
         report.events_replayed = base.version.get() - from;
         Ok(base)
@@ -524,13 +544,36 @@ impl<A: Apply> Inner<A> {
 
     /// Folds the events that were written since.
     pub(super) async fn refresh(&self, stream: &StreamId, base: &mut Base<A>) -> Result<(), LoadError> {
-        let begun = self.store.observed().map(|_| Instant::now());
-        let from = base.version.get();
+        let (begun, from) = (self.store.observed().map(|_| Instant::now()), base.version.get());
+        let head = self.store.head();
         let refreshed = base.fold_all(self.events_after(stream, base.version, None)).await;
         let mut report = LoadReport::of(A::CATEGORY);
         report.events_replayed = base.version.get() - from;
         self.tell_loaded(report, begun, refreshed.is_ok());
-        refreshed
+        refreshed?;
+        base.current_at = base.current_at.max(head);
+        Ok(())
+    }
+
+    /// Folds those of the events written since that are at or below a position that the log has reached.
+    pub(super) async fn refresh_until(
+        &self,
+        stream: &StreamId,
+        base: &mut Base<A>,
+        until: Position,
+    ) -> Result<(), LoadError> {
+        let mut events = self.events_after(stream, base.version, None);
+        while let Some(batch) = events.next_batch().await {
+            let mut batch = batch?;
+            let length = batch.len();
+            batch.retain(|event| event.position <= until);
+            base.fold_events(&batch)?;
+            if batch.len() < length {
+                break;
+            }
+        }
+        base.current_at = base.current_at.max(until);
+        Ok(())
     }
 
     fn events_after(&self, stream: &StreamId, after: Version, before: Option<u64>) -> Reading {

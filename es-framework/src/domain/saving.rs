@@ -11,7 +11,7 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tracing::{debug, warn};
 
-use super::aggregate::Apply;
+use super::aggregate::{Aggregate, Apply};
 use super::cache::Base;
 use super::fold::caught;
 use super::repository::Inner;
@@ -172,7 +172,7 @@ impl Failure {
     }
 }
 
-impl<A: Apply> Inner<A> {
+impl<A: Aggregate + Apply> Inner<A> {
     /// Whether the policy wants the state saved and trying to is worthwhile.
     pub(super) fn is_due(&self, stream: &StreamId, base: &Base<A>) -> bool {
         let Some((snapshots, _)) = &self.snapshots else { return false };

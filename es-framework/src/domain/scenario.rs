@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::aggregate::{Apply, Context, HandledBy};
+use super::aggregate::{Aggregate, Apply, Context, HandledBy};
 use super::event::{Envelope, Event};
 use crate::log::{Position, StoreId, StoredEvent, StreamId, Timestamp, Version};
 
@@ -30,7 +30,7 @@ use crate::log::{Position, StoreId, StoredEvent, StreamId, Timestamp, Version};
 /// assert_eq!(alice.when(&Withdraw { cents: 501 }), Err(TooLittle));
 /// ```
 #[must_use]
-pub struct Scenario<A: Apply> {
+pub struct Scenario<A: Aggregate + Apply> {
     id: A::Id,
     stream: StreamId,
     state: A,
@@ -38,7 +38,7 @@ pub struct Scenario<A: Apply> {
     now: Timestamp,
 }
 
-impl<A: Apply> Scenario<A> {
+impl<A: Aggregate + Apply> Scenario<A> {
     /// An aggregate without events.
     ///
     /// # Panics
@@ -110,7 +110,7 @@ impl<A: Apply> Scenario<A> {
     }
 }
 
-impl<A: Apply + fmt::Debug> fmt::Debug for Scenario<A> {
+impl<A: Aggregate + Apply + fmt::Debug> fmt::Debug for Scenario<A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Scenario")
             .field("stream", &self.stream)

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tracing::{debug, warn};
 
-use super::aggregate::Apply;
+use super::aggregate::{Aggregate, Apply};
 use super::cache::Base;
 use super::repository::Inner;
 use super::state::StateError;
@@ -23,7 +23,7 @@ pub(super) enum SaveError {
     Store(#[from] SnapshotError),
 }
 
-impl<A: Apply> Inner<A> {
+impl<A: Aggregate + Apply> Inner<A> {
     /// The state of a snapshot, unless it is unusable, which is logged and counted.
     pub(super) fn restore(&self, snapshot: &Snapshot) -> Result<Base<A>, SnapshotResult> {
         let Some((snapshots, fingerprint)) = &self.snapshots else { return Err(SnapshotResult::NotAsked) };
@@ -40,6 +40,7 @@ impl<A: Apply> Inner<A> {
                     version: Version::new(snapshot.at),
                     position: saved.position,
                     time: saved.time,
+                    current_at: saved.position,
                     snapshot_at: Arc::new(AtomicU64::new(snapshot.at)),
                 })
             }

@@ -37,7 +37,7 @@ impl Stream {
     }
 }
 
-impl<A: Apply> Repository<A> {
+impl<A: Aggregate + Apply> Repository<A> {
     /// Reads the events of an aggregate. An id that does not make a valid stream id is reported when the read runs.
     ///
     /// ```

@@ -6,7 +6,7 @@ use std::marker::PhantomData;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use super::aggregate::Apply;
+use super::aggregate::{Aggregate, Apply};
 use super::event::{Event, Recorded};
 use super::repository::{LoadError, Repository};
 use super::typed_read::Decoding;
@@ -40,7 +40,7 @@ impl Store {
     }
 }
 
-impl<A: Apply> Repository<A> {
+impl<A: Aggregate + Apply> Repository<A> {
     /// Watches the events of an aggregate. An id that does not make a valid stream id is reported when the watch is
     /// awaited.
     pub fn watch(&self, id: impl Into<A::Id>) -> TypedWatchBuilder<A::Event> {

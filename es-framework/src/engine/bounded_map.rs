@@ -46,6 +46,11 @@ impl<K: Eq + Hash, V> BoundedMap<K, V> {
         self.young.insert(key, value);
     }
 
+    /// Whether it knows nothing.
+    pub fn is_empty(&self) -> bool {
+        self.young.is_empty() && self.old.is_empty()
+    }
+
     /// Forgets everything.
     pub fn clear(&mut self) {
         self.young.clear();

@@ -79,6 +79,11 @@ impl<R, T, E: WriteError> Deferred<R, T, E> {
         (Self { request, result: None, reply }, Answer { reply: answer })
     }
 
+    /// The request.
+    pub fn request(&self) -> &R {
+        &self.request
+    }
+
     /// Runs the request inside the transaction and keeps the result. It may run a second time, after the first
     /// transaction was rolled back.
     ///

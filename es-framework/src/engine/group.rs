@@ -102,7 +102,9 @@ impl<W: Send + 'static, A: Send + 'static> Inbox<W, A> {
                 Ok(()) => {
                     committer.committed();
                     self.answering(writes.len());
-                    self.report(writes.len(), committer);
+                    if let Some(notifier) = committer.notifier() {
+                        self.report(writes.len(), notifier);
+                    }
                     answer(writes, committer, || Ok(()));
                     return;
                 }
@@ -132,8 +134,10 @@ impl<W: Send + 'static, A: Send + 'static> Inbox<W, A> {
 }
 
 impl<W: Send + 'static, A: Send + 'static> Inbox<W, A> {
-    fn report(&self, writes: usize, committer: &impl Committer<W, A>) {
-        let Some(observed) = committer.notifier().and_then(Notifier::observed) else { return };
+    /// Tells the store's observer about a group that was committed, right after its places were
+    /// [given back](Self::release). [`Self::commit_together`] does it by itself.
+    pub fn report(&self, writes: usize, notifier: &Notifier) {
+        let Some(observed) = notifier.observed() else { return };
         let duration = self.took();
         let (queued, queued_bytes) = self.queued();
         observed.tell(|observer| {
@@ -154,12 +158,7 @@ fn answer<W: Send + 'static, A: Send + 'static>(
     committer: &mut impl Committer<W, A>,
     ended: impl Fn() -> Result<(), StoreError>,
 ) {
-    let mut permits = Permit::default();
-    for write in &mut writes {
-        permits.merge(std::mem::take(&mut write.permit));
-    }
-    // All at once, because giving back takes the lock that callers take.
-    drop(permits);
+    drop(Permit::of_all(&mut writes));
     for write in writes {
         committer.answer(write.item, ended());
     }

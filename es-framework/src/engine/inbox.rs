@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, TryRecvError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::room::{Job, Queued, Room};
+use super::room::{Job, Permit, Queued, Room};
 
 /// Maximum number of writes in one group, and of their bytes, so that other processes get their turn.
 const GROUP_WRITES: usize = 4_096;
@@ -26,7 +26,11 @@ pub enum Next<W, A> {
     Alone(Queued<A>),
 }
 
-/// The receiving end of a writer's queue. It blocks its thread, so the writer needs one of its own.
+/// The receiving end of a writer's queue.
+///
+/// A writer with a thread of its own uses [`Self::next`] and [`Self::commit_together`], which block it. A writer that
+/// is a task, because its database is reached through one, uses [`Self::ready`], [`Self::gather`] and
+/// [`Self::release`].
 ///
 /// Callers that were just answered come back with their next write a moment later. If the writer did not wait for them,
 /// it would serve two halves of the callers alternately, with twice the flushes. So it waits until every caller that
@@ -88,6 +92,56 @@ impl<W: Send + 'static, A: Send + 'static> Inbox<W, A> {
         None
     }
 
+    /// Waits for the next thing to do, like [`Self::next`], without blocking the thread.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is taken out of the queue if the future is dropped.
+    pub async fn ready(&mut self) -> Option<Next<W, A>> {
+        while !self.stopped {
+            match self.take() {
+                Ok(job) => return self.said(job),
+                Err(TryRecvError::Disconnected) => break,
+                Err(TryRecvError::Empty) => self.room.arrived().await,
+            }
+        }
+        None
+    }
+
+    /// Collects the group that starts with this write: those that wait, and those of callers that were just released
+    /// and come back in time.
+    ///
+    /// # Cancel safety
+    ///
+    /// Not cancel safe: dropping the future drops the writes.
+    pub async fn gather(&mut self, first: Queued<W>) -> Vec<Queued<W>> {
+        self.open(first.bytes);
+        let mut group = vec![first];
+        while self.is_open && group.len() < GROUP_WRITES && self.bytes < GROUP_BYTES {
+            match self.take() {
+                Ok(Job::Write(write)) => {
+                    self.bytes += write.bytes;
+                    group.push(write);
+                }
+                Ok(other) => {
+                    self.put_back(other);
+                    break;
+                }
+                Err(TryRecvError::Empty) if self.is_worth_waiting(group.len()) => tokio::task::yield_now().await,
+                Err(_) => break,
+            }
+        }
+        self.shut();
+        group
+    }
+
+    /// Gives back the places of writes whose callers are about to be answered, all at once.
+    pub fn release(&mut self, mut group: Vec<Queued<W>>) -> Vec<W> {
+        self.answering(group.len());
+        drop(Permit::of_all(&mut group));
+        group.into_iter().map(|write| write.item).collect()
+    }
+
     fn said(&mut self, job: Job<W, A>) -> Option<Next<W, A>> {
         match job {
             Job::Write(write) => Some(Next::Write(write)),
@@ -124,15 +178,8 @@ impl<W: Send + 'static, A: Send + 'static> Inbox<W, A> {
                     self.put_back(other);
                     break;
                 }
-                Err(TryRecvError::Disconnected) => break,
-                Err(TryRecvError::Empty) => {
-                    let now = Instant::now();
-                    let patience = (self.took / 8).min(GATHER);
-                    if group >= self.expected || now >= *self.until.get_or_insert(now + patience) {
-                        break;
-                    }
-                    thread::yield_now();
-                }
+                Err(TryRecvError::Empty) if self.is_worth_waiting(group) => thread::yield_now(),
+                Err(_) => break,
             }
         }
         self.shut();
@@ -153,6 +200,13 @@ impl<W: Send + 'static, A: Send + 'static> Inbox<W, A> {
         });
         let (writes, bytes) = self.room.in_line();
         arrived.fold((writes, bytes), |(writes, bytes), more| (writes + 1, bytes.saturating_add(more)))
+    }
+
+    /// Whether callers that were just answered may still come, and there is time left for them.
+    fn is_worth_waiting(&mut self, group: usize) -> bool {
+        let now = Instant::now();
+        let patience = (self.took / 8).min(GATHER);
+        group < self.expected && now < *self.until.get_or_insert(now + patience)
     }
 
     /// Notes that this many callers are about to be answered.
@@ -210,6 +264,30 @@ mod tests {
         assert!(matches!(inbox.next(), Some(Next::Alone(_))));
         assert!(matches!(inbox.next(), Some(Next::Write(write)) if write.bytes == 3));
         drop(tickets);
+    }
+
+    #[tokio::test]
+    async fn a_task_takes_what_waits_and_sleeps_until_something_arrives() {
+        let (queue, mut inbox) = queue();
+        let write = |bytes| queue.write((), bytes, WhenFull::Wait).unwrap();
+        let tickets = (write(1), write(2), queue.alone(()).unwrap(), write(3));
+        let Some(Next::Write(first)) = inbox.ready().await else { panic!("a write") };
+        let group = inbox.gather(first).await;
+        assert_eq!(group.iter().map(|write| write.bytes).collect::<Vec<_>>(), [1, 2]);
+        assert_eq!(inbox.release(group).len(), 2);
+        assert_eq!(inbox.expected, 3, "two that were answered, one that waits");
+        assert!(matches!(inbox.ready().await, Some(Next::Alone(_))));
+        assert!(matches!(inbox.ready().await, Some(Next::Write(write)) if write.bytes == 3));
+        drop(tickets);
+        let sleeping = tokio::spawn(async move {
+            let woken = inbox.ready().await.is_some();
+            (woken, inbox.ready().await.is_none())
+        });
+        tokio::task::yield_now().await;
+        drop(queue.write((), 4, WhenFull::Wait).unwrap());
+        tokio::task::yield_now().await;
+        queue.close();
+        assert_eq!(sleeping.await.unwrap(), (true, true));
     }
 
     #[test]

@@ -40,6 +40,8 @@ pub use crate::log::{
 pub use crate::log::{Clause, EventHeader, checksum};
 // Tags and conditions.
 pub use crate::log::{AppendCondition, Criterion, Query, Tag, Tags};
+// Code that runs inside the transactions of appends.
+pub use crate::log::{CommitHook, CommitHooks, Committing, HookError, Hooked};
 // Waking watchers.
 pub use crate::log::Notifier;
 // A writer's queue, and groups of writes that are committed together.

@@ -7,6 +7,8 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use tokio::sync::Notify;
+
 use crate::log::WhenFull;
 
 /// Something that was accepted and waits for the writer.
@@ -35,8 +37,17 @@ trait Leave: Send + Sync {
 }
 
 impl Permit {
+    /// Takes the places of writes of one queue, to give them back at once: giving back takes the lock that callers take.
+    pub(super) fn of_all<T>(writes: &mut [Queued<T>]) -> Self {
+        let mut permits = Self::default();
+        for write in writes {
+            permits.merge(std::mem::take(&mut write.permit));
+        }
+        permits
+    }
+
     /// Merges the places of one queue, so that they are given back at once.
-    pub(super) fn merge(&mut self, mut other: Self) {
+    fn merge(&mut self, mut other: Self) {
         match (&mut self.taken, other.taken.take()) {
             (Some((_, units)), Some((_, more))) => *units += more,
             (_, None) => {}
@@ -101,6 +112,8 @@ pub(super) struct Room<W, A> {
     share: usize,
     all: usize,
     sender: Sender<Job<W, A>>,
+    /// Wakes a writer that is a task; one that blocks its thread is woken by the channel.
+    arrived: Notify,
     /// Set under the lock.
     closed: AtomicBool,
     state: Mutex<State<W, A>>,
@@ -122,7 +135,8 @@ impl<W: Send + 'static, A: Send + 'static> Room<W, A> {
         let all = share.saturating_mul(places);
         let state = State { left: all, line: VecDeque::new(), next: 0 };
         let closed = AtomicBool::new(false);
-        (Arc::new(Self { share, all, sender, closed, state: Mutex::new(state) }), jobs)
+        let room = Self { share, all, sender, arrived: Notify::new(), closed, state: Mutex::new(state) };
+        (Arc::new(room), jobs)
     }
 
     /// Puts a job into the queue, or at the end of the line; returns its number there.
@@ -158,7 +172,9 @@ impl<W: Send + 'static, A: Send + 'static> Room<W, A> {
         if self.is_closed() {
             return Err(Refused::Closed);
         }
-        self.sender.send(job).map_err(|_| Refused::Closed)
+        self.sender.send(job).map_err(|_| Refused::Closed)?;
+        self.arrived.notify_one();
+        Ok(())
     }
 
     /// Removes a job from the line, if it is still there.
@@ -182,6 +198,7 @@ impl<W: Send + 'static, A: Send + 'static> Room<W, A> {
         drop(state);
         // Nobody receives any more if the writer has ended.
         drop(self.sender.send(Job::Stop));
+        self.arrived.notify_one();
         drop(refused);
     }
 
@@ -205,6 +222,12 @@ impl<W: Send + 'static, A: Send + 'static> Room<W, A> {
         }
         // If the writer has ended, the caller learns it from the dropped answer.
         drop(self.sender.send(job));
+        self.arrived.notify_one();
+    }
+
+    /// Waits until something arrived since the last wait.
+    pub(super) async fn arrived(&self) {
+        self.arrived.notified().await;
     }
 
     fn lock(&self) -> MutexGuard<'_, State<W, A>> {

@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 use super::append::{Append, Appended, CommandRecord};
 use super::cell::{Cell, ListCells};
+use super::commit_hook::CommitHooks;
 use super::error::{AppendError, CellError, SnapshotError, StoreError};
 use super::id::StoreId;
 use super::inspect::Inspect;
@@ -26,7 +27,8 @@ use super::time::Clock;
 ///
 /// What an engine promises:
 ///
-/// 1. An append is judged by [`judge`](super::judge()) inside the transaction that writes it, and is atomic.
+/// 1. An append is judged by [`judge`](super::judge()) inside the transaction that writes it, and is atomic. If several
+///    are written in one transaction, each is judged against all that were written before it.
 /// 2. Positions are assigned in commit order without gaps, and never twice. A reader that has seen position *p* never
 ///    later sees a new event at or below *p*.
 /// 3. After a commit the engine notifies its [`Notifier`], in the order of the commits.
@@ -125,6 +127,15 @@ pub trait Engine: Debug + Send + Sync + 'static {
     ///
     /// As for [`Self::append`].
     async fn set_cell(&self, key: &CellKey, expected: u64, value: Option<Bytes>) -> Result<u64, CellError>;
+
+    /// Returns the hooks that the engine calls inside the transactions of its appends, if it does; by default it does
+    /// not, and has no inline projections.
+    ///
+    /// An engine that does calls [`Hooked::apply`](super::Hooked::apply) for each append that it is about to write,
+    /// after the rows of its events, including appends without events.
+    fn commit_hooks(&self) -> Option<&CommitHooks> {
+        None
+    }
 
     /// Returns the interface for tools, if the engine has one; by default it does not.
     fn inspect(&self) -> Option<&dyn Inspect> {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::expected_version::ExpectedVersion;
 use super::id::EventId;
-use super::name::{CellKey, CommandKey, InvalidName, StreamId};
+use super::name::{CellKey, CommandKey, InvalidName, ProjectionName, StreamId};
 use super::position::{Place, Position, Version};
 use super::query::{InvalidQuery, Query};
 use super::tag::Tag;
@@ -415,6 +415,15 @@ pub enum AppendError {
         /// The key.
         key: CommandKey,
     },
+    /// An inline projection refused the events, or panicked. The source is its
+    /// [`ModelError`](crate::ModelError).
+    #[error("the inline projection {projection} refused the events: nothing was written")]
+    Refused {
+        /// The projection.
+        projection: ProjectionName,
+        /// Why.
+        source: BoxError,
+    },
     /// The queue of waiting writes is full, and the caller chose not to wait.
     #[error("too many writes are waiting; try again later")]
     Overloaded,
@@ -436,7 +445,8 @@ impl AppendError {
             | Self::IdReused { .. }
             | Self::PartlyKnown { .. }
             | Self::Tombstoned { .. }
-            | Self::CommandKeyReused { .. } => ErrorKind::Caller,
+            | Self::CommandKeyReused { .. }
+            | Self::Refused { .. } => ErrorKind::Caller,
             Self::Overloaded => ErrorKind::Retry,
             Self::Store(error) => error.kind(),
         }

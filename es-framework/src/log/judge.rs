@@ -52,7 +52,8 @@ impl<'a> Questions<'a> {
     }
 
     /// The conditions, for each of which to look up the first event after its position that matches its query, in the
-    /// order in which [`Facts`] hold the answers. Events that were written earlier in the same transaction count.
+    /// order in which [`Facts`] hold the answers. Events that were written earlier in the same transaction count; those
+    /// whose content was removed match nothing.
     pub fn conditions(self) -> &'a [AppendCondition] {
         &self.append.conditions
     }

@@ -6,10 +6,12 @@
 mod append;
 mod cell;
 mod checksum;
+mod commit_hook;
 mod engine;
 mod error;
 mod event;
 mod expected_version;
+mod extensions;
 mod filter;
 mod head;
 mod id;
@@ -44,6 +46,7 @@ pub use append::{
 };
 pub use cell::{Cell, CellFacts, CellWrite, ListCells};
 pub use checksum::checksum;
+pub use commit_hook::{CommitHook, CommitHooks, Committing, HookError, Hooked};
 pub use engine::Engine;
 pub use error::{AppendError, BoxError, CellError, Conflict, ErrorKind, InvalidAppend, SnapshotError, StoreError};
 pub use event::{CandidateEvent, EventType, IntoCandidates, StoredEvent};

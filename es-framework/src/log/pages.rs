@@ -9,6 +9,7 @@ use std::task::{Context, Poll, ready};
 use super::engine::Engine;
 use super::error::StoreError;
 use super::event::StoredEvent;
+use super::position::Position;
 use super::read::{Direction, PAGE_SCAN, Page, Read};
 
 /// Maximum number of pages in flight. Two are read on two connections at once; a third in the queue keeps both busy
@@ -39,8 +40,8 @@ pub(super) struct Pages {
     whole: bool,
     /// How many more events may be returned.
     left: usize,
-    /// Whether the first page has not arrived yet.
-    first: bool,
+    /// The head seen by the first page, once that has arrived.
+    head: Option<u64>,
     /// How many places a page is expected to cover, once that can be guessed.
     stride: Option<u64>,
     /// What has not been requested yet.
@@ -73,7 +74,7 @@ impl Pages {
         let left = limit.unwrap_or(usize::MAX);
         let rest = (left > 0).then_some(Part { after: read.after, before: read.before });
         let mut pages =
-            Self { engine, read, whole: false, left, first: true, stride: None, rest, asked: VecDeque::new() };
+            Self { engine, read, whole: false, left, head: None, stride: None, rest, asked: VecDeque::new() };
         pages.bound_by_limit();
         pages
     }
@@ -90,6 +91,11 @@ impl Pages {
     /// Requires that no event is missing; only for a forward read of one stream without a filter.
     pub(super) fn whole(&mut self) {
         self.whole = true;
+    }
+
+    /// The head seen by the first page, if `@all` is read and the page has arrived.
+    pub(super) fn head_of_all(&self) -> Option<Position> {
+        self.head.filter(|_| self.read.stream.is_all()).map(Position::new)
     }
 
     /// Whether all pages have been taken.
@@ -169,9 +175,9 @@ impl Pages {
 
     /// Learns from a page, and returns the rest of its part if the page could not hold it all.
     fn arrived(&mut self, mut part: Part, page: &Page) -> Option<Part> {
-        if self.first {
+        if self.head.is_none() {
             // The read ends at the head seen by its first page.
-            self.first = false;
+            self.head = Some(page.head);
             let end = page.head.saturating_add(1);
             part.before = Some(part.before.map_or(end, |before| before.min(end)));
         }

@@ -105,7 +105,8 @@ impl Page {
         Self { head: head.version.get(), stream: Some(head), ..Self::default() }
     }
 
-    /// Fills a page as `read` requests: `events` are all events between its bounds, in the order of the read.
+    /// Fills a page as `read` requests: `events` are all events between its bounds, in the order of the read. Those that
+    /// an index has shown not to pass the filter may be left out.
     ///
     /// For engines that have their events at hand. It consumes only the events that it examines; [`Self::mark`] is left
     /// to the engine.

@@ -265,6 +265,29 @@ impl Reading {
         Self { pages, page: 0, events: vec::IntoIter::default(), wrong: None }
     }
 
+    /// The head of the log when the first page was read; [`None`] before it has arrived, and for a read of a stream.
+    ///
+    /// A read of `@all` shows everything up to this position, also what other processes wrote. Once it has ended, its
+    /// caller can append [unless](super::Append::unless) something that matches was written after it.
+    ///
+    /// ```
+    /// use es_framework::{Append, Criterion, Filter, MemoryStore, Query, Tag};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let store = MemoryStore::new();
+    /// let query = Query::from(Criterion::tags([Tag::of("course", "db-101")?]));
+    /// let mut reading = store.all().read().filter(Filter::new().query(&query)).stream();
+    /// while let Some(event) = reading.next().await {
+    ///     println!("{}", event?.name());
+    /// }
+    /// let append = Append::default().unless(query, reading.head().unwrap_or_default());
+    /// store.append(append).await?;
+    /// # Ok(()) }
+    /// ```
+    pub fn head(&self) -> Option<Position> {
+        self.pages.head_of_all()
+    }
+
     /// Returns the next event; [`None`] at the end.
     ///
     /// # Errors

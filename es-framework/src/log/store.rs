@@ -11,6 +11,7 @@ use super::append::{Append, Appended, CommandRecord};
 use super::cell::{Cell, ListCells};
 use super::engine::Engine;
 use super::error::{AppendError, CellError, StoreError};
+use super::extensions::Extensions;
 use super::id::StoreId;
 use super::name::{CellKey, CommandKey, InvalidName, StreamId};
 use super::observer::{AlreadyObserved, AppendOutcome, AppendReport, Observed, Observer};
@@ -35,12 +36,24 @@ use super::time::{Clock, Timestamp};
 #[derive(Clone)]
 pub struct Store {
     engine: Arc<dyn Engine>,
+    extensions: Arc<Extensions>,
 }
 
 impl Store {
     /// Creates a handle to an engine.
     pub fn new(engine: impl Engine) -> Self {
-        Self { engine: Arc::new(engine) }
+        let engine: Arc<dyn Engine> = Arc::new(engine);
+        engine.into()
+    }
+
+    /// What a layer above keeps with the store, created if there is none. Handles cloned from this one share it.
+    pub(crate) fn extension<T: Default + Send + Sync + 'static>(&self) -> Arc<T> {
+        self.extensions.get()
+    }
+
+    /// A handle without the extensions, for what is kept in one of them: it must not keep itself alive.
+    pub(crate) fn without_extensions(&self) -> Self {
+        Arc::clone(&self.engine).into()
     }
 
     /// The random id of the store.
@@ -220,13 +233,13 @@ impl Store {
 
 impl From<Arc<dyn Engine>> for Store {
     fn from(engine: Arc<dyn Engine>) -> Self {
-        Self { engine }
+        Self { engine, extensions: Arc::default() }
     }
 }
 
 impl From<&Arc<dyn Engine>> for Store {
     fn from(engine: &Arc<dyn Engine>) -> Self {
-        Self { engine: Arc::clone(engine) }
+        Arc::clone(engine).into()
     }
 }
 

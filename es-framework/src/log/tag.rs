@@ -158,8 +158,11 @@ impl<'de> Deserialize<'de> for Tag {
 
 /// The tags of one event, in the order in which they were given; a slice of [`Tag`]. Cheap to clone, and no allocation
 /// if there are none.
-#[derive(Clone, Default, Hash)]
-pub struct Tags(Option<Arc<[Tag]>>);
+#[derive(Clone, Default, PartialEq, Eq, Hash)]
+pub struct Tags(
+    /// Never an empty list.
+    Option<Arc<[Tag]>>,
+);
 
 impl Tags {
     /// No tags.
@@ -202,14 +205,6 @@ impl<'a> IntoIterator for &'a Tags {
         self.iter()
     }
 }
-
-impl PartialEq for Tags {
-    fn eq(&self, other: &Self) -> bool {
-        self.as_slice() == other.as_slice()
-    }
-}
-
-impl Eq for Tags {}
 
 impl PartialEq<[Tag]> for Tags {
     fn eq(&self, other: &[Tag]) -> bool {

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::command::{Issue, Issued, Sendable};
 use super::rejection::OnRejection;
-use crate::domain::{Apply, HandledBy};
+use crate::domain::{Aggregate, Apply, HandledBy};
 use crate::log::Timestamp;
 
 /// What a process does about an event, a timeout or a rejection: commands, timeouts, completion.
@@ -73,7 +73,7 @@ impl Actions {
     /// [`Issuing::on_rejection`] says otherwise.
     pub fn execute<A, C>(&mut self, id: impl Into<A::Id>, command: C) -> Issuing<'_, A, C>
     where
-        A: Apply,
+        A: Aggregate + Apply,
         C: HandledBy<A> + Sendable,
     {
         Issuing { issued: Some(Issued::new(id.into(), command)), actions: self }
@@ -137,7 +137,7 @@ impl fmt::Debug for Actions {
 /// A command that a process executes; see [`Actions::execute`].
 pub struct Issuing<'a, A, C>
 where
-    A: Apply,
+    A: Aggregate + Apply,
     C: HandledBy<A> + Sendable,
 {
     issued: Option<Issued<A, C>>,
@@ -146,7 +146,7 @@ where
 
 impl<A, C> Issuing<'_, A, C>
 where
-    A: Apply,
+    A: Aggregate + Apply,
     C: HandledBy<A> + Sendable,
 {
     /// Decides from the aggregate's rejection what to do about it.
@@ -161,7 +161,7 @@ where
 
 impl<A, C> Drop for Issuing<'_, A, C>
 where
-    A: Apply,
+    A: Aggregate + Apply,
     C: HandledBy<A> + Sendable,
 {
     fn drop(&mut self) {
@@ -173,7 +173,7 @@ where
 
 impl<A, C> fmt::Debug for Issuing<'_, A, C>
 where
-    A: Apply,
+    A: Aggregate + Apply,
     C: HandledBy<A> + Sendable,
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

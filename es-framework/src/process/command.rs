@@ -67,7 +67,7 @@ impl<A: Aggregate, C: HandledBy<A>> Issued<A, C> {
     }
 }
 
-impl<A: Apply, C: HandledBy<A> + Sendable> Issue for Issued<A, C> {
+impl<A: Aggregate + Apply, C: HandledBy<A> + Sendable> Issue for Issued<A, C> {
     fn name(&self) -> &'static str {
         self.command.name()
     }
@@ -131,7 +131,7 @@ impl Repositories {
     }
 
     /// The repository of this type; a new one if there is none.
-    fn of<A: Apply>(&self) -> Repository<A> {
+    fn of<A: Aggregate + Apply>(&self) -> Repository<A> {
         let known = self.by_aggregate.lock().unwrap_or_else(PoisonError::into_inner);
         let found = known.get(&TypeId::of::<A>()).and_then(|any| any.downcast_ref::<Repository<A>>().cloned());
         drop(known);

@@ -1,14 +1,21 @@
 //! Projections: read models folded from `@all`.
 
 mod builder;
+mod generation;
+mod inline;
+mod inline_state;
 mod model;
 mod projector;
+mod rebuild;
 mod record_map;
+mod slots;
 mod state;
 mod undo;
 mod work;
 
 pub use builder::Projection;
+pub use generation::OnChange;
+pub use inline::{Inline, InlineModel};
 pub use model::{Batch, Cleared, ReadModel};
 pub use projector::Projector;
 pub use state::{StateModel, StateTx};

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::consumer::ModelError;
-use crate::log::{Position, ProjectionName};
+use crate::log::{Fingerprint, Position, ProjectionName};
 
 /// The work of one transaction of a model: check the checkpoint, apply some events to the model, and move the
 /// checkpoint. Cheap to clone; can be run again on a model whose checkpoint is back where it was.
@@ -210,4 +210,79 @@ pub trait ReadModel: Debug + Clone + Send + Sync + 'static {
     ///
     /// A dropped future has written either all of it or nothing.
     fn settle(&self, name: &ProjectionName) -> impl Future<Output = Result<(), ModelError>> + Send;
+
+    /// Returns what the rows of the projector look like, given what it does in `prepare`: the same value at every start, and
+    /// another one once its tables change. By default all rows look alike.
+    ///
+    /// # Errors
+    ///
+    /// The error of `prepare`, or a failure of the model.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future has no effect on the model.
+    fn shape<F>(&self, prepare: F) -> impl Future<Output = Result<Fingerprint, ModelError>> + Send
+    where
+        F: for<'t> FnOnce(&mut Self::Tx<'t>) -> Result<(), ModelError> + Send + 'static,
+    {
+        drop(prepare);
+        async { Ok(Fingerprint::default()) }
+    }
+
+    /// Opens the place where the results of the projection `name` are built anew, while this model goes on answering. What
+    /// an earlier attempt at the same generation has left there is found again, unless it was lost with its process.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::NotAllowed`] by default: this model can only be built anew in place.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future has opened the place or nothing.
+    fn beside(&self, name: &ProjectionName, generation: u64) -> impl Future<Output = Result<Self, ModelError>> + Send {
+        let _: (&ProjectionName, u64) = (name, generation);
+        async {
+            let reason = "this read model cannot be built beside the one that answers; build it in place, or under another \
+                          name";
+            Err(ModelError::not_allowed(reason))
+        }
+    }
+
+    /// Replaces the results of the projection `name` by those in `built`, which [`Self::beside`] has opened, in one
+    /// transaction of this model: readers see the old results until then, and the new ones from then on. In the same
+    /// transaction, and before anything is replaced, `agree` checks and writes the records.
+    ///
+    /// # Errors
+    ///
+    /// The error of `agree`, or a failure of either model; nothing has changed then.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future has replaced everything or nothing.
+    fn replace_by<F>(
+        &self,
+        name: &ProjectionName,
+        built: &Self,
+        agree: F,
+    ) -> impl Future<Output = Result<(), ModelError>> + Send
+    where
+        F: for<'t> FnOnce(&mut Self::Tx<'t>) -> Result<(), ModelError> + Send + 'static,
+    {
+        let _: (&ProjectionName, &Self) = (name, built);
+        drop(agree);
+        async { Err(ModelError::not_allowed("this read model cannot be replaced by another")) }
+    }
+
+    /// Removes the place that [`Self::beside`] has opened, and everything in it. Does nothing by default.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError`] if something is left.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future may leave something behind, which takes up space only.
+    fn discard(self) -> impl Future<Output = Result<(), ModelError>> + Send {
+        async { Ok(()) }
+    }
 }

@@ -27,6 +27,12 @@ pub trait Projector: Send + Sync + 'static {
     /// The name of its checkpoint; unique in its read model.
     const NAME: &'static str;
 
+    /// The version of its code, 1 by default. Raise it if the same events now lead to other results: a read model that
+    /// another version has built is noticed at the start, and
+    /// [`Projection::on_change`](super::Projection::on_change) says what happens to it. A change of its tables is noticed
+    /// without that.
+    const VERSION: u32 = 1;
+
     /// Prepares the read model, for example with `CREATE TABLE IF NOT EXISTS`; called at every start.
     ///
     /// # Errors
@@ -54,8 +60,9 @@ pub trait Projector: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// Any error that prevents it from continuing: the projection stops right before this event, with all earlier
-    /// events applied.
+    /// Any error that prevents it from continuing. What was written for the event is rolled back, and the
+    /// [`Policy`](crate::Policy) says what comes next: it is tried again a few times, and then the projection stops right
+    /// before it, with all earlier events applied, or parks it.
     fn project(
         &self,
         event: &Recorded<Self::Event>,

@@ -4,14 +4,16 @@ use std::fmt;
 #[cfg(feature = "bincode")]
 use std::num::NonZeroU64;
 use std::ops::{Deref, DerefMut};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use tokio::runtime::Handle;
 use tracing::{debug, warn};
 
+use super::inline_state::Before;
 use super::model::{Batch, Cleared, ReadModel};
 use super::record_map::RecordMap;
+use super::slots::SLOT;
 use super::undo::Undo;
 use crate::consumer::{Checkpoint, CheckpointRecord, ModelError};
 use crate::domain::{Progress, Snapshots, StateError};
@@ -29,39 +31,47 @@ use crate::panics;
 /// be saved, or the projector folds the same events differently than before, does the model fall back to the state of
 /// the last snapshot after such a failure; [`Running::position`](crate::Running::position) goes back with it.
 pub struct StateModel<S> {
-    inner: Arc<Inner<S>>,
+    pub(super) inner: Arc<Inner<S>>,
 }
 
-struct Inner<S> {
-    store: Store,
-    snapshots: Snapshots<S>,
+pub(super) struct Inner<S> {
+    pub(super) store: Store,
+    pub(super) snapshots: Arc<Snapshots<S>>,
+    /// If it is built beside another model: of which generation.
+    beside: Option<u64>,
     /// Of the snapshots that it saves: the records, then the state.
     fingerprint: Fingerprint,
     held: Mutex<Held<S>>,
+    /// Notified when a transaction of the log has ended that the state was changed in.
+    pub(super) ended: Condvar,
 }
 
-struct Held<S> {
+pub(super) struct Held<S> {
     /// The projection it belongs to, once it has started.
     name: Option<ProjectionName>,
-    state: S,
-    records: RecordMap,
+    pub(super) state: S,
+    pub(super) records: RecordMap,
     /// Where the newest known snapshot was saved. It may be beyond the checkpoint, which can be moved back.
-    saved: Position,
+    pub(super) saved: Position,
     /// Whether records were written since.
-    unsaved: bool,
+    pub(super) unsaved: bool,
     /// Events folded since the last snapshot was taken.
-    events: u64,
+    pub(super) events: u64,
     /// Whether a snapshot is being saved.
     saving: bool,
     /// What the running transaction has done to the state.
-    touched: Touched,
+    pub(super) touched: Touched,
     /// For rolling back a batch that fails; [`None`] if the state cannot be saved.
-    undo: Option<Undo<S>>,
+    pub(super) undo: Option<Undo<S>>,
+    /// Whether the undo data was released because the projection has stopped.
+    pub(super) released: bool,
+    /// What the running transaction of the log has changed, append by append.
+    pub(super) open: Vec<Before>,
 }
 
 /// What a transaction has done to a state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Touched {
+pub(super) enum Touched {
     Not,
     /// It has accessed it mutably.
     Mutably,
@@ -81,13 +91,20 @@ impl<S: Default> Default for Held<S> {
             saving: false,
             touched: Touched::Not,
             undo: Some(Undo::to(None)),
+            released: false,
+            open: Vec::new(),
         }
     }
 }
 
 impl<S> Held<S> {
     fn checkpoint(&self) -> Option<Checkpoint> {
-        CheckpointRecord::decode(self.records.get(CheckpointRecord::KEY)?)?.checkpoint()
+        if let Some(record) = self.records.get(CheckpointRecord::KEY) {
+            return CheckpointRecord::decode(record)?.checkpoint();
+        }
+        // Of partitions, the one that is furthest on: the log has what the state has seen.
+        let slots = self.records.starting_with(SLOT).filter_map(|(_, record)| CheckpointRecord::decode(record));
+        slots.max_by_key(|record| record.mark.position)?.checkpoint()
     }
 
     fn position(&self) -> Position {
@@ -95,7 +112,7 @@ impl<S> Held<S> {
     }
 
     /// Replaces the state. The old one may panic when it is dropped, which is only logged.
-    fn put(&mut self, state: S) {
+    pub(super) fn put(&mut self, state: S) {
         let old = std::mem::replace(&mut self.state, state);
         if let Err(message) = panics::catch(|| drop(old)) {
             warn!(message, "a state panicked as it was dropped");
@@ -105,7 +122,7 @@ impl<S> Held<S> {
 
 /// The state inside a transaction; derefs to it.
 pub struct StateTx<'t, S> {
-    held: &'t mut Held<S>,
+    pub(super) held: &'t mut Held<S>,
 }
 
 impl<S> Deref for StateTx<'_, S> {
@@ -150,14 +167,24 @@ impl<S: Default + Send + 'static> StateModel<S> {
     /// policy sees counts the folded events; its version is the position.
     pub fn saved_by(store: impl Into<Store>, snapshots: Snapshots<S>) -> Self {
         let fingerprint = with_records(snapshots.fingerprint());
-        let inner = Inner { store: store.into(), snapshots, fingerprint, held: Mutex::default() };
+        Self::of(Inner {
+            store: store.into(),
+            snapshots: Arc::new(snapshots),
+            beside: None,
+            fingerprint,
+            held: Mutex::default(),
+            ended: Condvar::new(),
+        })
+    }
+
+    fn of(inner: Inner<S>) -> Self {
         Self { inner: Arc::new(inner) }
     }
 
     /// Passes the state to `look`. Batches wait while `look` runs, so keep it short; a batch is visible completely or
     /// not at all. A panic in `look` reaches the caller, and harms neither the model nor its projection.
     pub fn read<T>(&self, look: impl FnOnce(&S) -> T) -> T {
-        look(&self.inner.lock().state)
+        look(&self.inner.settled().state)
     }
 
     async fn in_transaction<T, F>(&self, batch: Option<Batch<Self>>, body: F) -> Result<T, ModelError>
@@ -165,7 +192,7 @@ impl<S: Default + Send + 'static> StateModel<S> {
         F: for<'t> FnOnce(&mut StateTx<'t, S>) -> Result<T, ModelError>,
     {
         let (done, snapshot, released) = {
-            let mut held = self.inner.lock();
+            let mut held = self.inner.settled();
             held.touched = Touched::Not;
             let done = panics::catch(|| body(&mut StateTx { held: &mut held }))
                 .unwrap_or_else(|message| Err(ModelError::Panicked { position: None, message }));
@@ -218,7 +245,7 @@ impl<S: Default + Send + 'static> StateModel<S> {
 }
 
 /// Clears the `saving` flag when dropped, even if the task that saves the snapshot is gone.
-struct Saving<S>(Arc<Inner<S>>);
+pub(super) struct Saving<S>(pub(super) Arc<Inner<S>>);
 
 impl<S> Drop for Saving<S> {
     fn drop(&mut self) {
@@ -227,24 +254,32 @@ impl<S> Drop for Saving<S> {
 }
 
 impl<S> Inner<S> {
-    fn lock(&self) -> MutexGuard<'_, Held<S>> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Held<S>> {
         // A panic under the lock comes from a reader, which changes nothing; those of projectors are caught.
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The name under which the state is saved.
+    fn saved_as(&self, name: &ProjectionName) -> Result<ProjectionName, ModelError> {
+        match self.beside {
+            None => Ok(name.clone()),
+            Some(generation) => ProjectionName::new(format!("{name}~{generation}")).map_err(ModelError::not_allowed),
+        }
+    }
+
+    /// Locks the state once no transaction of the log has changed it without having ended.
+    fn settled(&self) -> MutexGuard<'_, Held<S>> {
+        let held = self.lock();
+        self.ended.wait_while(held, |held| !held.open.is_empty()).unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// A snapshot of the state, if the policy wants one and none is being saved; and the undo data it replaces, to be
     /// dropped without the lock.
-    fn due(&self, held: &mut Held<S>) -> Result<(Option<Snapshot>, Option<Undo<S>>), ModelError> {
+    pub(super) fn due(&self, held: &mut Held<S>) -> Result<(Option<Snapshot>, Option<Undo<S>>), ModelError> {
         let progress = Progress::new(Version::new(held.position().get()), held.events);
         let due = panics::catch(|| !held.saving && held.events > 0 && self.snapshots.is_due(&held.state, progress));
         if !due.map_err(panicked)? {
-            let full = held.undo.as_ref().is_some_and(Undo::is_full);
-            let released = if full { held.undo.take() } else { None };
-            if full {
-                let state = panics::catch(|| self.snapshots.to_saved(&held.state));
-                held.undo = state.ok().and_then(Result::ok).map(|state| Undo::to(Some(state.into())));
-            }
-            return Ok((None, released));
+            return Ok((None, self.trim(held)));
         }
         let Some(name) = held.name.clone() else { return Ok((None, None)) };
         held.events = 0;
@@ -261,6 +296,23 @@ impl<S> Inner<S> {
                 Ok((None, None))
             }
         }
+    }
+
+    /// Encodes the state again if much was kept since it last was, and returns what was kept, to be dropped without the
+    /// lock.
+    pub(super) fn trim(&self, held: &mut Held<S>) -> Option<Undo<S>> {
+        let full = held.undo.as_ref().is_some_and(Undo::is_full);
+        let released = if full { held.undo.take() } else { None };
+        if full {
+            held.undo = self.undo_to_here(held);
+        }
+        released
+    }
+
+    /// Undo data that begins at the current state; [`None`] if it cannot be saved.
+    pub(super) fn undo_to_here(&self, held: &Held<S>) -> Option<Undo<S>> {
+        let state = panics::catch(|| self.snapshots.to_saved(&held.state));
+        state.ok().and_then(Result::ok).map(|state| Undo::to(Some(state.into())))
     }
 
     /// A snapshot of the state, if it has changed since the last one, and the undo data it replaces.
@@ -293,7 +345,7 @@ impl<S> Inner<S> {
         Ok((Some(Snapshot::new(StreamId::all(), name.clone(), at, self.fingerprint, bytes)), released))
     }
 
-    async fn save(&self, snapshot: Snapshot) -> Result<(), ModelError> {
+    pub(super) async fn save(&self, snapshot: Snapshot) -> Result<(), ModelError> {
         let position = Position::new(snapshot.at);
         let saved = self.store.engine().save_snapshot(snapshot).await.map_err(ModelError::failed);
         let mut held = self.lock();
@@ -360,7 +412,7 @@ impl<S: Default> Inner<S> {
         (held.records, held.saved, held.events, held.unsaved) = (RecordMap::default(), Position::ZERO, 0, false);
     }
 
-    fn fold_again(&self, held: &mut Held<S>, undo: &Undo<S>) -> bool {
+    pub(super) fn fold_again(&self, held: &mut Held<S>, undo: &Undo<S>) -> bool {
         let older = panics::catch(|| match undo.state() {
             Some(bytes) => self.snapshots.from_saved(bytes).ok(),
             None => Some(S::default()),
@@ -394,11 +446,12 @@ impl<S: Default + Send + 'static> ReadModel for StateModel<S> {
     /// Loads the state from the snapshot, unless the one in memory is this projection's and at least as new.
     async fn start(&self, name: &ProjectionName) -> Result<(), ModelError> {
         let inner = &self.inner;
+        let name = &inner.saved_as(name)?;
         let load = Load { events: 0, ..Load::new(StreamId::all(), Some(name.clone())) };
         let loaded = inner.store.engine().load(load).await.map_err(ModelError::failed)?;
         let at = loaded.snapshot.as_ref().map_or(Position::ZERO, |snapshot| Position::new(snapshot.at));
         let restored = loaded.snapshot.and_then(|snapshot| inner.restore(&snapshot));
-        let mut held = inner.lock();
+        let mut held = inner.settled();
         let is_here = held.name.as_ref() == Some(name) && !held.records.is_empty();
         let (state, records, undo) = match restored {
             Some((_, _, bytes)) if is_here && at == held.saved && !held.unsaved => {
@@ -457,11 +510,13 @@ impl<S: Default + Send + 'static> ReadModel for StateModel<S> {
     }
 
     async fn settle(&self, name: &ProjectionName) -> Result<(), ModelError> {
+        let name = &self.inner.saved_as(name)?;
         let (snapshot, released) = {
-            let mut held = self.inner.lock();
+            let mut held = self.inner.settled();
             let taken = self.inner.snapshot(&mut held, name);
             // No more rollbacks are needed, and the undo data keeps the projector alive.
             let released = held.undo.take();
+            held.released = true;
             (taken, released)
         };
         drop(released);
@@ -469,6 +524,57 @@ impl<S: Default + Send + 'static> ReadModel for StateModel<S> {
             Some(snapshot) => self.inner.save(snapshot).await,
             None => Ok(()),
         }
+    }
+
+    async fn beside(&self, _: &ProjectionName, generation: u64) -> Result<Self, ModelError> {
+        let Inner { store, snapshots, fingerprint, .. } = &*self.inner;
+        let (store, snapshots, fingerprint) = (store.clone(), Arc::clone(snapshots), *fingerprint);
+        Ok(Self::of(Inner {
+            store,
+            snapshots,
+            beside: Some(generation),
+            fingerprint,
+            held: Mutex::default(),
+            ended: Condvar::new(),
+        }))
+    }
+
+    async fn replace_by<F>(&self, name: &ProjectionName, built: &Self, agree: F) -> Result<(), ModelError>
+    where
+        F: for<'t> FnOnce(&mut StateTx<'t, S>) -> Result<(), ModelError> + Send + 'static,
+    {
+        if Arc::ptr_eq(&self.inner, &built.inner) {
+            return Err(ModelError::not_allowed("a model cannot be replaced by itself"));
+        }
+        let empty = panics::catch(S::default).map_err(panicked)?;
+        let (snapshot, released) = {
+            let mut held = self.inner.settled();
+            let agreed = panics::catch(|| agree(&mut StateTx { held: &mut held }));
+            if let Err(error) = agreed.map_err(panicked).and_then(|agreed| agreed) {
+                held.records.roll_back();
+                return Err(error);
+            }
+            held.records.commit();
+            let state = std::mem::replace(&mut built.inner.lock().state, empty);
+            held.put(state);
+            let released = held.undo.take();
+            // The saved snapshot is of the old state, even if it is at the same position.
+            (held.unsaved, held.events) = (true, 0);
+            (self.inner.snapshot(&mut held, name), released)
+        };
+        drop(released);
+        match snapshot {
+            Ok((Some(snapshot), released)) => {
+                drop(released);
+                // Until the next snapshot a restart would find the old state, and build the new one once more.
+                if let Err(error) = self.inner.save(snapshot).await {
+                    warn!(%name, error = &error as &dyn std::error::Error, "state cannot be saved");
+                }
+            }
+            Ok((None, _)) => {}
+            Err(error) => warn!(%name, error = &error as &dyn std::error::Error, "state cannot be encoded"),
+        }
+        Ok(())
     }
 }
 

@@ -29,6 +29,14 @@ pub(super) struct Undo<S> {
     bytes: usize,
 }
 
+/// How much was kept at one moment.
+#[derive(Debug, Clone)]
+pub(super) struct UndoMark {
+    batches: usize,
+    events: u64,
+    bytes: usize,
+}
+
 type Fold<S> = dyn for<'t> Fn(&mut StateTx<'t, S>) -> Result<(), ModelError> + Send + Sync;
 
 impl<S> Undo<S> {
@@ -44,6 +52,17 @@ impl<S> Undo<S> {
     /// The batches in order.
     pub(super) fn batches(&self) -> impl Iterator<Item = &Fold<S>> {
         self.batches.iter().map(|fold| &**fold)
+    }
+
+    /// How much is kept, for [`Self::go_back`].
+    pub(super) fn mark(&self) -> UndoMark {
+        UndoMark { batches: self.batches.len(), events: self.events, bytes: self.bytes }
+    }
+
+    /// Forgets the batches that were kept since the mark was taken.
+    pub(super) fn go_back(&mut self, mark: &UndoMark) {
+        self.batches.truncate(mark.batches);
+        (self.events, self.bytes) = (mark.events, mark.bytes);
     }
 
     /// Whether so much is kept that the state should be encoded again.

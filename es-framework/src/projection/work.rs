@@ -3,31 +3,84 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use bytes::Bytes;
+
+use super::generation::{BuiltBy, Identity, OnChange};
 use super::model::{Batch, Cleared, ReadModel};
 use super::projector::Projector;
+use super::rebuild::Beside;
+use super::slots::{Part, Progress, Slots, advanced, put, slot_of};
 use crate::consumer::{
-    ACKNOWLEDGED, Begun, Checkpoint, CheckpointRecord, ModelError, PARKED, Portion, RunError, Trouble, Work,
+    ACKNOWLEDGED, AtHead, Begun, Checkpoint, CheckpointRecord, ModelError, Policy, Portion, RunError, Trouble, Work,
     position_of,
 };
+use crate::domain::Envelope;
 use crate::log::{BoxError, Position, ProjectionName, StoreId};
 use crate::panics;
 
 /// A projector and its model, as the loop of all consumers runs them.
 #[derive(Debug)]
 pub(super) struct Projecting<P: Projector> {
-    store: StoreId,
-    name: ProjectionName,
-    projector: Arc<P>,
-    model: P::Model,
+    pub(super) store: StoreId,
+    pub(super) name: ProjectionName,
+    pub(super) projector: Arc<P>,
+    pub(super) model: P::Model,
+    pub(super) purpose: Purpose,
+    pub(super) on_change: OnChange,
+    /// Of the projector, once it is known.
+    pub(super) identity: Option<Identity>,
+    /// What is built beside the model.
+    pub(super) beside: Option<Beside<P::Model>>,
+    /// The record of who has built the target.
+    pub(super) built_by: Bytes,
+    /// The term of the lease, if it has one.
+    pub(super) lease: Option<u64>,
     /// The term of the stored checkpoint.
     term: u64,
+    /// Which of the keys it has.
+    pub(super) part: Part,
+    /// What the keys are, and the name of the consumer: each partition has its own.
+    pub(super) policy: Policy,
+    pub(super) consumer: ProjectionName,
+    /// How far its slots have got, if it is partitioned.
+    pub(super) slots: Option<Slots>,
 }
 
-type Tx<'t, P> = <<P as Projector>::Model as ReadModel>::Tx<'t>;
+/// What a projection was started for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// To keep its read model up to date.
+    Run,
+    /// To build it anew once.
+    Rebuild,
+}
+
+pub(super) type Tx<'t, P> = <<P as Projector>::Model as ReadModel>::Tx<'t>;
 
 impl<P: Projector> Projecting<P> {
-    pub(super) fn new(store: StoreId, name: ProjectionName, projector: P, model: P::Model) -> Self {
-        Self { store, name, projector: Arc::new(projector), model, term: 0 }
+    pub(super) fn new(store: StoreId, name: ProjectionName, projector: Arc<P>, model: P::Model) -> Self {
+        Self {
+            store,
+            consumer: name.clone(),
+            name,
+            projector,
+            model,
+            purpose: Purpose::Run,
+            on_change: OnChange::default(),
+            identity: None,
+            beside: None,
+            built_by: Bytes::new(),
+            lease: None,
+            term: 0,
+            part: Part::WHOLE,
+            policy: Policy::default(),
+            slots: None,
+        }
+    }
+
+    /// What it writes to: the model, or what is built beside it.
+    pub(super) fn target(&self) -> &P::Model {
+        self.beside.as_ref().map_or(&self.model, |beside| &beside.model)
     }
 }
 
@@ -35,26 +88,10 @@ impl<P: Projector> Work for Projecting<P> {
     type Event = P::Event;
 
     async fn begin(&mut self, term: Option<u64>) -> Result<Begun, Trouble> {
-        self.model.start(&self.name).await.map_err(trouble)?;
-        let (projector, name, store) = (Arc::clone(&self.projector), self.name.clone(), self.store);
-        let begun = self.model.transact(move |tx: &mut Tx<'_, P>| {
-            let prepared =
-                panics::catch(|| projector.prepare(tx).map_err(|error| ModelError::Prepare { source: error.into() }));
-            prepared.map_err(|message| ModelError::Panicked { position: None, message })??;
-            let record = find::<P>(tx, &name)?;
-            if let Some(term) = term
-                && record.is_none_or(|record| record.term < term)
-            {
-                let claimed = CheckpointRecord { term, ..record.unwrap_or_else(|| CheckpointRecord::new(store)) };
-                P::Model::put(tx, &name, CheckpointRecord::KEY, &claimed.encode())?;
-            }
-            let parked = P::Model::list(tx, &name, PARKED)?;
-            let acknowledged = P::Model::get(tx, &name, ACKNOWLEDGED)?;
-            Ok(Begun { record, parked, acknowledged })
-        });
-        let begun = begun.await.map_err(|error| match error {
-            ModelError::CommitRefused { source } => trouble(ModelError::Prepare { source }),
-            error => trouble(error),
+        self.lease = term;
+        let begun = self.find_target().await.map_err(|error| match error {
+            RunError::Model(ModelError::CommitRefused { source }) => trouble(ModelError::Prepare { source }),
+            error => Trouble::of(error),
         })?;
         let found = begun.record.map_or(0, |record| record.term);
         match term {
@@ -66,8 +103,12 @@ impl<P: Projector> Work for Projecting<P> {
         }
     }
 
+    fn has(&self, event: Envelope<'_>) -> bool {
+        self.part == Part::WHOLE || self.part.has(slot_of(&self.policy.key(event)))
+    }
+
     async fn apply(&mut self, portion: Portion<P::Event>) -> Result<(), Trouble> {
-        let portion = Arc::new(portion);
+        let portion = Arc::new(self.leave_out_others(portion)?);
         let error = match self.step(&portion, portion.range.clone(), portion.from, portion.to).await {
             Ok(()) => return Ok(()),
             Err(error) => error,
@@ -77,11 +118,13 @@ impl<P: Projector> Work for Projecting<P> {
                 Some(*position)
             }
             ModelError::CommitRefused { .. } | ModelError::Panicked { position: None, .. } => None,
+            ModelError::Rebuilt { .. } => return Err(Trouble::Behind { culprit: None }),
             _ => return Err(trouble(error)),
         };
         // The model is asked where it is, and believed: it may have lost more than the transaction, or have committed it.
-        let found = self.find_checkpoint().await.map_err(trouble)?;
+        let (found, slots) = self.find_checkpoint().await.map_err(trouble)?;
         if found == portion.to && portion.to != portion.from {
+            self.slots = slots;
             return Err(Trouble::Afterwards(error.into()));
         }
         if found != portion.from {
@@ -110,12 +153,52 @@ impl<P: Projector> Work for Projecting<P> {
         }
     }
 
+    async fn at_head(&mut self) -> Result<AtHead, Trouble> {
+        self.replace().await.map_err(|error| Trouble::of(error.into()))
+    }
+
     async fn settle(&mut self) -> Result<(), RunError> {
-        Ok(self.model.settle(&self.name).await?)
+        match (&self.beside, self.purpose) {
+            (Some(beside), _) => Ok(beside.model.settle(&self.name).await?),
+            (None, Purpose::Run) => Ok(self.model.settle(&self.name).await?),
+            // Another runner may be using the model.
+            (None, Purpose::Rebuild) => Ok(()),
+        }
     }
 }
 
 impl<P: Projector> Projecting<P> {
+    /// Has the events of other partitions left out, and those that are applied already: slots may have got further than
+    /// others when the number of partitions changes.
+    fn leave_out_others(&self, mut portion: Portion<P::Event>) -> Result<Portion<P::Event>, Trouble> {
+        let Some(slots) = &self.slots else { return Ok(portion) };
+        let from = position_of(portion.from.as_ref());
+        if self.part != Part::WHOLE && (portion.clear || position_of(portion.to.as_ref()) < from) {
+            let reason = "a partition cannot be reset or moved back alone: stop all of them, and do it with the projection \
+                          as a whole";
+            return Err(trouble(ModelError::not_allowed(reason)));
+        }
+        let mut skip = Vec::new();
+        let mut parked = portion.skip.iter().copied().peekable();
+        let in_range = portion.events.iter().enumerate().take(portion.range.end).skip(portion.range.start);
+        for (index, event) in in_range {
+            if parked.next_if_eq(&index).is_some() {
+                skip.push(index);
+                continue;
+            }
+            let slot = panics::catch(|| slot_of(&self.policy.key(event.envelope())));
+            let slot = slot.map_err(|message| Trouble::Final(RunError::panicked(message)))?;
+            // What is parked is tried again from behind the checkpoint.
+            let applied =
+                |record: &CheckpointRecord| event.position() > from && event.position() <= record.mark.position;
+            if slots.get(&slot).is_none_or(applied) {
+                skip.push(index);
+            }
+        }
+        portion.skip = skip;
+        Ok(portion)
+    }
+
     /// Given that these events cannot be committed together, commits the longest prefix of them that can, and blames the
     /// event after it.
     ///
@@ -176,7 +259,7 @@ impl<P: Projector> Projecting<P> {
             Ok(checkpoint) => Ok(Ok(checkpoint)),
             Err(ModelError::CommitRefused { source }) => {
                 // Nothing else may be lost by a commit that is refused.
-                let found = self.find_checkpoint().await.map_err(trouble)?;
+                let (found, _) = self.find_checkpoint().await.map_err(trouble)?;
                 if found == from { Ok(Err(source)) } else { Err(Trouble::Behind { culprit: None }) }
             }
             Err(another) => Err(trouble(another)),
@@ -213,12 +296,25 @@ impl<P: Projector> Projecting<P> {
             projected.map_err(|message| ModelError::Panicked { position: at, message })?
         };
         let (projector, written, name) = (Arc::clone(&self.projector), Arc::clone(portion), self.name.clone());
-        let (store, term) = (self.store, self.term);
+        let (store, term, built_by) = (self.store, self.term, self.built_by.clone());
+        let (part, consumer) = (self.part, self.consumer.clone());
+        let is_moved = portion.clear || position_of(to.as_ref()) < position_of(from.as_ref());
+        let before = self.slots.clone();
+        let after = before.as_ref().map(|slots| advanced(slots, to, store, count, is_moved));
+        let reached = after.clone();
         let batch = Batch::new(count, bytes, fold, |fold| {
             move |tx: &mut Tx<'_, P>| {
-                let found = record::<P>(tx, &name, store)?;
-                if found.checkpoint() != from || found.term != term {
-                    let (expected, found) = (position_of(from.as_ref()), found.mark.position);
+                if P::Model::get(tx, &name, BuiltBy::KEY)?.as_ref() != Some(&built_by) {
+                    return Err(ModelError::Rebuilt { name: name.clone() });
+                }
+                let found = Progress::find::<P>(tx, &name, part)?;
+                let is_as_left = match (&found, &before) {
+                    (Progress::Whole(_), None) => found.checkpoint() == from && found.term() == term,
+                    (Progress::Slots(found), Some(before)) => found == before,
+                    _ => false,
+                };
+                if !is_as_left {
+                    let (expected, found) = (position_of(from.as_ref()), position_of(found.checkpoint().as_ref()));
                     return Err(ModelError::TakenOver { name: name.clone(), expected, found });
                 }
                 if written.clear {
@@ -227,29 +323,40 @@ impl<P: Projector> Projecting<P> {
                 fold(tx)?;
                 let end = position_of(to.as_ref());
                 for write in written.writes.iter().filter(|write| write.at <= end) {
+                    let of = if write.key == ACKNOWLEDGED { &consumer } else { &name };
                     match &write.value {
-                        Some(value) => P::Model::put(tx, &name, &write.key, value)?,
-                        None => P::Model::delete(tx, &name, &write.key)?,
+                        Some(value) => P::Model::put(tx, of, &write.key, value)?,
+                        None => P::Model::delete(tx, of, &write.key)?,
                     }
                 }
+                if let (Some(before), Some(after)) = (&before, &after) {
+                    for (slot, record) in after.iter().filter(|(slot, record)| before.get(slot) != Some(record)) {
+                        put::<P>(tx, &name, *slot, record)?;
+                    }
+                    return Ok(());
+                }
                 let record = to.map_or_else(|| CheckpointRecord::new(store), |to| CheckpointRecord::of(&to));
-                let events = if written.clear { 0 } else { found.events } + count;
+                let before = found.record().map_or(0, |record| record.events);
+                let events = if written.clear { 0 } else { before } + count;
                 P::Model::put(tx, &name, CheckpointRecord::KEY, &CheckpointRecord { term, events, ..record }.encode())
             }
         });
         if portion.clear {
             // It cannot be folded again.
-            self.model.transact(move |tx: &mut Tx<'_, P>| batch.run(tx)).await
+            self.target().transact(move |tx: &mut Tx<'_, P>| batch.run(tx)).await?;
         } else {
-            self.model.transact_batch(batch).await
+            self.target().transact_batch(batch).await?;
         }
+        self.slots = reached;
+        Ok(())
     }
 
     /// Reads the checkpoint from the model.
-    async fn find_checkpoint(&mut self) -> Result<Option<Checkpoint>, ModelError> {
-        let (name, store) = (self.name.clone(), self.store);
-        let found = self.model.transact(move |tx: &mut Tx<'_, P>| record::<P>(tx, &name, store));
-        Ok(found.await?.checkpoint())
+    async fn find_checkpoint(&mut self) -> Result<(Option<Checkpoint>, Option<Slots>), ModelError> {
+        let (name, part) = (self.name.clone(), self.part);
+        let found = self.target().transact(move |tx: &mut Tx<'_, P>| Progress::find::<P>(tx, &name, part)).await?;
+        let checkpoint = found.checkpoint();
+        Ok((checkpoint, if let Progress::Slots(slots) = found { Some(slots) } else { None }))
     }
 }
 
@@ -275,7 +382,7 @@ fn project<P: Projector>(
 }
 
 /// Empties the model: what it can empty by itself, and what the projector empties.
-fn clear<P: Projector>(tx: &mut Tx<'_, P>, projector: &P) -> Result<(), ModelError> {
+pub(super) fn clear<P: Projector>(tx: &mut Tx<'_, P>, projector: &P) -> Result<(), ModelError> {
     let by_itself = P::Model::clear(tx)?;
     let by_projector =
         panics::catch(|| projector.clear(tx).map_err(|error| ModelError::Prepare { source: error.into() }));
@@ -291,13 +398,17 @@ fn clear<P: Projector>(tx: &mut Tx<'_, P>, projector: &P) -> Result<(), ModelErr
 }
 
 /// The checkpoint's record, if the consumer has ever run.
-fn find<P: Projector>(tx: &mut Tx<'_, P>, name: &ProjectionName) -> Result<Option<CheckpointRecord>, ModelError> {
+pub(super) fn find<P: Projector>(
+    tx: &mut Tx<'_, P>,
+    name: &ProjectionName,
+) -> Result<Option<CheckpointRecord>, ModelError> {
     let Some(bytes) = P::Model::get(tx, name, CheckpointRecord::KEY)? else { return Ok(None) };
     let record = CheckpointRecord::decode(&bytes);
     record.map(Some).ok_or_else(|| ModelError::damaged(CheckpointRecord::KEY))
 }
 
-fn record<P: Projector>(
+/// The checkpoint's record, or that of a consumer that has never run.
+pub(super) fn record<P: Projector>(
     tx: &mut Tx<'_, P>,
     name: &ProjectionName,
     store: StoreId,

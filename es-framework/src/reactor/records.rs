@@ -110,7 +110,7 @@ impl Records {
                 parked.push((of, value));
             }
         }
-        Ok(Begun { record, parked, acknowledged })
+        Ok(Begun { record, parked, acknowledged, rebuilding: false })
     }
 
     /// Moves the checkpoint behind `events` more events, and writes records.

@@ -8,9 +8,9 @@ use bytes::Bytes;
 use super::faults::{Call, Fault, FaultPlan, Faults, InjectedFault, Next, turns};
 use crate::log::inspect::Inspect;
 use crate::log::{
-    Append, AppendError, Appended, Cell, CellError, CellKey, Clock, CommandKey, CommandRecord, Conflict, Engine,
-    ExpectedVersion, Limits, ListCells, ListStreams, Load, Loaded, Notifier, Page, Read, Snapshot, SnapshotError,
-    Store, StoreError, StoreId, StreamInfo, Version,
+    Append, AppendError, Appended, Cell, CellError, CellKey, Clock, CommandKey, CommandRecord, CommitHooks, Conflict,
+    Engine, ExpectedVersion, Limits, ListCells, ListStreams, Load, Loaded, Notifier, Page, Read, Snapshot,
+    SnapshotError, Store, StoreError, StoreId, StreamInfo, Version,
 };
 
 /// An engine that passes every call on to another one, except for those that go wrong.
@@ -188,7 +188,7 @@ impl Engine for FaultyEngine {
     }
 
     async fn cells(&self, list: ListCells) -> Result<Vec<Cell>, StoreError> {
-        self.run(Call::Cell, self.inner.cells(list)).await
+        self.run(Call::Cells, self.inner.cells(list)).await
     }
 
     async fn set_cell(&self, key: &CellKey, expected: u64, value: Option<Bytes>) -> Result<u64, CellError> {
@@ -200,6 +200,10 @@ impl Engine for FaultyEngine {
             }
             Next::Wrong(injected) => self.go_wrong(injected, self.inner.set_cell(key, expected, value)).await,
         }
+    }
+
+    fn commit_hooks(&self) -> Option<&CommitHooks> {
+        self.inner.commit_hooks()
     }
 
     fn inspect(&self) -> Option<&dyn Inspect> {

@@ -26,6 +26,8 @@ pub enum Call {
     SaveSnapshot,
     /// A look at a cell.
     Cell,
+    /// A list of cells.
+    Cells,
     /// A cell that is set.
     SetCell,
     /// A read model that is prepared for a run.
@@ -34,11 +36,19 @@ pub enum Call {
     Transact,
     /// A read model that is made durable at the end of a run.
     Settle,
+    /// A read model that is asked what its rows look like.
+    Shape,
+    /// A place that is opened to build a read model anew.
+    Beside,
+    /// A read model that is replaced by another.
+    Replace,
+    /// A place for building that is removed.
+    Discard,
 }
 
 impl Call {
     /// Every call.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 16] = [
         Self::Append,
         Self::Command,
         Self::Read,
@@ -46,10 +56,15 @@ impl Call {
         Self::Streams,
         Self::SaveSnapshot,
         Self::Cell,
+        Self::Cells,
         Self::SetCell,
         Self::Start,
         Self::Transact,
         Self::Settle,
+        Self::Shape,
+        Self::Beside,
+        Self::Replace,
+        Self::Discard,
     ];
 
     fn name(self) -> &'static str {
@@ -61,10 +76,15 @@ impl Call {
             Self::Streams => "streams",
             Self::SaveSnapshot => "save-snapshot",
             Self::Cell => "cell",
+            Self::Cells => "cells",
             Self::SetCell => "set-cell",
             Self::Start => "start",
             Self::Transact => "transact",
             Self::Settle => "settle",
+            Self::Shape => "shape",
+            Self::Beside => "beside",
+            Self::Replace => "replace",
+            Self::Discard => "discard",
         }
     }
 }
@@ -167,7 +187,7 @@ impl FaultPlan {
             return Some(*fault);
         }
         let random = mix(mix(self.seed?) ^ (call as u64) << 56 ^ number);
-        if random % u64::from(self.one_in.max(1)) != 0 {
+        if !random.is_multiple_of(u64::from(self.one_in.max(1))) {
             return None;
         }
         let faults = if self.only.is_empty() { &SEEDED[..] } else { &self.only };
@@ -188,9 +208,12 @@ impl fmt::Display for FaultPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut parts = Vec::new();
         if let Some(seed) = self.seed {
-            let only = self.only.iter().map(|fault| format!(" {fault}")).collect::<String>();
-            let only = if only.is_empty() { only } else { format!(" of{only}") };
-            parts.push(format!("seed {seed} one-in {}{only}", self.one_in));
+            let mut words = vec![format!("seed {seed} one-in {}", self.one_in)];
+            if !self.only.is_empty() {
+                words.push("of".to_owned());
+                words.extend(self.only.iter().map(ToString::to_string));
+            }
+            parts.push(words.join(" "));
         }
         parts.extend(self.fixed.iter().map(|((call, number), fault)| format!("{} {number} {fault}", call.name())));
         if parts.is_empty() { f.write_str("nothing") } else { f.write_str(&parts.join(", ")) }

@@ -81,13 +81,15 @@ impl<S: Default + serde::Serialize + Send + 'static> Content for StateModel<S> {
 /// `law-1`, `law-2` and so on. So two runs differ in the id of the store only.
 pub struct ProjectorLaws<P: Projector> {
     projector: Box<dyn Fn() -> P>,
-    model: Box<dyn for<'a> Fn(&'a Store) -> Answer<'a, P::Model>>,
-    content: Box<dyn for<'a> Fn(&'a P::Model) -> Answer<'a, String>>,
+    model: Asked<Store, P::Model>,
+    content: Asked<P::Model, String>,
     events: Vec<(StreamId, CandidateEvent)>,
 }
 
+type Asked<F, T> = Box<dyn for<'a> Fn(&'a F) -> Answer<'a, T>>;
 type Answer<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
 
+#[expect(clippy::future_not_send, reason = "a law runs where it is called, so that closures need not be `Send`")]
 impl<P: Projector> ProjectorLaws<P>
 where
     P::Model: Content,
@@ -271,6 +273,7 @@ where
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "for `unwrap_or_else`")]
 fn stopped<T>(error: RunError) -> T {
     let error = crate::consumer::text_of(&error);
     panic!("the projector could not process the events: {error}")

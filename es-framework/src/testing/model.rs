@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::faults::{Call, Fault, FaultPlan, Faults, InjectedFault, Next, turns};
 use crate::consumer::ModelError;
 use crate::domain::Recorded;
-use crate::log::{Position, ProjectionName, StoreError};
+use crate::log::{Fingerprint, Position, ProjectionName, StoreError};
 use crate::projection::{Batch, Cleared, Projector, ReadModel};
 
 /// A read model that passes every call on to another one, except for those that go wrong.
@@ -73,11 +73,11 @@ impl<M: ReadModel> FaultyModel<M> {
     }
 
     /// Runs a call without a body to be rolled back.
-    async fn run(
+    async fn run<T: Send>(
         &self,
         call: Call,
-        inner: impl Future<Output = Result<(), ModelError>> + Send,
-    ) -> Result<(), ModelError> {
+        inner: impl Future<Output = Result<T, ModelError>> + Send,
+    ) -> Result<T, ModelError> {
         match self.next(call) {
             Next::Fine => inner.await,
             Next::Dead => Err(dead()),
@@ -210,6 +210,30 @@ impl<M: ReadModel> ReadModel for FaultyModel<M> {
     async fn settle(&self, name: &ProjectionName) -> Result<(), ModelError> {
         self.run(Call::Settle, self.inner.settle(name)).await
     }
+
+    async fn shape<F>(&self, prepare: F) -> Result<Fingerprint, ModelError>
+    where
+        F: for<'t> FnOnce(&mut Self::Tx<'t>) -> Result<(), ModelError> + Send + 'static,
+    {
+        self.run(Call::Shape, self.inner.shape(prepare)).await
+    }
+
+    async fn beside(&self, name: &ProjectionName, generation: u64) -> Result<Self, ModelError> {
+        let inner = self.run(Call::Beside, self.inner.beside(name, generation)).await?;
+        Ok(Self { inner, faults: self.faults.clone() })
+    }
+
+    async fn replace_by<F>(&self, name: &ProjectionName, built: &Self, agree: F) -> Result<(), ModelError>
+    where
+        F: for<'t> FnOnce(&mut Self::Tx<'t>) -> Result<(), ModelError> + Send + 'static,
+    {
+        self.run(Call::Replace, self.inner.replace_by(name, &built.inner, agree)).await
+    }
+
+    async fn discard(self) -> Result<(), ModelError> {
+        let Self { inner, faults } = self;
+        Self { inner: inner.clone(), faults }.run(Call::Discard, inner.discard()).await
+    }
 }
 
 impl<M: ReadModel> FaultyModel<M> {
@@ -249,6 +273,7 @@ impl<P: Projector> Projector for OnFaulty<P> {
     type Model = FaultyModel<P::Model>;
     type Error = P::Error;
     const NAME: &'static str = P::NAME;
+    const VERSION: u32 = P::VERSION;
 
     fn prepare(&self, tx: &mut <P::Model as ReadModel>::Tx<'_>) -> Result<(), P::Error> {
         self.projector.prepare(tx)

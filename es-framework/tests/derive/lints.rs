@@ -48,7 +48,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use es_framework::{Aggregate, Apply, Command, Context, Envelope, Event, Scenario, commands};
+use es_framework::{Aggregate, Apply, Command, Context, Envelope, Event, Scenario, View, commands};
 use serde::{Deserialize, Serialize};
 
 use crate::events::Text;
@@ -65,8 +65,8 @@ pub(crate) enum LintedEvent {
         text: Cow<'static, str>,
     },
     /// A tuple.
-    #[es(name = "linted.tuple")]
-    Tuple(u8, String),
+    #[es(name = "linted.tuple", stream = "linted-{0}")]
+    Tuple(#[es(tag = "number")] u8, String),
     /// A newtype.
     #[es(name = "linted.newtype")]
     Newtype(u8),
@@ -118,6 +118,20 @@ impl Apply for Linted {
         if let LintedEvent::Newtype(number) = event {
             self.number = *number;
         }
+    }
+}
+
+/// A view.
+#[derive(Debug, Default, Clone, Copy, View)]
+#[es(event = LintedEvent, tags(number: u8), tags(text))]
+pub(crate) struct LintedView {
+    /// A field.
+    number: u8,
+}
+
+impl Apply for LintedView {
+    fn apply(&mut self, _: &LintedEvent, _: Envelope<'_>) {
+        self.number += 1;
     }
 }
 
@@ -176,6 +190,7 @@ fn generated_code_compiles_where_lints_are_forbidden() {
     let generic = LintedGeneric { value: 1, text: "x".into() };
     assert_eq!(round_trip(&LintedJoined::Second(generic.clone())), LintedJoined::Second(generic));
     assert_eq!(LintedNothing::names().len(), 0);
+    assert_eq!(LintedView::of(1, "x").query().unwrap().criteria().len(), 2);
     let linted = Scenario::<Linted>::new("x");
     assert_eq!(linted.when_with(&LintedCommand::from(SetLinted { number: 3 }), &2), Err(Refused));
     assert_eq!(linted.when_with(&SetLinted { number: 1 }, &2), Ok(vec![LintedEvent::Newtype(1)]));

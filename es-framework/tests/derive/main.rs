@@ -16,6 +16,7 @@ mod names;
 mod renamed;
 mod serde_attributes;
 mod support;
+mod tags;
 mod ui;
 #[cfg(feature = "bincode")]
 mod variants;

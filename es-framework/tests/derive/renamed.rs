@@ -14,9 +14,16 @@ use crate::support::round_trip;
 enum Renamed {
     #[es(name = "renamed.unit")]
     Unit,
-    #[es(name = "renamed.struct")]
-    Struct { value: u8 },
+    #[es(name = "renamed.struct", stream = "renamed-{value}")]
+    Struct {
+        #[es(tag)]
+        value: u8,
+    },
 }
+
+#[derive(Debug, Default, Clone, renamed::View)]
+#[es(crate = "renamed", event = Renamed, tags(value))]
+struct Seen;
 
 #[derive(Debug, PartialEq, renamed::Event)]
 #[es(crate = "crate::renamed::elsewhere::framework", name = "renamed.alone", codec = Text)]
@@ -44,6 +51,7 @@ fn the_crate_can_have_another_name() {
     assert_eq!(round_trip(&event), event);
     assert_eq!(round_trip(&Joined::Alone(Alone(1))), Joined::Alone(Alone(1)));
     let snapshots = <State as renamed::Aggregate>::SNAPSHOTS.expect("the type has snapshots");
+    assert_eq!(Seen::of(3).query().expect("a valid query").criteria().len(), 1);
     assert_eq!(<Order as renamed::Command>::NAME, "renamed.command");
     assert_eq!(snapshots.encode(&State(3)).expect("can be written"), b"3");
 }

@@ -14,7 +14,7 @@ use es_framework::engine::{
 };
 use es_framework::{
     Append, AppendCondition, AppendError, Appended, CandidateEvent, CellKey, CommandKey, CommandRecord, Conflict,
-    Criterion, EventId, ExpectedVersion, Fingerprint, InvalidAppend, KeyedCommand, Outcome, Position, Query,
+    Criterion, ErrorKind, EventId, ExpectedVersion, Fingerprint, InvalidAppend, KeyedCommand, Outcome, Position, Query,
     StreamHead, StreamId, StreamState, Tag, Timestamp, Version,
 };
 use proptest::collection::vec;
@@ -548,18 +548,19 @@ fn an_answer_about_a_condition_that_cannot_be_true_is_an_error() {
     let append = Append::default().unless(Query::all(), Position::new(5)).unless(Query::new(), Position::ZERO);
     let judged = |answers: &[Option<u64>]| {
         let mut facts = Facts::new(Position::new(7), Timestamp::from_micros(0));
-        answers.iter().for_each(|answer| facts.push_condition(answer.map(Position::new)));
+        for answer in answers {
+            facts.push_condition(answer.map(Position::new));
+        }
         assert!(judge_as_unknown(&append, &facts).is_none() || answers == [None, None]);
         judge(&append, &facts).map(|_| ()).map_err(|error| error.kind())
     };
-    use es_framework::ErrorKind::{Conflict, Internal};
-    assert_eq!(judged(&[]), Err(Internal));
-    assert_eq!(judged(&[None]), Err(Internal));
+    assert_eq!(judged(&[]), Err(ErrorKind::Internal));
+    assert_eq!(judged(&[None]), Err(ErrorKind::Internal));
     assert_eq!(judged(&[None, None]), Ok(()));
-    assert_eq!(judged(&[None, None, None]), Err(Internal));
-    assert_eq!(judged(&[Some(5), None]), Err(Internal));
-    assert_eq!(judged(&[Some(8), None]), Err(Internal));
-    assert_eq!(judged(&[Some(7), None]), Err(Conflict));
+    assert_eq!(judged(&[None, None, None]), Err(ErrorKind::Internal));
+    assert_eq!(judged(&[Some(5), None]), Err(ErrorKind::Internal));
+    assert_eq!(judged(&[Some(8), None]), Err(ErrorKind::Internal));
+    assert_eq!(judged(&[Some(7), None]), Err(ErrorKind::Conflict));
 }
 
 /// An engine that leaves out a cell would set it without a look at its revision.
@@ -597,7 +598,7 @@ fn a_tombstoned_stream_is_known_and_checked_but_not_written() {
     assert!(matches!(judge(&append, &facts(vec![known])), Ok(Verdict::Known { .. })));
     let refused = judge(&append, &facts(vec![])).unwrap_err();
     assert!(matches!(&refused, AppendError::Tombstoned { .. }), "{refused:?}");
-    assert_eq!(refused.kind(), es_framework::ErrorKind::Caller);
+    assert_eq!(refused.kind(), ErrorKind::Caller);
     assert!(judge_as_unknown(&append, &facts(vec![])).is_none());
     let check = Append::default().check(stream, ExpectedVersion::Exact(Version::new(3)));
     assert!(matches!(judge(&check, &facts(vec![])), Ok(Verdict::Write(_))));

@@ -1,5 +1,7 @@
 //! The testing kit: it passes what is right and finds what is broken.
 
+#![expect(clippy::unwrap_used, reason = "a helper that fails is a test that fails, as inside a test")]
+
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::num::NonZeroU64;

@@ -1,5 +1,7 @@
 //! What an observer is told, and what it cannot do to a store.
 
+#![expect(clippy::unwrap_used, reason = "a helper that fails is a test that fails, as inside a test")]
+
 use std::sync::{Arc, Mutex};
 
 use es_framework::observe::{
@@ -55,7 +57,7 @@ impl Observer for Notes {
 
 fn observed(store: &Store) -> Arc<Notes> {
     let notes = Arc::new(Notes::default());
-    store.observe(notes.clone()).unwrap();
+    store.observe(Arc::<Notes>::clone(&notes)).unwrap();
     notes
 }
 
@@ -199,7 +201,21 @@ async fn batches_and_failures_of_consumers_are_reported() {
     let counts = Projection::new(&store, Counts, model).policy(Policy::stop_at_once());
     counts.catch_up().await.unwrap_err();
     assert_eq!(*notes.failed.lock().unwrap(), [("counts".to_owned(), "user code".to_owned())]);
-    assert_eq!(notes.batches.lock().unwrap().len(), 2, "a batch that failed is not reported as one");
+    assert_eq!(notes.batches.lock().unwrap().len(), 2, "a batch of which nothing was applied is not reported");
+}
+
+/// The events before the culprit took effect, and were not reported.
+#[tokio::test]
+async fn what_is_applied_before_a_poison_event_is_reported() {
+    let store = Store::from(MemoryStore::new());
+    let notes = observed(&store);
+    for stream in ["counter-a", "counter-b", "counter-bad", "counter-c"] {
+        let counted = Counted.encode().unwrap();
+        store.open_stream(stream).unwrap().write(counted, ExpectedVersion::Any).await.unwrap();
+    }
+    let counts = Projection::new(&store, Counts, StateModel::new(&store)).policy(Policy::stop_at_once());
+    counts.catch_up().await.unwrap_err();
+    assert_eq!(*notes.batches.lock().unwrap(), [("counts".to_owned(), 2, 2, 2)]);
 }
 
 #[tokio::test]

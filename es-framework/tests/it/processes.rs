@@ -11,7 +11,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use es_conformance::{Durable, Fixture, Setup, Shared};
-use es_framework::engine::{Load, Loaded, Notifier, Page, Read};
+use es_framework::engine::{CommitHooks, Load, Loaded, Notifier, Page, Read};
 use es_framework::{
     Append, AppendError, Appended, Cell, CellError, CellKey, Clock, CommandKey, CommandRecord, Engine, Limits,
     ListCells, ListStreams, MemoryStore, Position, Snapshot, SnapshotError, Store, StoreError, StoreId, StreamId,
@@ -182,6 +182,10 @@ impl Engine for Process {
 
     async fn set_cell(&self, key: &CellKey, expected: u64, value: Option<Bytes>) -> Result<u64, CellError> {
         self.memory()?.set_cell(key, expected, value).await
+    }
+
+    fn commit_hooks(&self) -> Option<&CommitHooks> {
+        self.memory.commit_hooks()
     }
 
     async fn close(&self) -> Result<(), StoreError> {

@@ -1,13 +1,29 @@
 //! Every future of the store can be spawned, and its handles can be shared.
 
+use std::convert::Infallible;
+
 use es_framework::{
-    Append, CellKey, CommandKey, ExpectedVersion, Filter, ListStreams, Reader, Reading, Store, Stream, Version, Watch,
-    WatchBuilder,
+    Append, Boundary, CellKey, CommandKey, Decide, DecideContext, Decision, Events, ExpectedVersion, Filter,
+    ListStreams, MemoryStore, Reader, Reading, States, Store, Stream, Version, Watch, WatchBuilder,
 };
 
 fn is_send<T: Send + 'static>(_: impl FnOnce(&'static Store) -> T) {}
 fn is_send_and_sync<T: Send + Sync + Clone + 'static>() {}
 fn can_be_spawned<T: Send + Unpin + 'static>() {}
+
+/// Decides on nothing, for nothing.
+struct Nothing;
+
+impl Decide for Nothing {
+    type Over = ();
+    type Error = Infallible;
+
+    fn over(&self) -> Boundary<Self> {}
+
+    fn decide(&self, (): States<'_, Self>, _: &DecideContext) -> Result<Events, Infallible> {
+        Ok(Events::new())
+    }
+}
 
 /// It compiles or does not.
 #[test]
@@ -35,10 +51,13 @@ fn the_futures_of_the_store_are_send() {
         let key = CommandKey::new("key")?;
         Ok::<_, es_framework::InvalidName>(store.command(&key).await.is_ok())
     });
+    is_send(|_: &'static Store| Store::from(MemoryStore::new()).decide(Nothing));
+    is_send(|store| store.decide(Nothing));
     is_send_and_sync::<Store>();
     is_send_and_sync::<Stream>();
     is_send_and_sync::<Reader>();
     is_send_and_sync::<WatchBuilder>();
     can_be_spawned::<Reading>();
     can_be_spawned::<Watch>();
+    can_be_spawned::<Decision<'static, Nothing>>();
 }

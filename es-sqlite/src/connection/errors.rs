@@ -99,6 +99,11 @@ pub(crate) fn internal(what: impl Into<String>) -> StoreError {
     StoreError::Internal { source: Box::new(Said(what.into())) }
 }
 
+/// The error for a transaction that SQLite does not commit because of what a read model has written in it.
+pub(crate) fn ended(because: impl fmt::Display) -> StoreError {
+    internal(format!("a read model that takes part in the transaction has ended it: {because}"))
+}
+
 /// An error of which only the message is left.
 #[derive(Debug)]
 struct Said(String);

@@ -13,7 +13,7 @@ use tokio_rusqlite::rusqlite::{Connection, OptionalExtension, Params};
 
 use crate::connection::errors;
 use crate::tables::interned::Names;
-use crate::tables::rows::{COLUMNS, Header, REMOVED, natural};
+use crate::tables::rows::{Header, REMOVED, natural};
 use crate::tables::{cells, commands, log, snapshots, streams};
 
 /// Maximum number of streams searched for an event's id per page.
@@ -83,6 +83,12 @@ pub(super) fn types(
 pub(super) fn type_numbers(connection: &Connection, list: &List) -> Result<Keys<i64>, StoreError> {
     let sql = "SELECT id FROM es_event_type WHERE substr(name, 1, length(?2)) = ?2 AND id > ?1 ORDER BY id LIMIT ?3";
     let numbers = column(connection, sql, (number(list, 0)?, &list.prefix, one_more(list)))?;
+    Ok(Keys::of(list, numbers, ToString::to_string))
+}
+
+pub(super) fn tag_numbers(connection: &Connection, list: &List) -> Result<Keys<i64>, StoreError> {
+    let sql = "SELECT id FROM es_tag WHERE id > ?1 ORDER BY id LIMIT ?2";
+    let numbers = column(connection, sql, (number(list, 0)?, one_more(list)))?;
     Ok(Keys::of(list, numbers, ToString::to_string))
 }
 
@@ -184,9 +190,10 @@ pub(super) fn events_with_id(
     id: &EventId,
     list: &List,
 ) -> Result<Listed<StoredEvent>, StoreError> {
+    let columns = names.columns();
     let wanted = match id.kind() {
         EventIdKind::Derived(of, position) => {
-            let sql = format!("SELECT {COLUMNS} FROM es_event WHERE position = ?1 AND id IS NULL");
+            let sql = format!("SELECT {columns} FROM es_event WHERE position = ?1 AND id IS NULL");
             let at = if of == store { position.as_i64() } else { 0 };
             let found = events(connection, names, store, &sql, [at])?;
             return Ok(Listed::new(found, None));
@@ -195,7 +202,7 @@ pub(super) fn events_with_id(
         EventIdKind::Text(text) => Value::Text(text.to_owned()),
         _ => return Ok(Listed::new(Vec::new(), None)),
     };
-    let sql = format!("SELECT {COLUMNS} FROM es_event INDEXED BY es_event_id WHERE stream = ?1 AND id = ?2");
+    let sql = format!("SELECT {columns} FROM es_event INDEXED BY es_event_id WHERE stream = ?1 AND id = ?2");
     let after = number(list, 0)?;
     let last: i64 = connection
         .query_row("SELECT coalesce(max(id), 0) FROM es_stream", [], |row| row.get(0))

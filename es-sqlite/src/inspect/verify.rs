@@ -5,20 +5,34 @@ use std::fmt;
 use bytes::BytesMut;
 use es_framework::inspect::{Cursor, Finding, List, Verified};
 use es_framework::{Position, Snapshot, StoreError, StoreId, Timestamp, Version};
-use tokio_rusqlite::rusqlite::{Connection, Rows};
+use tokio_rusqlite::rusqlite::{Connection, Row, Rows};
 
 use crate::connection::errors;
 use crate::inspect::lists::{self, Keys};
 use crate::tables::interned::{self, Names};
-use crate::tables::rows::{COLUMNS, Header, REMOVED};
-use crate::tables::{log, meta, stream_index, streams};
+use crate::tables::rows::{Header, REMOVED};
+use crate::tables::schema::Layout;
+use crate::tables::{log, meta, postings, stream_index, streams, tags};
 
 /// Maximum number of rows that one step checks.
 const ROWS: u32 = 10_000;
 /// Maximum number of list entries that one step checks; they are read one by one.
 const ENTRIES: usize = 1_000;
 
-const TABLES: [&str; 7] = ["es_meta", "es_stream", "es_event_type", "es_event", "es_command", "es_cell", "es_snapshot"];
+const TABLES: [&str; 9] = [
+    "es_meta",
+    "es_stream",
+    "es_event_type",
+    "es_event",
+    "es_command",
+    "es_cell",
+    "es_snapshot",
+    // Only in a store with tags.
+    "es_tag",
+    "es_posting",
+];
+/// How many of them are in a store without tags.
+const PLAIN_TABLES: usize = 7;
 
 /// A step, in the order in which they are taken. A cursor is the step's name and where it continues.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,10 +42,13 @@ enum Step {
     Meta,
     Streams(Option<Cursor>),
     Types(Option<Cursor>),
+    Tags(Option<Cursor>),
     /// Rows of the log after a position, with the time of the row at that position.
     Events(Position, Timestamp),
     /// The versions of each stream, after one version of a stream number.
     Versions(i64, Version),
+    /// The postings after one with this term, position and number.
+    Postings(i64, i64, i64),
     Commands(Option<Cursor>),
     Cells(Option<Cursor>),
     Snapshots(Option<Cursor>),
@@ -54,6 +71,7 @@ impl Step {
             "meta" => Self::Meta,
             "streams" => Self::Streams(after()),
             "types" => Self::Types(after()),
+            "tags" => Self::Tags(after()),
             "events" => {
                 let (position, time) = rest.split_once('/')?;
                 Self::Events(Position::new(position.parse().ok()?), Timestamp::from_micros(time.parse().ok()?))
@@ -61,6 +79,10 @@ impl Step {
             "versions" => {
                 let (stream, version) = rest.split_once('/')?;
                 Self::Versions(stream.parse().ok()?, Version::new(version.parse().ok()?))
+            }
+            "postings" => {
+                let mut numbers = rest.split('/').map(|number| number.parse().ok());
+                Self::Postings(numbers.next()??, numbers.next()??, numbers.next()??)
             }
             "commands" => Self::Commands(after()),
             "cells" => Self::Cells(after()),
@@ -77,8 +99,10 @@ impl Step {
             Self::Meta => "meta/".to_owned(),
             Self::Streams(after) => format!("streams/{}", rest(after)),
             Self::Types(after) => format!("types/{}", rest(after)),
+            Self::Tags(after) => format!("tags/{}", rest(after)),
             Self::Events(position, time) => format!("events/{position}/{}", time.as_micros()),
             Self::Versions(stream, version) => format!("versions/{stream}/{version}"),
+            Self::Postings(term, position, nth) => format!("postings/{term}/{position}/{nth}"),
             Self::Commands(after) => format!("commands/{}", rest(after)),
             Self::Cells(after) => format!("cells/{}", rest(after)),
             Self::Snapshots(after) => format!("snapshots/{}", rest(after)),
@@ -87,15 +111,19 @@ impl Step {
     }
 
     /// The step that follows once this one is finished.
-    fn next(&self) -> Option<Self> {
+    fn next(&self, layout: Layout) -> Option<Self> {
+        let tagged = layout == Layout::Tagged;
+        let tables = if tagged { TABLES.len() } else { PLAIN_TABLES };
         Some(match self {
-            Self::Structure(table) if table + 1 < TABLES.len() => Self::Structure(table + 1),
+            Self::Structure(table) if table + 1 < tables => Self::Structure(table + 1),
             Self::Structure(_) => Self::Meta,
             Self::Meta => Self::Streams(None),
             Self::Streams(_) => Self::Types(None),
-            Self::Types(_) => Self::EVENTS,
+            Self::Types(_) if tagged => Self::Tags(None),
+            Self::Types(_) | Self::Tags(_) => Self::EVENTS,
             Self::Events(..) => Self::Versions(0, Version::ZERO),
-            Self::Versions(..) => Self::Commands(None),
+            Self::Versions(..) if tagged => Self::Postings(i64::MIN, 0, 0),
+            Self::Versions(..) | Self::Postings(..) => Self::Commands(None),
             Self::Commands(_) => Self::Cells(None),
             Self::Cells(_) => Self::Snapshots(None),
             Self::Snapshots(_) => Self::Checkpoints(None),
@@ -113,6 +141,15 @@ pub(super) fn step(
 ) -> Result<Verified, StoreError> {
     let step = Step::of(after)?;
     let mut verified = Verified::default();
+    let layout = names.layout;
+    let is_of_tags = match &step {
+        Step::Structure(table) => *table >= PLAIN_TABLES,
+        Step::Tags(_) | Step::Postings(..) => true,
+        _ => false,
+    };
+    if is_of_tags && layout == Layout::Plain {
+        return Err(StoreError::InvalidCursor { cursor: step.cursor().to_string() });
+    }
     // An end of the log that cannot be believed is a finding of the steps that look at its rows.
     let head = log::find_head(connection)?.position;
     let same = match &step {
@@ -132,8 +169,24 @@ pub(super) fn step(
             |list| lists::type_numbers(connection, list),
             |number| interned::read_type(connection, *number, Position::ZERO).map(|_| None),
         ),
+        Step::Tags(after) => each(
+            &mut verified,
+            after.as_ref(),
+            Step::Tags,
+            |list| lists::tag_numbers(connection, list),
+            |number| tags::read(connection, *number, Position::ZERO).map(|_| None),
+        ),
         Step::Events(position, time) => events(connection, names, store, *position, *time, &mut verified),
         Step::Versions(stream, version) => versions(connection, *stream, *version, &mut verified),
+        Step::Postings(term, position, nth) => {
+            let mut found = 0;
+            let next = postings::verify(connection, names, (*term, *position, *nth), ROWS, |entry| {
+                found += 1;
+                entry.map_or_else(|error| note(&mut verified, error), |()| Ok(()))
+            });
+            verified.checked += found;
+            next.map(|next| next.map(|(term, position, nth)| Step::Postings(term, position, nth)))
+        }
         Step::Commands(after) => each(
             &mut verified,
             after.as_ref(),
@@ -184,7 +237,7 @@ pub(super) fn step(
         }
         Err(error) => return Err(error),
     };
-    verified.next = same.or_else(|| step.next()).map(|step| step.cursor());
+    verified.next = same.or_else(|| step.next(layout)).map(|step| step.cursor());
     Ok(verified)
 }
 
@@ -248,7 +301,7 @@ fn events(
     mut time: Timestamp,
     verified: &mut Verified,
 ) -> Result<Option<Step>, StoreError> {
-    let sql = format!("SELECT {COLUMNS} FROM es_event WHERE position > ?1 ORDER BY position LIMIT ?2");
+    let sql = format!("SELECT {} FROM es_event WHERE position > ?1 ORDER BY position LIMIT ?2", names.columns());
     let mut statement = connection.prepare_cached(&sql).map_err(errors::store)?;
     let mut rows = statement.query((after.as_i64(), ROWS)).map_err(errors::store)?;
     let mut position = after;
@@ -275,7 +328,7 @@ fn events(
                 .content(row)
                 .and_then(|content| header.event(content, connection, names, store, &mut buffer).map(drop))
         };
-        match whole {
+        match whole.and_then(|()| indexed(connection, names, &header, row)) {
             Ok(()) if header.time < time => {
                 verified.findings.push(Finding::new("it is older than the event before it").at(position));
             }
@@ -284,6 +337,22 @@ fn events(
         }
     }
     Ok((looked_at == ROWS).then_some(Step::Events(position, time)))
+}
+
+/// Checks that an event can be found by its type and each of its tags.
+fn indexed(connection: &Connection, names: &Names, header: &Header, row: &Row<'_>) -> Result<(), StoreError> {
+    if names.layout == Layout::Plain || header.event_type == REMOVED {
+        return Ok(());
+    }
+    let mut terms = vec![postings::term_of_type(header.event_type)];
+    header.each_tag(row, |number| terms.push(number))?;
+    for term in terms {
+        if !postings::is_posted(connection, term, header.position)? {
+            let what = if term > 0 { "tag" } else { "event type" };
+            return Err(header.damaged(format!("the posting for {what} number {} is missing", term.unsigned_abs())));
+        }
+    }
+    Ok(())
 }
 
 /// Checks that each stream has the versions 1, 2, 3 … without a gap, including the rows of removed events.

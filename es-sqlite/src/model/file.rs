@@ -1,6 +1,6 @@
 //! A read model's own SQLite file.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -105,6 +105,17 @@ impl SqliteFile {
         Ok(Self { worker: Worker::start(Duration::ZERO, open).await?.0, care: None })
     }
 
+    /// Opens a database in memory that [`Source::connect`] can read as well, as long as this handle is open.
+    pub(crate) async fn in_shared_memory(uri: String) -> Result<Self, OpenError> {
+        let open = move || Ok::<_, OpenError>((shared_memory(&uri)?, ()));
+        Ok(Self { worker: Worker::start(Duration::ZERO, open).await?.0, care: None })
+    }
+
+    /// Where the file is; [`None`] if in memory.
+    pub(crate) fn path(&self) -> Option<PathBuf> {
+        self.care.as_ref().map(|care| Care::of(care).presence.file().path().to_owned())
+    }
+
     /// Runs `body` in a write transaction of its own: committed if it returns [`Ok`], rolled back if it fails, panics
     /// or ends the transaction itself.
     ///
@@ -164,6 +175,35 @@ impl SqliteFile {
     pub async fn close(&self) -> Result<(), StoreError> {
         self.worker.close().await
     }
+}
+
+/// Opens another connection, for reading, to a database that this process has open.
+#[derive(Debug, Clone)]
+pub(crate) enum Source {
+    /// A file.
+    File(PathBuf),
+    /// A database in memory, by its URI.
+    Memory(String),
+}
+
+impl Source {
+    pub(crate) fn connect(&self) -> Result<Connection, StoreError> {
+        match self {
+            Self::File(path) => {
+                let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+                Connection::open_with_flags(path, flags).map_err(errors::store)
+            }
+            Self::Memory(uri) => shared_memory(uri),
+        }
+    }
+}
+
+fn shared_memory(uri: &str) -> Result<Connection, StoreError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+        | OpenFlags::SQLITE_OPEN_CREATE
+        | OpenFlags::SQLITE_OPEN_URI
+        | OpenFlags::SQLITE_OPEN_SHARED_CACHE;
+    Connection::open_with_flags(uri, flags).map_err(errors::store)
 }
 
 /// Inspects a file and opens a connection to it that may write.

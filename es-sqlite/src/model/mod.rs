@@ -1,11 +1,14 @@
 //! Read models in SQLite.
 
+mod beside;
 #[cfg(feature = "testing")]
 mod content;
 pub(crate) mod file;
 mod guard;
+mod inline;
 mod query;
 pub(crate) mod records;
+mod replace;
 mod rules;
 mod tx;
 
@@ -16,13 +19,14 @@ use std::thread;
 use std::time::Duration;
 
 use bytes::Bytes;
-use es_framework::{ModelError, ProjectionName, ReadModel, StoreError};
+use es_framework::{Fingerprint, ModelError, ProjectionName, ReadModel, StoreError};
 use tokio_rusqlite::rusqlite::{self, Connection};
 
 use crate::connection::errors;
 use crate::connection::worker::block_on;
 use crate::engine::SqliteEngine;
 use crate::error::OpenError;
+use crate::model::beside::BuiltAt;
 use crate::model::file::SqliteFile;
 use crate::model::rules::{Asker, Home};
 use crate::options::Durability;
@@ -60,6 +64,8 @@ struct Own {
     /// A connection that cannot write, for queries alongside the projection; [`None`] in memory, where there is only
     /// one connection.
     reader: Option<SqliteFile>,
+    /// If it is built beside another model: where it is.
+    built_at: Option<BuiltAt>,
 }
 
 impl Own {
@@ -76,7 +82,7 @@ impl Own {
 impl Drop for Own {
     fn drop(&mut self) {
         let Some(reader) = self.reader.take() else { return };
-        let own = Self { writer: self.writer.clone(), reader: None };
+        let own = Self { writer: self.writer.clone(), reader: None, built_at: None };
         let closing = thread::Builder::new().name("es-sqlite-drop".to_owned()).spawn(move || {
             if let Err(error) = block_on(async { reader.close().await.and(own.close().await) }) {
                 tracing::warn!(%error, "a read model that was dropped could not be closed cleanly");
@@ -101,7 +107,7 @@ impl SqliteModel {
         let path = path.as_ref().to_owned();
         let writer = SqliteFile::open(&path, Durability::Normal, PATIENCE).await?;
         let reader = writer.open_for_queries(PATIENCE).await?;
-        Ok(Self { location: Location::Own(Arc::new(Own { writer, reader: Some(reader) })) })
+        Ok(Self::own(Own { writer, reader: Some(reader), built_at: None }))
     }
 
     /// Creates an empty read model in memory, private to its handles and gone with the last of them.
@@ -115,7 +121,11 @@ impl SqliteModel {
     /// A dropped future leaves nothing behind.
     pub async fn in_memory() -> Result<Self, OpenError> {
         let writer = SqliteFile::in_memory().await?;
-        Ok(Self { location: Location::Own(Arc::new(Own { writer, reader: None })) })
+        Ok(Self::own(Own { writer, reader: None, built_at: None }))
+    }
+
+    fn own(own: Own) -> Self {
+        Self { location: Location::Own(Arc::new(own)) }
     }
 
     pub(crate) fn in_log(store: Arc<SqliteEngine>) -> Self {
@@ -168,7 +178,7 @@ impl SqliteModel {
     fn home(&self) -> Home {
         match &self.location {
             Location::InLog(_) => Home::Log,
-            Location::Own(_) => Home::Own,
+            Location::Own(own) => own.built_at.as_ref().map_or(Home::Own, |at| at.home),
         }
     }
 
@@ -254,6 +264,28 @@ impl ReadModel for SqliteModel {
     async fn settle(&self, _: &ProjectionName) -> Result<(), ModelError> {
         // Every batch was committed with its checkpoint.
         Ok(())
+    }
+
+    async fn shape<F>(&self, prepare: F) -> Result<Fingerprint, ModelError>
+    where
+        F: for<'t> FnOnce(&mut SqliteTx<'t>) -> Result<(), ModelError> + Send + 'static,
+    {
+        beside::shape(self.home(), prepare).await
+    }
+
+    async fn beside(&self, name: &ProjectionName, generation: u64) -> Result<Self, ModelError> {
+        beside::open(self, name, generation).await
+    }
+
+    async fn replace_by<F>(&self, name: &ProjectionName, built: &Self, agree: F) -> Result<(), ModelError>
+    where
+        F: for<'t> FnOnce(&mut SqliteTx<'t>) -> Result<(), ModelError> + Send + 'static,
+    {
+        beside::replace(self, name, built, agree).await
+    }
+
+    async fn discard(self) -> Result<(), ModelError> {
+        beside::discard(&self).await
     }
 }
 

@@ -348,7 +348,7 @@ fn check(connection: &Connection, path: &Path, write: bool) -> Result<(), OpenEr
 }
 
 fn migrate(connection: &Connection) -> Result<(), StoreError> {
-    if schema::format(connection).map_err(errors::store)? == schema::FORMAT {
+    if !schema::is_old(connection).map_err(errors::store)? {
         return Ok(());
     }
     connection.execute_batch("BEGIN IMMEDIATE").map_err(errors::store)?;

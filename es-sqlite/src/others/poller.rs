@@ -211,7 +211,7 @@ impl<'a> Poller<'a> {
         if *seen == Some(data_version) {
             return Ok(Found::Nothing);
         }
-        let news = pool::in_transaction(connection, |connection| {
+        let news = pool::in_transaction(connection, names, |connection, names| {
             let (head, _) = log::head(connection)?;
             notifier.publish_foreign(head, |after, count| log::events_after(connection, names, store.id, after, count))
         })?;

@@ -6,7 +6,7 @@ use tokio_rusqlite::rusqlite::{Connection, OptionalExtension, Rows, Statement};
 use crate::connection::errors;
 use crate::tables::interned::Names;
 use crate::tables::log;
-use crate::tables::rows::{COLUMNS, Header, natural};
+use crate::tables::rows::{Header, natural};
 use crate::tables::{stream_index, streams};
 
 /// Which numbers are the places of a read.
@@ -127,7 +127,8 @@ impl Line {
         at: u64,
         before: impl Fn(Position, Timestamp) -> bool,
     ) -> Result<(), StoreError> {
-        let mut statement = connection.prepare_cached(&self.axis.query(COLUMNS, "", true)).map_err(errors::store)?;
+        let mut statement =
+            connection.prepare_cached(&self.axis.query(names.columns(), "", true)).map_err(errors::store)?;
         let from_border = at > span.after && !self.gaps;
         let mut rows = self.axis.run(&mut statement, if from_border { at - 1 } else { at }, 2)?;
         let mut expected = if from_border { at } else { at + 1 };

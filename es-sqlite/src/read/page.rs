@@ -48,6 +48,7 @@ pub(crate) fn read(
         if let Some(span) = span {
             let found = Scan::new(connection, names, store, read, &line, &wanted).run(span)?;
             page.events = found.events;
+            page.counted = found.counted;
             page.end = found.end;
             if !page.end || !is_sound {
                 page.scanned = found.place;

@@ -15,7 +15,7 @@ use crate::opening::file::Presence;
 use crate::opening::open::{self, Purpose, StoreFile};
 use crate::options::Settings;
 use crate::tables::interned::Names;
-use crate::tables::schema;
+use crate::tables::schema::Layout;
 
 /// A few reader connections, each on its own thread, opened on first use.
 ///
@@ -130,7 +130,7 @@ impl Pool {
         let (reply, answer) = oneshot::channel();
         let job: Job = Box::new(move |reader| {
             let done = reader.and_then(|(connection, names)| {
-                let run = |connection: &mut Connection| in_transaction(connection, |connection| job(connection, names));
+                let run = |connection: &mut Connection| in_transaction(connection, names, job);
                 unpanicked(connection, run).unwrap_or_else(|panic| Err(errors::internal(panic)))
             });
             // The caller may be gone and not need the result.
@@ -288,16 +288,13 @@ impl std::fmt::Debug for Shared {
 /// Runs a job in a read transaction, after checking the format.
 pub(crate) fn in_transaction<T>(
     connection: &Connection,
-    job: impl FnOnce(&Connection) -> Result<T, StoreError>,
+    names: &mut Names,
+    job: impl FnOnce(&Connection, &mut Names) -> Result<T, StoreError>,
 ) -> Result<T, StoreError> {
     run(connection, "BEGIN")?;
-    let found = schema::format(connection).map_err(errors::store);
-    let answer = found.and_then(|found| {
-        if found == schema::FORMAT {
-            job(connection)
-        } else {
-            Err(StoreError::FormatChanged { opened: schema::FORMAT, found })
-        }
+    let answer = Layout::read(connection).and_then(|layout| {
+        names.layout = layout;
+        job(connection, names)
     });
     let ended = run(connection, "COMMIT");
     answer.and_then(|answer| ended.map(|()| answer))

@@ -14,7 +14,7 @@ use super::line::{Axis, Line, Span};
 use super::wanted::Wanted;
 use crate::connection::errors;
 use crate::tables::interned::Names;
-use crate::tables::rows::{self, COLUMNS, Header, REMOVED};
+use crate::tables::rows::{self, Header, REMOVED};
 
 /// Up to this many rows are read one by one, and each of them is verified; longer stretches are left to SQL, which
 /// takes a quarter of the time.
@@ -25,32 +25,34 @@ const SMALL: usize = 4_096;
 
 /// A page being read.
 pub(super) struct Scan<'a> {
-    connection: &'a Connection,
-    names: &'a mut Names,
+    pub(super) connection: &'a Connection,
+    pub(super) names: &'a mut Names,
     store: StoreId,
     read: &'a Read,
-    line: &'a Line,
+    pub(super) line: &'a Line,
     wanted: &'a Wanted,
-    forward: bool,
+    pub(super) forward: bool,
 }
 
 /// The result of a scan.
 pub(super) struct Found {
     pub(super) events: Vec<StoredEvent>,
+    /// The number of events that were only counted.
+    pub(super) counted: u64,
     /// The last place that was scanned.
     pub(super) place: u64,
     /// Whether the whole span was scanned.
     pub(super) end: bool,
     /// The last row, if it was read.
     pub(super) mark: Option<Mark>,
-    rows: u64,
+    pub(super) rows: u64,
     bytes: usize,
     buffer: BytesMut,
 }
 
 /// Whether a page has room for more events.
 #[derive(PartialEq, Eq)]
-enum Room {
+pub(super) enum Room {
     Left,
     Full,
 }
@@ -70,6 +72,9 @@ impl<'a> Scan<'a> {
 
     /// Scans the rows of a span, or as many as a page may scan.
     pub(super) fn run(&mut self, span: Span) -> Result<Found, StoreError> {
+        if let Some(criteria) = &self.wanted.criteria {
+            return self.by_postings(criteria, span);
+        }
         if !self.wanted.condition.is_empty() && span.upto - span.after > EACH {
             match self.by_condition(span) {
                 Ok(Some(found)) => return Ok(found),
@@ -86,9 +91,10 @@ impl<'a> Scan<'a> {
         }
     }
 
-    fn begin(&self, span: Span) -> Found {
+    pub(super) fn begin(&self, span: Span) -> Found {
         Found {
             events: Vec::new(),
+            counted: 0,
             place: if self.forward { span.after } else { span.upto + 1 },
             end: false,
             mark: None,
@@ -178,9 +184,9 @@ impl<'a> Scan<'a> {
         let condition = &self.wanted.condition;
         let column = axis.column();
         let (edge, sql) = if forward {
-            (part.upto, axis.endless(COLUMNS, &format!(" AND ({condition} OR {column} > ?2)"), true))
+            (part.upto, axis.endless(self.names.columns(), &format!(" AND ({condition} OR {column} > ?2)"), true))
         } else {
-            (part.after, axis.endless(COLUMNS, &format!(" AND ({condition} OR {column} <= ?2)"), false))
+            (part.after, axis.endless(self.names.columns(), &format!(" AND ({condition} OR {column} <= ?2)"), false))
         };
         let mut statement = connection.prepare_cached(&sql).map_err(errors::store)?;
         let mut rows = axis.run(&mut statement, start, edge)?;
@@ -225,7 +231,7 @@ impl<'a> Scan<'a> {
     }
 
     /// Adds an event to the page if the filter accepts it.
-    fn take(&mut self, header: &Header, row: &Row<'_>, found: &mut Found) -> Result<Room, StoreError> {
+    pub(super) fn take(&mut self, header: &Header, row: &Row<'_>, found: &mut Found) -> Result<Room, StoreError> {
         let (connection, read) = (self.connection, self.read);
         if header.event_type == REMOVED {
             header.verify_removed(row)?;
@@ -235,16 +241,27 @@ impl<'a> Scan<'a> {
             self.verify(header, row)?;
             return Ok(Room::Left);
         }
+        if read.count {
+            self.verify(header, row)?;
+            found.counted += 1;
+            return Ok(Room::Left);
+        }
         let content = header.content(row)?;
-        found.bytes += content.bytes();
-        if found.events.len() >= read.events || (found.bytes > read.bytes && !found.events.is_empty()) {
+        let is_full = |bytes| found.events.len() >= read.events || bytes > read.bytes && !found.events.is_empty();
+        if is_full(found.bytes + content.bytes()) {
             return Ok(Room::Full);
         }
-        found.events.push(header.event(content, connection, self.names, self.store, &mut found.buffer)?);
+        let event = header.event(content, connection, self.names, self.store, &mut found.buffer)?;
+        // Tags count too, and their texts are known only now.
+        if !event.tags.is_empty() && is_full(found.bytes + event.bytes()) {
+            return Ok(Room::Full);
+        }
+        found.bytes += event.bytes();
+        found.events.push(event);
         Ok(Room::Left)
     }
 
-    fn header(&self, row: &Row<'_>) -> Result<Header, StoreError> {
+    pub(super) fn header(&self, row: &Row<'_>) -> Result<Header, StoreError> {
         let header = Header::of(row)?;
         match self.line.axis {
             Axis::Stream(number) if header.stream != number => Err(header.damaged("it is of another stream")),
@@ -260,11 +277,12 @@ impl<'a> Scan<'a> {
     /// The columns of a row, without the payload if it is long and most likely not needed.
     fn columns(&self) -> String {
         let condition = &self.wanted.condition;
+        let columns = self.names.columns();
         if condition.is_empty() {
-            return COLUMNS.to_owned();
+            return columns.to_owned();
         }
-        let columns = COLUMNS.trim_end_matches("payload");
-        format!("{columns}CASE WHEN length(payload) <= {SMALL} OR {condition} THEN payload END")
+        let payload = format!("CASE WHEN length(payload) <= {SMALL} OR {condition} THEN payload END");
+        columns.replacen("payload", &payload, 1)
     }
 
     fn is_beyond(&self, place: u64, span: Span) -> bool {
@@ -275,8 +293,10 @@ impl<'a> Scan<'a> {
     /// damaged number ends next to the row that has it. So the row on the other side of the border is verified.
     fn verify_border(&mut self, start: u64, first: u64) -> Result<(), StoreError> {
         let axis = self.line.axis;
-        let mut statement =
-            self.connection.prepare_cached(&axis.query(COLUMNS, "", !self.forward)).map_err(errors::store)?;
+        let mut statement = self
+            .connection
+            .prepare_cached(&axis.query(self.names.columns(), "", !self.forward))
+            .map_err(errors::store)?;
         let mut rows = axis.run(&mut statement, first, 1)?;
         let Some(row) = rows.next().map_err(errors::store)? else { return Ok(()) };
         let header = self.header(row)?;

@@ -1,17 +1,20 @@
 //! What a page requests besides its span, and how much of it SQL can evaluate.
 
+use std::borrow::Cow;
 use std::fmt::Write;
 
-use es_framework::{Clause, Filter, Position, StoreError, Timestamp};
+use es_framework::{Clause, Filter, Position, Query, StoreError, Timestamp};
 use tokio_rusqlite::rusqlite::{Connection, Row};
 
+use super::by_postings::{self, Criterion};
 use super::line::{Axis, Line, Span};
 use crate::tables::interned::{self, Names};
 use crate::tables::rows::Header;
+use crate::tables::schema::Layout;
 use crate::tables::streams;
 
 /// Lists longer than this are not put into one `IN (…)` but left to the filter.
-const IN_LIMIT: usize = 64;
+pub(super) const IN_LIMIT: usize = 64;
 
 /// A filter, split into parts.
 #[derive(Debug, Default)]
@@ -23,6 +26,8 @@ pub(super) struct Wanted {
     types: Option<Vec<i64>>,
     /// The numbers of the requested streams, if only some are.
     streams: Option<Vec<i64>>,
+    /// The requested query, if its events can be found by tags and types.
+    pub(super) criteria: Option<Vec<Criterion>>,
     /// The rest, for the one evaluator.
     left: Filter,
 }
@@ -40,11 +45,21 @@ impl Wanted {
         mut span: Span,
     ) -> Result<(Self, Option<Span>), StoreError> {
         let mut wanted = Self::default();
-        let mut types: Vec<&Clause> = Vec::new();
+        let mut types: Vec<Cow<'_, Clause>> = Vec::new();
         for clause in filter.clauses() {
             let told = match clause {
+                Clause::Query(query) if names.layout == Layout::Plain => match types_of(query) {
+                    // No event has tags.
+                    Some(named) if named.is_empty() => return Ok((wanted, None)),
+                    Some(named) => {
+                        types.push(Cow::Owned(Clause::Types(named)));
+                        Ok(true)
+                    }
+                    None => Ok(false),
+                },
+                Clause::Query(query) => wanted.take_query(connection, names, line, query),
                 Clause::Types(named) if named.len() <= IN_LIMIT => {
-                    types.push(clause);
+                    types.push(Cow::Borrowed(clause));
                     Ok(true)
                 }
                 Clause::Streams(named) if named.len() <= IN_LIMIT && matches!(line.axis, Axis::All) => {
@@ -70,7 +85,7 @@ impl Wanted {
             match wanted.take_types(connection, names, &types) {
                 Ok(()) => {}
                 Err(StoreError::Corrupt { .. }) => {
-                    wanted.left = types.into_iter().fold(wanted.left, |left, clause| left.and(clause.clone()));
+                    wanted.left = types.into_iter().fold(wanted.left, |left, clause| left.and(clause.into_owned()));
                 }
                 Err(error) => return Err(error),
             }
@@ -87,16 +102,16 @@ impl Wanted {
         &mut self,
         connection: &Connection,
         names: &mut Names,
-        clauses: &[&Clause],
+        clauses: &[Cow<'_, Clause>],
     ) -> Result<(), StoreError> {
         let is_wanted = |name: &str| {
             clauses
                 .iter()
-                .all(|clause| matches!(clause, Clause::Types(wanted) if wanted.iter().any(|want| want == name)))
+                .all(|clause| matches!(&**clause, Clause::Types(wanted) if wanted.iter().any(|want| want == name)))
         };
         // Types are looked up before any event is read.
         let nowhere = Position::ZERO;
-        let numbers = match (interned::all_types(connection, IN_LIMIT)?, clauses.first()) {
+        let numbers = match (interned::all_types(connection, IN_LIMIT)?, clauses.first().map(|clause| &**clause)) {
             (Some(all), _) => {
                 let (mut numbers, mut others) = (Vec::new(), Vec::new());
                 for number in all {
@@ -135,6 +150,22 @@ impl Wanted {
         Ok(())
     }
 
+    /// Lets postings lead to the events of a query, if they can; returns false, because the evaluator has to look at each
+    /// of them all the same.
+    fn take_query(
+        &mut self,
+        connection: &Connection,
+        names: &mut Names,
+        line: &Line,
+        query: &Query,
+    ) -> Result<bool, StoreError> {
+        // If the end of the log cannot be trusted, a scan continues as long as there are rows.
+        if self.criteria.is_none() && matches!(line.axis, Axis::All) && line.is_sound {
+            self.criteria = by_postings::criteria(connection, names, query)?;
+        }
+        Ok(false)
+    }
+
     /// Whether an event matches; its payload is not read.
     pub(super) fn passes(
         &self,
@@ -148,6 +179,14 @@ impl Wanted {
             && listed(&self.streams, &header.stream)
             && (self.left.is_empty() || header.passes(&self.left, row, connection, names)?))
     }
+}
+
+/// The types that a query comes down to where no event has tags, if they are few enough for SQL.
+fn types_of(query: &Query) -> Option<Vec<String>> {
+    let criteria = || query.criteria().iter().filter(|criterion| criterion.tags.is_empty());
+    let named = criteria().flat_map(|criterion| &criterion.types).take(IN_LIMIT + 1);
+    let named: Vec<String> = named.map(|name| (**name).to_owned()).collect();
+    (named.len() <= IN_LIMIT && criteria().all(|criterion| !criterion.types.is_empty())).then_some(named)
 }
 
 /// Narrows the span by a position or time bound; returns false if the clause is not such a bound.

@@ -3,11 +3,14 @@
 use std::sync::Arc;
 
 use es_framework::engine::BoundedMap;
-use es_framework::{EventType, Position, StoreError, StreamId};
+use es_framework::{EventType, Position, StoreError, StreamId, Tag};
 use tokio_rusqlite::rusqlite::{Connection, OptionalExtension};
 
 use crate::connection::errors;
 use crate::tables::row_sum::RowSum;
+use crate::tables::rows::{COLUMNS, TAGGED_COLUMNS};
+use crate::tables::schema::Layout;
+use crate::tables::tags;
 
 /// The names that a connection has read. A number never comes to mean something else, so what was committed stays
 /// valid.
@@ -15,14 +18,24 @@ use crate::tables::row_sum::RowSum;
 pub(crate) struct Names {
     streams: BoundedMap<i64, StreamId>,
     types: BoundedMap<i64, Arc<EventType>>,
+    tags: BoundedMap<i64, Tag>,
     /// Adjacent events in the log often have the same stream and type.
     last_stream: Option<(i64, StreamId)>,
     last_type: Option<(i64, Arc<EventType>)>,
+    /// The layout of the tables, as of the running transaction.
+    pub(crate) layout: Layout,
 }
 
 impl Default for Names {
     fn default() -> Self {
-        Self { streams: BoundedMap::new(16_384), types: BoundedMap::new(4_096), last_stream: None, last_type: None }
+        Self {
+            streams: BoundedMap::new(16_384),
+            types: BoundedMap::new(4_096),
+            tags: BoundedMap::new(16_384),
+            last_stream: None,
+            last_type: None,
+            layout: Layout::default(),
+        }
     }
 }
 
@@ -30,6 +43,22 @@ impl Names {
     /// Forgets everything: numbers assigned in a transaction that was rolled back are assigned again.
     pub(crate) fn clear(&mut self) {
         *self = Self::default();
+    }
+
+    /// The columns of an event that a row is read from.
+    pub(crate) fn columns(&self) -> &'static str {
+        match self.layout {
+            Layout::Plain => COLUMNS,
+            Layout::Tagged => TAGGED_COLUMNS,
+        }
+    }
+
+    pub(crate) fn tag(&mut self, connection: &Connection, id: i64, at: Position) -> Result<&Tag, StoreError> {
+        // Looked up twice, because of a limit of the borrow checker.
+        if self.tags.get(&id).is_none() {
+            self.tags.insert(id, tags::read(connection, id, at)?);
+        }
+        self.tags.get(&id).map(|tag| &*tag).ok_or_else(|| errors::internal("no such tag"))
     }
 
     pub(crate) fn stream(&mut self, connection: &Connection, id: i64, at: Position) -> Result<&StreamId, StoreError> {
@@ -76,11 +105,11 @@ const PLAIN: &str = "SELECT id FROM es_event_type
      WHERE name = ?1 AND schema_version = ?2 AND codec = ?3 AND shape IS NULL";
 
 /// Returns the numbers of the types with one of these names, whatever their schema versions.
-pub(crate) fn types_named(connection: &Connection, names: &[String]) -> Result<Vec<i64>, StoreError> {
+pub(crate) fn types_named(connection: &Connection, names: &[impl AsRef<str>]) -> Result<Vec<i64>, StoreError> {
     let mut statement = connection.prepare_cached(NAMED).map_err(errors::store)?;
     let mut ids = Vec::new();
     for name in names {
-        let found = statement.query_map([name], |row| row.get::<_, i64>(0)).map_err(errors::store)?;
+        let found = statement.query_map([name.as_ref()], |row| row.get::<_, i64>(0)).map_err(errors::store)?;
         for id in found {
             ids.push(id.map_err(errors::store)?);
         }

@@ -7,7 +7,7 @@ use tokio_rusqlite::rusqlite::Connection;
 use crate::connection::errors;
 use crate::tables::interned::Names;
 use crate::tables::meta;
-use crate::tables::rows::{COLUMNS, Header, REMOVED, natural};
+use crate::tables::rows::{Header, REMOVED, natural};
 use crate::tables::stream_index;
 
 pub(crate) use crate::tables::stream_index::version;
@@ -111,7 +111,8 @@ pub(crate) fn events_after(
     let head = find_head(connection)?.sound()?;
     let mut statement = connection
         .prepare_cached(&format!(
-            "SELECT {COLUMNS} FROM es_event NOT INDEXED WHERE position > ?1 ORDER BY position LIMIT ?2"
+            "SELECT {} FROM es_event NOT INDEXED WHERE position > ?1 ORDER BY position LIMIT ?2",
+            names.columns()
         ))
         .map_err(errors::store)?;
     let mut rows = statement.query((after.as_i64(), limit)).map_err(errors::store)?;

@@ -14,7 +14,7 @@ pub(crate) const TIME_FLOOR: &str = "time_floor";
 const WRITE_REQUIRES: &str = "write_requires";
 
 /// The features that this release can preserve when it writes; see `write_requires` in `docs/file-format.md`.
-const FEATURES: [&str; 0] = [];
+const FEATURES: [&str; 1] = ["tags"];
 
 pub(crate) fn store_id(connection: &Connection) -> Result<StoreId, StoreError> {
     match value(connection, STORE_ID)? {
@@ -54,6 +54,15 @@ pub(crate) fn check_write_requires(connection: &Connection) -> Result<(), StoreE
     }
 }
 
+/// Adds a feature to those that a process must know before it may write.
+pub(crate) fn add_write_requires(connection: &Connection, feature: &str) -> Result<(), StoreError> {
+    let features = match value(connection, WRITE_REQUIRES)? {
+        Some(Value::Text(features)) if !features.trim().is_empty() => format!("{features},{feature}"),
+        _ => feature.to_owned(),
+    };
+    set(connection, WRITE_REQUIRES, ValueRef::Text(features.as_bytes()))
+}
+
 fn value(connection: &Connection, key: &str) -> Result<Option<Value>, StoreError> {
     let mut statement =
         connection.prepare_cached("SELECT value, checksum FROM es_meta WHERE key = ?1").map_err(errors::store)?;
@@ -71,17 +80,9 @@ fn value(connection: &Connection, key: &str) -> Result<Option<Value>, StoreError
 fn set(connection: &Connection, key: &str, value: ValueRef<'_>) -> Result<(), StoreError> {
     connection
         .prepare_cached("INSERT OR REPLACE INTO es_meta (key, value, checksum) VALUES (?1, ?2, ?3)")
-        .and_then(|mut statement| statement.execute((key, value_of(value), sum(key, value).stored())))
+        .and_then(|mut statement| statement.execute((key, Value::try_from(value)?, sum(key, value).stored())))
         .map_err(errors::store)?;
     Ok(())
-}
-
-fn value_of(value: ValueRef<'_>) -> Value {
-    match value {
-        ValueRef::Integer(value) => Value::Integer(value),
-        ValueRef::Blob(value) => Value::Blob(value.to_vec()),
-        _ => Value::Null,
-    }
 }
 
 fn sum(key: &str, value: ValueRef<'_>) -> RowSum {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use es_framework::engine::checksum;
 use es_framework::{
-    EventHeader, EventId, EventType, Filter, Metadata, Position, StoreError, StoreId, StoredEvent, StreamId, Tags,
-    Timestamp, Version,
+    EventHeader, EventId, Filter, Metadata, Position, StoreError, StoreId, StoredEvent, StreamId, Tags, Timestamp,
+    Version,
 };
 use tokio_rusqlite::rusqlite::types::ValueRef;
 use tokio_rusqlite::rusqlite::{Connection, Row};
@@ -14,10 +14,17 @@ use tokio_rusqlite::rusqlite::{Connection, Row};
 use crate::connection::errors;
 use crate::tables::interned::Names;
 use crate::tables::row_sum::RowSum;
+use crate::tables::tags;
 
 /// The columns that [`Header::of`] and [`event`] expect. The payload is last: it is often not needed, and SQLite does
 /// not read beyond the last requested column.
 pub(crate) const COLUMNS: &str = "position, stream, version, type, time, checksum, id, metadata, payload";
+
+/// The same in a store with tags, which come last: they are not needed to skip an event with a long payload either.
+pub(crate) const TAGGED_COLUMNS: &str = "position, stream, version, type, time, checksum, id, metadata, payload, tags";
+
+/// The place of the tags among the columns.
+const TAGS: usize = 9;
 
 /// The type of an event whose content was removed.
 pub(crate) const REMOVED: i64 = 0;
@@ -42,6 +49,7 @@ pub(crate) struct Content<'r> {
     id: ValueRef<'r>,
     metadata: Option<&'r str>,
     payload: &'r [u8],
+    tags: ValueRef<'r>,
 }
 
 impl Content<'_> {
@@ -83,6 +91,7 @@ impl Header {
         names: &mut Names,
     ) -> Result<bool, StoreError> {
         let event_type = Arc::clone(names.event_type(connection, self.event_type, self.position)?);
+        let tags = self.named(tags(row), connection, names)?;
         let stream = names.stream(connection, self.stream, self.position)?;
         Ok(filter.matches(&EventHeader {
             stream: stream.as_str(),
@@ -91,14 +100,44 @@ impl Header {
             time: self.time,
             event_type: event_type.name(),
             metadata: metadata(row).map_err(|reason| self.damaged(reason))?,
-            tags: &[],
+            tags: &tags,
         }))
+    }
+
+    /// Whether the event has the tag with this number.
+    pub(crate) fn has_tag(&self, row: &Row<'_>, wanted: i64) -> Result<bool, StoreError> {
+        let mut found = false;
+        self.each_tag(row, |number| found |= number == wanted)?;
+        Ok(found)
+    }
+
+    /// Calls `each` with the numbers of the event's tags, in order.
+    pub(crate) fn each_tag(&self, row: &Row<'_>, mut each: impl FnMut(i64)) -> Result<(), StoreError> {
+        let read = tags::each_number(tags(row), |number| {
+            each(number);
+            Ok(())
+        });
+        read.unwrap_or_else(|reason| Err(self.damaged(reason)))
+    }
+
+    /// The tags in a list of numbers.
+    fn named(&self, list: ValueRef<'_>, connection: &Connection, names: &mut Names) -> Result<Tags, StoreError> {
+        if list == ValueRef::Null {
+            return Ok(Tags::new());
+        }
+        let mut named = Vec::new();
+        let read = tags::each_number(list, |number| {
+            named.push(names.tag(connection, number, self.position)?.clone());
+            Ok(())
+        });
+        read.unwrap_or_else(|reason| Err(self.damaged(reason)))?;
+        Ok(named.into_iter().collect())
     }
 
     /// Reads the columns after the header.
     pub(crate) fn content<'r>(&self, row: &'r Row<'_>) -> Result<Content<'r>, StoreError> {
         let columns = || -> Column<Content<'r>> {
-            Ok(Content { id: value(row, 6)?, metadata: metadata(row)?, payload: payload(row)? })
+            Ok(Content { id: value(row, 6)?, metadata: metadata(row)?, payload: payload(row)?, tags: tags(row) })
         };
         columns().map_err(|reason| self.damaged(reason))
     }
@@ -121,7 +160,11 @@ impl Header {
             ValueRef::Null => EventId::derived(store, at),
             id => written_id(id).map_err(|reason| self.damaged(reason))?,
         };
-        self.verified(stream, id, event_type, payload, metadata)
+        let tags = self.named(content.tags, connection, names)?;
+        let Self { version, time, checksum, .. } = *self;
+        let event =
+            StoredEvent::from_stored(stream, version, at, time, id, event_type, payload, metadata, tags, checksum);
+        if event.computed_checksum() == checksum { Ok(event) } else { Err(self.damaged("the checksum does not match")) }
     }
 
     /// Verifies an event that is skipped as strictly as one that is returned.
@@ -129,7 +172,8 @@ impl Header {
         if self.event_type == REMOVED {
             return self.verify_removed(row);
         }
-        let Content { id, metadata, payload } = self.content(row)?;
+        let Content { id, metadata, payload, tags } = self.content(row)?;
+        let tags = self.named(tags, connection, names)?;
         let event_type = Arc::clone(names.event_type(connection, self.event_type, self.position)?);
         let stream = names.stream(connection, self.stream, self.position)?;
         let id = match id {
@@ -137,24 +181,13 @@ impl Header {
             id => Some(written_id(id).map_err(|reason| self.damaged(reason))?),
         };
         let Self { position, version, time, .. } = *self;
-        let sum = checksum(position, stream, version, time, &event_type, id.as_ref(), metadata, &[], payload);
-        if sum == self.checksum { Ok(()) } else { Err(self.damaged("the checksum does not match")) }
-    }
-
-    fn verified(
-        &self,
-        stream: StreamId,
-        id: EventId,
-        event_type: Arc<EventType>,
-        payload: Bytes,
-        metadata: Option<Metadata>,
-    ) -> Result<StoredEvent, StoreError> {
-        let Self { version, position, time, checksum, .. } = *self;
-        let tags = Tags::new();
-        let event = StoredEvent::from_stored(
-            stream, version, position, time, id, event_type, payload, metadata, tags, checksum,
-        );
-        if event.computed_checksum() == checksum { Ok(event) } else { Err(self.damaged("the checksum does not match")) }
+        if checksum(position, stream, version, time, &event_type, id.as_ref(), metadata, &tags, payload)
+            == self.checksum
+        {
+            Ok(())
+        } else {
+            Err(self.damaged("the checksum does not match"))
+        }
     }
 
     pub(crate) fn damaged(&self, reason: impl Into<String>) -> StoreError {
@@ -219,6 +252,11 @@ fn payload<'r>(row: &'r Row<'_>) -> Column<&'r [u8]> {
         ValueRef::Blob(bytes) => Ok(bytes),
         _ => Err("the payload is not a blob"),
     }
+}
+
+/// The list of tags; NULL if there is no such column.
+fn tags<'r>(row: &'r Row<'_>) -> ValueRef<'r> {
+    row.get_ref(TAGS).unwrap_or(ValueRef::Null)
 }
 
 fn integer(row: &Row<'_>, column: usize) -> Column<i64> {

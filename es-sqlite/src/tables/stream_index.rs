@@ -95,7 +95,7 @@ fn ends_there(connection: &Connection, stream: i64, version: i64) -> Result<bool
 }
 
 /// Whether events were deleted, so that a stream may start after version 1, or have no events left.
-fn were_deleted(connection: &Connection) -> Result<bool, StoreError> {
+pub(crate) fn were_deleted(connection: &Connection) -> Result<bool, StoreError> {
     Ok(meta::integer(connection, meta::GENERATION)?.is_some_and(|generation| generation > 0))
 }
 

@@ -17,7 +17,10 @@ use crate::tables::cells;
 use crate::tables::commands;
 use crate::tables::interned::{self, stream_sum};
 use crate::tables::log;
-use crate::tables::rows::{self, COLUMNS, Header, REMOVED};
+use crate::tables::postings::TermEnd;
+use crate::tables::rows::{self, COLUMNS, Header, REMOVED, TAGGED_COLUMNS};
+use crate::tables::schema::Layout;
+use crate::write::inline;
 use crate::write::insert_buffer::{InsertError, Row};
 use crate::write::memory::{Head, Memory};
 
@@ -27,16 +30,12 @@ const CAREFUL: u32 = 1_000;
 /// A write transaction, together with the writer's memory.
 #[derive(Debug)]
 pub(crate) struct Transaction<'w> {
-    connection: &'w Connection,
-    memory: &'w mut Memory,
+    pub(super) connection: &'w Connection,
+    pub(super) memory: &'w mut Memory,
 }
 
 /// Checks an append and writes it. If it returns an error of the store, the append may be half written.
 pub(crate) fn append(append: &Append, tx: &mut Transaction<'_>) -> Result<Appended, AppendError> {
-    let tagged = append.streams.iter().flat_map(|write| &write.events).any(|event| !event.tags().is_empty());
-    if tagged || !append.conditions.is_empty() {
-        return Err(StoreError::WriteRequires { feature: "tags".to_owned() }.into());
-    }
     let plan = match tx.judge(append)? {
         Verdict::Known { appended, remember } => {
             if remember {
@@ -47,11 +46,11 @@ pub(crate) fn append(append: &Append, tx: &mut Transaction<'_>) -> Result<Append
         Verdict::Write(plan) => plan,
     };
     let appended = plan.appended(append, tx.memory.clock.now());
-    tx.insert(append, &plan, &appended)?;
-    for PlannedCell { key, revision, value, .. } in plan.cells(append) {
-        cells::write(tx.connection, key, revision, value)?;
+    if tx.memory.hooks.is_empty() {
+        tx.write(append, &plan, &appended)?;
+    } else {
+        inline::write(tx, append, &plan, &appended)?;
     }
-    tx.remember(append.command.as_ref(), &appended)?;
     Ok(appended)
 }
 
@@ -65,6 +64,20 @@ impl<'w> Transaction<'w> {
         let flushed = self.memory.pending.flush(self.connection);
         self.inserted(flushed)?;
         Ok(self.connection)
+    }
+
+    /// The writer's memory.
+    pub(super) fn memory(&mut self) -> &mut Memory {
+        self.memory
+    }
+
+    /// Writes events, cells and the command's record by a plan.
+    pub(super) fn write(&mut self, append: &Append, plan: &Plan, appended: &Appended) -> Result<(), StoreError> {
+        self.insert(append, plan, appended)?;
+        for PlannedCell { key, revision, value, .. } in plan.cells(append) {
+            cells::write(self.connection, key, revision, value)?;
+        }
+        self.remember(append.command.as_ref(), appended)
     }
 
     /// Most ids are new, and the index over ids detects the others when the events are written: looking up each id
@@ -96,6 +109,9 @@ impl<'w> Transaction<'w> {
         }
         for question in questions.streams() {
             facts.push(self.head_of(question.stream)?.stream);
+        }
+        for condition in questions.conditions() {
+            facts.push_condition(self.first_match(condition)?);
         }
         for key in questions.cells() {
             facts.push_cell(cells::facts(self.connection, key)?);
@@ -169,6 +185,7 @@ impl<'w> Transaction<'w> {
             position = position.next();
             version = version.next();
             let event_type = self.type_number(event.event_type())?;
+            let tags = self.post(event_type, event.tags(), position)?;
             let metadata = event.metadata().map(Metadata::as_str);
             let checksum = checksum(
                 position,
@@ -196,7 +213,7 @@ impl<'w> Transaction<'w> {
                     checksum,
                 ));
             }
-            let row = Row { position, stream: number, version, event_type, time, checksum, event: event.clone() };
+            let row = Row { position, stream: number, version, event_type, time, checksum, tags, event: event.clone() };
             let pushed = self.memory.pending.push(self.connection, row);
             self.inserted(pushed)?;
         }
@@ -255,9 +272,14 @@ impl<'w> Transaction<'w> {
         let number = if let Some(number) = known {
             number
         } else {
-            let number = match interned::type_number(self.connection, event_type)? {
-                Some(number) => number,
-                None => interned::add_type(self.connection, event_type)?,
+            let known = interned::type_number(self.connection, event_type)?;
+            let number = if let Some(number) = known {
+                number
+            } else {
+                let number = interned::add_type(self.connection, event_type)?;
+                // It has no event yet, so nothing has to be looked up.
+                self.memory.type_ends.insert(number, TermEnd::default());
+                number
             };
             self.memory.types.insert(Arc::clone(event_type), number);
             number
@@ -266,7 +288,7 @@ impl<'w> Transaction<'w> {
         Ok(number)
     }
 
-    fn head(&mut self) -> Result<(Position, Timestamp), StoreError> {
+    pub(super) fn head(&mut self) -> Result<(Position, Timestamp), StoreError> {
         if let Some(head) = self.memory.head {
             return Ok(head);
         }
@@ -283,7 +305,8 @@ impl<'w> Transaction<'w> {
             EventIdKind::Text(text) => Value::Text(text.to_owned()),
             _ => return Ok(None),
         };
-        let mut statement = self.written()?.prepare_cached(&KNOWN).map_err(errors::store)?;
+        let known = if self.memory.names.layout == Layout::Tagged { &KNOWN_TAGGED } else { &KNOWN };
+        let mut statement = self.written()?.prepare_cached(known).map_err(errors::store)?;
         let mut rows = statement.query((number, stored_id)).map_err(errors::store)?;
         let Some(row) = rows.next().map_err(errors::store)? else { return Ok(None) };
         let header = Header::of(row)?;
@@ -300,5 +323,9 @@ impl<'w> Transaction<'w> {
     }
 }
 
-static KNOWN: LazyLock<String> =
-    LazyLock::new(|| format!("SELECT {COLUMNS} FROM es_event INDEXED BY es_event_id WHERE stream = ?1 AND id = ?2"));
+static KNOWN: LazyLock<String> = LazyLock::new(|| known(COLUMNS));
+static KNOWN_TAGGED: LazyLock<String> = LazyLock::new(|| known(TAGGED_COLUMNS));
+
+fn known(columns: &str) -> String {
+    format!("SELECT {columns} FROM es_event INDEXED BY es_event_id WHERE stream = ?1 AND id = ?2")
+}

@@ -3,25 +3,31 @@
 use std::sync::LazyLock;
 
 use es_framework::{CandidateEvent, EventId, EventIdKind, Metadata, Position, StoreError, Timestamp, Version};
-use tokio_rusqlite::rusqlite::types::Null;
+use tokio_rusqlite::rusqlite::types::{Null, Value};
 use tokio_rusqlite::rusqlite::{self, Connection, ErrorCode, Statement};
 
 use crate::connection::errors;
-use crate::tables::rows::COLUMNS;
+use crate::tables::postings::TermEnd;
+use crate::tables::rows::{COLUMNS, TAGGED_COLUMNS};
 
 /// The numbers of rows that one statement inserts: a batch of 16 takes two thirds of the time of 16 single inserts,
 /// whatever their streams.
 const SIZES: [usize; 3] = [16, 4, 1];
-/// The number of columns in a row.
+/// The number of columns in a row without tags.
 const WIDTH: usize = 9;
 
-static INSERTS: LazyLock<[String; 3]> = LazyLock::new(|| SIZES.map(insert_statement));
+static INSERTS: LazyLock<[String; 3]> = LazyLock::new(|| SIZES.map(|rows| insert_statement(EVENTS, WIDTH, rows)));
+static TAGGED_INSERTS: LazyLock<[String; 3]> =
+    LazyLock::new(|| SIZES.map(|rows| insert_statement(TAGGED_EVENTS, WIDTH + 1, rows)));
+static POSTING_INSERTS: LazyLock<[String; 3]> = LazyLock::new(|| SIZES.map(|rows| insert_statement(POSTINGS, 3, rows)));
 
 /// Rows of one transaction that are not in the database yet. They are inserted sixteen at a time, at the end of the
 /// transaction, and before anything reads the log.
 #[derive(Debug, Default)]
 pub(crate) struct Pending {
     rows: Vec<Row>,
+    /// Postings: the term, the position, and which of the term it is.
+    postings: Vec<(i64, i64, i64)>,
 }
 
 /// A row to insert.
@@ -33,6 +39,8 @@ pub(crate) struct Row {
     pub(crate) event_type: i64,
     pub(crate) time: Timestamp,
     pub(crate) checksum: u32,
+    /// The list of tags, as it is stored.
+    pub(crate) tags: Value,
     pub(crate) event: CandidateEvent,
 }
 
@@ -50,13 +58,18 @@ impl Pending {
         if self.rows.len() == SIZES[0] { self.flush(connection) } else { Ok(()) }
     }
 
+    /// Adds a posting, the last one of its term; the row of its event is pushed next.
+    pub(crate) fn push_posting(&mut self, term: i64, TermEnd { position, count }: TermEnd) {
+        self.postings.push((term, position.as_i64(), count));
+    }
+
     /// Inserts all waiting rows.
     pub(crate) fn flush(&mut self, connection: &Connection) -> Result<(), InsertError> {
         if self.rows.is_empty() {
             return Ok(());
         }
-        let inserted = insert(connection, &self.rows);
-        self.rows.clear();
+        let inserted = self.insert(connection);
+        self.clear();
         inserted.map_err(|error| match error.sqlite_error_code() {
             Some(ErrorCode::ConstraintViolation) => InsertError::Taken,
             _ => InsertError::Store(errors::store(error)),
@@ -66,18 +79,49 @@ impl Pending {
     /// Discards the rows, after a transaction was rolled back.
     pub(crate) fn clear(&mut self) {
         self.rows.clear();
+        self.postings.clear();
+    }
+
+    fn insert(&mut self, connection: &Connection) -> rusqlite::Result<()> {
+        if self.rows.iter().all(|row| row.tags == Value::Null) {
+            insert(connection, &INSERTS, WIDTH, &self.rows, Row::bind)?;
+        } else {
+            let bind = |row: &Row, statement: &mut Statement<'_>, first| {
+                row.bind(statement, first)?;
+                statement.raw_bind_parameter(first + WIDTH, &row.tags)
+            };
+            insert(connection, &TAGGED_INSERTS, WIDTH + 1, &self.rows, bind)?;
+        }
+        if self.postings.is_empty() {
+            return Ok(());
+        }
+        // In the order of the table, so that those of one term find its page where the last one left it.
+        self.postings.sort_unstable();
+        let bind = |(term, position, nth): &(i64, i64, i64), statement: &mut Statement<'_>, first| {
+            statement.raw_bind_parameter(first, term)?;
+            statement.raw_bind_parameter(first + 1, position)?;
+            statement.raw_bind_parameter(first + 2, nth)
+        };
+        insert(connection, &POSTING_INSERTS, 3, &self.postings, bind)
     }
 }
 
-fn insert(connection: &Connection, mut rows: &[Row]) -> rusqlite::Result<()> {
-    for (size, sql) in SIZES.into_iter().zip(INSERTS.iter()) {
+/// Inserts rows with the statements for several at once, whose parameters `bind` sets from a first one on.
+fn insert<T>(
+    connection: &Connection,
+    statements: &[String; 3],
+    width: usize,
+    mut rows: &[T],
+    bind: impl Fn(&T, &mut Statement<'_>, usize) -> rusqlite::Result<()>,
+) -> rusqlite::Result<()> {
+    for (size, sql) in SIZES.into_iter().zip(statements) {
         if rows.len() < size {
             continue;
         }
         let mut statement = connection.prepare_cached(sql)?;
         while let Some((now, later)) = rows.split_at_checked(size) {
-            for (row, first) in now.iter().zip((1..).step_by(WIDTH)) {
-                row.bind(&mut statement, first)?;
+            for (row, first) in now.iter().zip((1..).step_by(width)) {
+                bind(row, &mut statement, first)?;
             }
             statement.raw_execute()?;
             rows = later;
@@ -106,11 +150,16 @@ impl Row {
 
 /// `OR FAIL` leaves the rows before the failing one in place, which saves SQLite a statement journal, a seventh of its
 /// work. Nothing half-done remains: the writer rolls back the whole transaction.
-fn insert_statement(rows: usize) -> String {
+fn insert_statement((table, columns): (&str, &str), width: usize, rows: usize) -> String {
     let row = |row: usize| {
-        let columns: Vec<String> = (1..=WIDTH).map(|column| format!("?{}", row * WIDTH + column)).collect();
+        let columns: Vec<String> = (1..=width).map(|column| format!("?{}", row * width + column)).collect();
         format!("({})", columns.join(", "))
     };
     let rows: Vec<String> = (0..rows).map(row).collect();
-    format!("INSERT OR FAIL INTO es_event ({COLUMNS}) VALUES {}", rows.join(", "))
+    format!("INSERT OR FAIL INTO {table} ({columns}) VALUES {}", rows.join(", "))
 }
+
+/// Tables and their columns. An event without tags is the same row with or without the column for them.
+const EVENTS: (&str, &str) = ("es_event", COLUMNS);
+const TAGGED_EVENTS: (&str, &str) = ("es_event", TAGGED_COLUMNS);
+const POSTINGS: (&str, &str) = ("es_posting", "term, position, nth");

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use es_framework::engine::{self, Committer, GroupError, Inbox, Next, Notifier, Permit, Queued};
+use es_framework::engine::{self, CommitHooks, Committer, GroupError, Inbox, Next, Notifier, Permit, Queued};
 use es_framework::{Clock, Position, StoreError, StoreId, Version};
-use tokio_rusqlite::rusqlite::Connection;
+use tokio_rusqlite::rusqlite::{self, Connection, ErrorCode};
 
 use crate::connection::busy;
 use crate::connection::errors;
@@ -14,9 +14,11 @@ use crate::connection::worker::{roll_back, unpanicked};
 use crate::opening::file::{DatabaseFile, Presence};
 use crate::tables::log;
 use crate::tables::meta;
-use crate::tables::schema;
+use crate::tables::postings::TermEnd;
+use crate::tables::rows::Header;
+use crate::tables::schema::Layout;
 use crate::write::append::Transaction;
-use crate::write::memory::Memory;
+use crate::write::memory::{Memory, TagHead};
 use crate::write::upkeep::Upkeep;
 
 /// Maximum number of events of other processes that are scanned for their streams; beyond that all heads are discarded.
@@ -59,12 +61,13 @@ impl Writer {
     pub(crate) fn new(
         store: StoreId,
         clock: Arc<dyn Clock>,
+        hooks: Arc<CommitHooks>,
         notifier: Arc<Notifier>,
         timeout: Duration,
         file: Option<DatabaseFile>,
     ) -> Self {
         let shared = file.is_some();
-        let memory = Memory::new(store, clock);
+        let memory = Memory::new(store, clock, hooks);
         Self {
             memory,
             notifier,
@@ -115,14 +118,26 @@ impl Writer {
         });
         let committed = written.and_then(|()| {
             let committed = connection.prepare_cached("COMMIT").and_then(|mut commit| commit.execute([]));
-            committed.map(|_| ()).map_err(|error| GroupError::Group(errors::store(error)))
+            committed.map(|_| ()).map_err(|error| self.not_committed(error))
         });
         if committed.is_err() {
             roll_back(connection);
             self.forget();
+        } else {
+            std::mem::take(&mut self.memory.hooked).committed();
         }
         self.last_commit = Some(Instant::now());
         committed
+    }
+
+    /// A constraint of a read model that is checked at the end, such as a deferred foreign key, concerns one append of
+    /// the group: each is tried alone.
+    fn not_committed(&self, error: rusqlite::Error) -> GroupError {
+        let of_a_hook = !self.memory.hooked.is_empty();
+        if of_a_hook && error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) {
+            return GroupError::Write(errors::ended(error));
+        }
+        GroupError::Group(errors::store(error))
     }
 
     /// Starts every write transaction: learns what other processes have committed since the last one.
@@ -146,16 +161,14 @@ impl Writer {
         if known.is_some() {
             self.foreign_commit = Some(Instant::now());
         }
-        let format = schema::format(connection).map_err(errors::store)?;
-        if format != schema::FORMAT {
-            return Err(StoreError::FormatChanged { opened: schema::FORMAT, found: format });
-        }
+        let layout = Layout::read(connection)?;
         let generation = meta::integer(connection, meta::GENERATION)?;
         if self.generation != generation {
             meta::check_write_requires(connection)?;
             self.memory.forget();
             self.generation = generation;
         }
+        self.memory.names.layout = layout;
         self.learn(connection)?;
         self.data_version = Some(data_version);
         Ok(())
@@ -170,11 +183,20 @@ impl Writer {
         }
         self.memory.head = Some((head, time));
         self.memory.last_stream = None;
+        self.memory.last_tag = None;
+        self.memory.type_ends.clear();
+        self.memory.last_block = None;
         let count = head.get().saturating_sub(before.get());
         if count > LEARNT_EVENTS {
             self.memory.heads.clear();
+            self.memory.tags.clear();
         } else if count > 0 {
             self.learn_heads(connection, before)?;
+            match self.learn_tags(connection, before) {
+                // Whoever reads the event reports the damage. What the index knows of its tags is right.
+                Err(StoreError::Corrupt { .. }) => self.memory.tags.clear(),
+                learnt => learnt?,
+            }
         }
         // Events of other processes precede ours in the log, so watchers are notified of them first.
         let Memory { names, store, .. } = &mut self.memory;
@@ -193,6 +215,33 @@ impl Writer {
                 let version = Version::new(version.unsigned_abs());
                 known.number = number;
                 known.stream.version = version;
+            }
+        }
+        Ok(())
+    }
+
+    /// Learns where the events with the known tags end. Each row is verified, because a conflict would be missed if its
+    /// tags became others.
+    fn learn_tags(&mut self, connection: &Connection, after: Position) -> Result<(), StoreError> {
+        let Memory { names, tags, .. } = &mut self.memory;
+        if names.layout == Layout::Plain || tags.is_empty() {
+            return Ok(());
+        }
+        let sql = format!("SELECT {} FROM es_event NOT INDEXED WHERE position > ?1 ORDER BY position", names.columns());
+        let mut statement = connection.prepare_cached(&sql).map_err(errors::store)?;
+        let mut rows = statement.query([after.as_i64()]).map_err(errors::store)?;
+        let mut numbers = Vec::new();
+        while let Some(row) = rows.next().map_err(errors::store)? {
+            let header = Header::of(row)?;
+            header.verify(row, connection, names)?;
+            numbers.clear();
+            header.each_tag(row, |number| numbers.push(number))?;
+            for number in &numbers {
+                let tag = names.tag(connection, *number, header.position)?;
+                if let Some(known) = tags.get(tag) {
+                    let count = known.end.count + 1;
+                    *known = TagHead { number: *number, end: TermEnd { position: header.position, count } };
+                }
             }
         }
         Ok(())

@@ -236,7 +236,7 @@ async fn another_open_of_the_same_file_leaves_a_store_its_locks() {
         second.close().await.unwrap();
         assert!(is_locked(&path));
     }
-    sql(&path).execute_batch("PRAGMA user_version = 2; PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
+    sql(&path).execute_batch("PRAGMA user_version = 3; PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
     for builder in [SqliteStore::builder(), SqliteStore::builder().read_only(true)] {
         assert!(matches!(builder.open(&path).await.unwrap_err(), OpenError::NewerFormat { .. }));
         assert!(is_locked(&path));
@@ -251,9 +251,9 @@ async fn another_open_of_the_same_file_leaves_a_store_its_locks() {
 async fn a_newer_format_is_refused() {
     let (_folder, path) = folder();
     SqliteStore::open(&path).await.unwrap().close().await.unwrap();
-    sql(&path).execute_batch("PRAGMA user_version = 2").unwrap();
+    sql(&path).execute_batch("PRAGMA user_version = 3").unwrap();
     let error = SqliteStore::open(&path).await.unwrap_err();
-    assert!(matches!(error, OpenError::NewerFormat { found: 2, known: 1, .. }), "{error}");
+    assert!(matches!(error, OpenError::NewerFormat { found: 3, known: 2, .. }), "{error}");
 }
 
 #[tokio::test]
@@ -261,8 +261,8 @@ async fn a_format_that_changes_under_an_open_store_stops_it() {
     let (_folder, path) = folder();
     let store = SqliteStore::open(&path).await.unwrap();
     write(&store, "s-1", "a").await;
-    sql(&path).execute_batch("PRAGMA user_version = 2").unwrap();
-    let changed = |error: &StoreError| matches!(error, StoreError::FormatChanged { opened: 1, found: 2 });
+    sql(&path).execute_batch("PRAGMA user_version = 3").unwrap();
+    let changed = |error: &StoreError| matches!(error, StoreError::FormatChanged { opened: 2, found: 3 });
     assert!(changed(&store.all().read().collect().await.unwrap_err()));
     let refused = store.stream(id("s-1")).write(event("b"), ExpectedVersion::Any).await.unwrap_err();
     assert!(matches!(&refused, AppendError::Store(error) if changed(error)), "{refused}");

@@ -5,15 +5,15 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use es_framework::{
-    Append, AppendError, CellKey, CommandKey, ErrorKind, ExpectedVersion, Filter, Fingerprint, KeyedCommand,
-    ListStreams, Version,
+    Append, AppendError, CellKey, CommandKey, Criterion, ErrorKind, ExpectedVersion, Filter, Fingerprint, KeyedCommand,
+    ListStreams, Position, Tag, Version,
 };
 use es_sqlite::{Durability, SqliteStore};
 
 use crate::image::Image;
 use crate::support::{folder, id, typed, with_id};
+use crate::tags::{tag, with_tags};
 
-const FLIPS: usize = 500;
 const STREAMS: usize = 6;
 
 fn stream(n: usize) -> String {
@@ -21,12 +21,18 @@ fn stream(n: usize) -> String {
 }
 
 /// An append of two events with ids, some with a command.
-fn append(n: usize) -> Append {
+fn append(n: usize, tagged: bool) -> Append {
     let name = if n.is_multiple_of(9) { "rare" } else { "often" };
-    let events = vec![
+    let mut events = vec![
         with_id(&format!("payload-{n}"), &format!("id-{n}")),
         typed(name, &format!("more-{n}"), &format!("id-{n}b")),
     ];
+    if tagged {
+        let number = Tag::of("n", n % 7).unwrap();
+        let half = if n.is_multiple_of(2) { vec![number, tag("half:1")] } else { vec![number] };
+        let rare = if n.is_multiple_of(30) { vec![tag("rare:1")] } else { vec![] };
+        events = events.into_iter().zip([half, rare]).map(|(event, tags)| event.with_tags(tags)).collect();
+    }
     let append = Append::to(id(&stream(n % STREAMS)), ExpectedVersion::Any, events);
     if n.is_multiple_of(4) {
         let key = CommandKey::new(format!("command-{n}")).unwrap();
@@ -36,10 +42,10 @@ fn append(n: usize) -> Append {
     }
 }
 
-async fn make(path: &Path) {
+async fn make(path: &Path, tagged: bool) {
     let store = SqliteStore::open(path).await.unwrap();
     for n in 0..100 {
-        store.append(append(n)).await.unwrap();
+        store.append(append(n, tagged)).await.unwrap();
     }
     for n in 0..STREAMS {
         store.stream(id(&stream(n))).snapshot("sum", Version::new(8), format!("state {n}")).await.unwrap();
@@ -54,7 +60,7 @@ async fn make(path: &Path) {
 /// Each query, with its result or [`None`] for a typed error.
 type Answers = BTreeMap<String, Option<String>>;
 
-async fn ask(path: &Path) -> Answers {
+async fn ask(path: &Path, tagged: bool) -> Answers {
     let mut answers = Answers::new();
     let opened = SqliteStore::builder().create(false).durability(Durability::Normal).open(path).await;
     let store = match opened {
@@ -88,9 +94,31 @@ async fn ask(path: &Path) -> Answers {
         ask!(format!("cell {n}"), store.cell(&CellKey::new(format!("cell-{n}")).unwrap()));
         ask!(format!("command {n}"), store.command(&CommandKey::new(format!("command-{}", n * 4)).unwrap()));
     }
+    if tagged {
+        for tags in [&["half:1"][..], &["rare:1"], &["n:3"], &["n:6"], &["half:1", "n:4"], &["none:1"]] {
+            let (mut query, what) = (with_tags(tags), tags.join("+"));
+            if tags == ["n:6"] {
+                query = query.or(Criterion::types(["rare"]));
+            }
+            let read = store.all().read().filter(Filter::new().query(query.clone()));
+            ask!(format!("query {what}"), read.clone().collect());
+            ask!(format!("query {what}, backward"), read.clone().backward().collect());
+            ask!(format!("query {what}, from within"), read.after(Position::new(77)).collect());
+            for after in [0, 77, 198] {
+                let check = Append::default().unless(query.clone(), Position::new(after));
+                let answer = match store.append(check).await {
+                    Ok(_) => Some("holds".to_owned()),
+                    Err(AppendError::Conflict { conflicts }) => Some(format!("{conflicts:?}")),
+                    Err(AppendError::Store(error)) => typed_error::<String>("condition", Err(error)),
+                    Err(error) => panic!("{error:?}"),
+                };
+                answers.insert(format!("condition {what} after {after}"), answer);
+            }
+        }
+    }
     // Last, because an append that is not known is written.
     for n in (0..100).step_by(13) {
-        let again = match store.append(append(n)).await {
+        let again = match store.append(append(n, tagged)).await {
             Ok(appended) => Some(format!("{:?} {:?} {:?}", appended.outcome, appended.streams, appended.position)),
             Err(AppendError::Store(error)) => typed_error::<String>("retry", Err(error)),
             Err(error) => panic!("{error:?}"),
@@ -133,13 +161,22 @@ fn is_excused(place: Option<(&str, &str)>, what: &str, answer: &str) -> bool {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_500_flipped_bytes_none_is_answered_wrongly() {
+    flip(500, false).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_500_flipped_bytes_of_a_store_with_tags_none_is_answered_wrongly() {
+    flip(500, true).await;
+}
+
+async fn flip(count: usize, tagged: bool) {
     let (_folder, path) = folder();
-    make(&path).await;
+    make(&path, tagged).await;
     let image = Image::of(&path);
     let whole = {
         let (_folder, copy) = folder();
         std::fs::write(&copy, &image.bytes).unwrap();
-        ask(&copy).await
+        ask(&copy, tagged).await
     };
     assert!(whole.len() > 50 && whole.values().all(Option::is_some));
     let mut random = 0x9E37_79B9_7F4A_7C15_u64;
@@ -151,7 +188,7 @@ async fn of_500_flipped_bytes_none_is_answered_wrongly() {
         usize::try_from(random % below as u64).unwrap()
     };
     let mut flips: Vec<(usize, u8)> = Vec::new();
-    while flips.len() < FLIPS {
+    while flips.len() < count {
         let (at, by) = (next(image.bytes.len()), u8::try_from(1 + next(255)).unwrap());
         // Half of them are single bits; none where there is nothing.
         let by = if flips.len().is_multiple_of(2) { 1 << (by % 8) } else { by };
@@ -167,7 +204,7 @@ async fn of_500_flipped_bytes_none_is_answered_wrongly() {
             tokio::spawn(async move {
                 let (_folder, copy) = folder();
                 std::fs::write(&copy, bytes).unwrap();
-                ask(&copy).await
+                ask(&copy, tagged).await
             })
         });
         let tasks: Vec<_> = tasks.collect();
@@ -187,5 +224,5 @@ async fn of_500_flipped_bytes_none_is_answered_wrongly() {
         }
     }
     assert!(wrong.is_empty(), "{} wrong answers:\n{}", wrong.len(), wrong.join("\n"));
-    assert!(noticed > FLIPS / 4, "the damage is met: {noticed}");
+    assert!(noticed > count / 4, "the damage is met: {noticed}");
 }

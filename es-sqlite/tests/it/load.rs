@@ -192,7 +192,7 @@ async fn a_read_that_is_given_up_before_it_began_is_never_run() {
 #[tokio::test]
 async fn a_watch_of_a_store_that_cannot_be_looked_at_ends_with_the_error() {
     let time = "UPDATE es_event SET time = 'x' WHERE position = 1";
-    for (damage, kind) in [("PRAGMA user_version = 2", ErrorKind::Caller), (time, ErrorKind::Data)] {
+    for (damage, kind) in [("PRAGMA user_version = 3", ErrorKind::Caller), (time, ErrorKind::Data)] {
         let (_folder, path) = folder();
         let store = SqliteStore::open(&path).await.unwrap();
         write(&store, "s-1", "a").await;

@@ -58,6 +58,8 @@ async fn each_damaged_row_is_named() {
         ("UPDATE es_snapshot SET state = x'01'", "checksum"),
         ("UPDATE es_meta SET value = 5 WHERE key = 'generation'", "generation"),
     ] {
+        // A file of its own: the store of the damage before this one may still be closing.
+        let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("damaged.db");
         std::fs::copy(&whole, &path).unwrap();
         let connection = Connection::open(&path).unwrap();
@@ -65,7 +67,12 @@ async fn each_damaged_row_is_named() {
         drop(connection);
         let store = SqliteStore::builder().read_only(true).open(&path).await;
         let findings = match store {
-            Ok(store) => verify(&store).await.unwrap(),
+            Ok(store) => {
+                let findings = verify(&store).await.unwrap();
+                // Otherwise it may still be open when the file is replaced.
+                store.close().await.unwrap();
+                findings
+            }
             // Reported already when it is opened.
             Err(error) => vec![error.to_string()],
         };

@@ -1,10 +1,6 @@
 //! What is emitted, what is generated from the table, and what a trace of a story looks like.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "a helper that fails is a test that fails, as inside a test"
-)]
+#![expect(clippy::unwrap_used, reason = "a helper that fails is a test that fails, as inside a test")]
 
 mod bank;
 mod emitted;

@@ -1,4 +1,4 @@
-//! `counter` and `bank`.
+//! `counter`, `bank` and `courses`.
 
 use crate::{program, stderr, stdout};
 
@@ -30,9 +30,10 @@ fn bank_tells_its_story_and_leaves_one_file() {
         "rejected, €9,000.00 requested, only €150.00 available",
         "again: known already, nothing written",
         "returned: the account is closed",
+        "to carol: rejected, the account is closed",
         "noticed at the write, loaded what was new and decided again: 1 conflict",
-        "bob has €453.00 at version 6",
-        "at version 3: €1,250.50; now, at version 6: €950.50",
+        "bob has €453.00 at version 8",
+        "at version 3: €1,250.50; now, at version 8: €950.50",
         "transfer 91: completed after 2 steps",
         "transfer 92: completed after 3 steps",
         "read again from the beginning: nothing is sent again",
@@ -55,4 +56,25 @@ fn bank_does_not_touch_a_file_that_is_there() {
     assert_eq!(output.status.code(), Some(2));
     assert!(stderr(&output).contains("name another"));
     assert_eq!(file.path().metadata().unwrap().len(), 0);
+}
+
+#[test]
+fn courses_keeps_its_rules_under_64_callers() {
+    let folder = tempfile::tempdir().unwrap();
+    for arguments in [&[][..], &["--memory"]] {
+        let mut courses = program("courses");
+        let output = courses.args(arguments).env("TMPDIR", folder.path()).env("TEMP", folder.path()).output().unwrap();
+        assert!(output.status.success(), "{}", stderr(&output));
+        let story = stdout(&output);
+        for said in [
+            "the user name is taken",
+            "again: known already, nothing written",
+            "subscribing to c00: ",
+            "193 students with unique names, ",
+            "full and none overbooked",
+            "of 10 courses, invoices 1 to",
+        ] {
+            assert!(story.contains(said), "{said:?} is not in:\n{story}");
+        }
+    }
 }

@@ -100,6 +100,16 @@ where
         Take { turns: self, decide: Some(decide), ticket: None, seat: None }
     }
 
+    /// Looks at the state, or changes it, unless a job has it or another future is deciding.
+    pub(super) fn peek<T>(&self, look: impl FnOnce(&mut S) -> T) -> Option<T> {
+        let mut work = self.try_work()?;
+        let seen = work.running.is_none().then(|| look(&mut work.state));
+        drop(work);
+        // A future that found the work taken meanwhile waits to be woken.
+        self.wake_all();
+        seen
+    }
+
     fn try_work(&self) -> Option<MutexGuard<'_, Work<S, R>>> {
         match self.work.try_lock() {
             Ok(work) => Some(work),

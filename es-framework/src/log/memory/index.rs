@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
+use foldhash::fast::RandomState;
+
 use crate::log::event::StoredEvent;
 use crate::log::query::{Criterion, Query};
 use crate::log::tag::Tag;
@@ -11,8 +13,8 @@ use crate::log::tag::Tag;
 /// For each type and each tag the events that have it, as ascending indices into the log.
 #[derive(Debug, Default)]
 pub(super) struct Index {
-    types: HashMap<Arc<str>, Vec<usize>>,
-    tags: HashMap<Tag, Vec<usize>>,
+    types: HashMap<Arc<str>, Vec<usize>, RandomState>,
+    tags: HashMap<Tag, Vec<usize>, RandomState>,
 }
 
 impl Index {
@@ -116,7 +118,9 @@ impl Iterator for Candidates<'_> {
         };
         let at = lists.iter().filter_map(List::first).min()?;
         // An event that is on several lists is found once.
-        lists.iter_mut().for_each(|list| list.drop_first(at));
+        for list in lists {
+            list.drop_first(at);
+        }
         Some(at)
     }
 }
@@ -128,7 +132,9 @@ impl DoubleEndedIterator for Candidates<'_> {
             Self::Listed(lists) => lists,
         };
         let at = lists.iter().filter_map(List::last).max()?;
-        lists.iter_mut().for_each(|list| list.drop_last(at));
+        for list in lists {
+            list.drop_last(at);
+        }
         Some(at)
     }
 }

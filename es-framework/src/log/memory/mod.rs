@@ -12,6 +12,7 @@ use bytes::Bytes;
 
 use super::append::{Append, Appended, CommandRecord};
 use super::cell::{Cell, CellFacts, ListCells};
+use super::commit_hook::{CommitHooks, Committing, Hooked};
 use super::engine::Engine;
 use super::error::{AppendError, CellError, SnapshotError, StoreError};
 use super::event::StoredEvent;
@@ -55,7 +56,14 @@ impl MemoryStore {
     /// Creates an empty store with these limits and this clock.
     pub fn with(limits: Limits, clock: Arc<dyn Clock>) -> Self {
         let notifier = Arc::new(Notifier::new(Position::ZERO));
-        let engine = MemoryEngine { id: StoreId::random(), limits, clock, notifier, state: Mutex::default() };
+        let engine = MemoryEngine {
+            id: StoreId::random(),
+            limits,
+            clock,
+            notifier,
+            hooks: CommitHooks::default(),
+            state: Mutex::default(),
+        };
         Self { store: Store::new(engine) }
     }
 }
@@ -86,6 +94,7 @@ struct MemoryEngine {
     limits: Limits,
     clock: Arc<dyn Clock>,
     notifier: Arc<Notifier>,
+    hooks: CommitHooks,
     state: Mutex<State>,
 }
 
@@ -151,14 +160,22 @@ impl Engine for MemoryEngine {
             Verdict::Write(plan) => plan,
         };
         let appended = plan.appended(&append, self.clock.now());
+        let planned: Vec<_> = plan.events(&append).map(|planned| planned.stored(self.id, appended.time)).collect();
+        let mut hooked = Hooked::default();
+        if !self.hooks.is_empty() {
+            let mut read = |read: &Read| state.page(read);
+            let mut committing = Committing::new(&(), facts.head, &planned, &mut read);
+            hooked.apply(&self.hooks, &mut committing)?;
+        }
         let before = state.log.len();
-        for planned in plan.events(&append) {
-            state.push(planned.stored(self.id, appended.time), planned.event.id());
+        for (event, planned) in planned.into_iter().zip(plan.events(&append)) {
+            state.push(event, planned.event.id());
         }
         for PlannedCell { key, revision, value, .. } in plan.cells(&append) {
             state.cells.insert(key.clone(), (revision, value.cloned()));
         }
         state.remember(&append, &appended);
+        hooked.committed();
         if appended.position > facts.head {
             let written = state.log.get(before..).unwrap_or_default();
             self.notifier.publish(facts.head, written.iter().cloned(), appended.position);
@@ -238,6 +255,10 @@ impl Engine for MemoryEngine {
         let revision = state.cell(key).set(key, expected)?;
         state.cells.insert(key.clone(), (revision, value));
         Ok(revision)
+    }
+
+    fn commit_hooks(&self) -> Option<&CommitHooks> {
+        Some(&self.hooks)
     }
 
     fn inspect(&self) -> Option<&dyn Inspect> {

@@ -1,0 +1,9 @@
+use es_framework::Event;
+
+#[derive(Event)]
+#[es(name = "course.opened", stream = "course{course}")]
+struct Opened {
+    course: u8,
+}
+
+fn main() {}

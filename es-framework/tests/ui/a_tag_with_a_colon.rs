@@ -1,0 +1,10 @@
+use es_framework::Event;
+
+#[derive(Event)]
+#[es(name = "course.opened")]
+struct Opened {
+    #[es(tag = "course:id")]
+    course: String,
+}
+
+fn main() {}

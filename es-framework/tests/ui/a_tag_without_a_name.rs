@@ -1,0 +1,7 @@
+use es_framework::Event;
+
+#[derive(Event)]
+#[es(name = "course.opened")]
+struct Opened(#[es(tag)] String);
+
+fn main() {}

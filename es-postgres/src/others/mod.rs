@@ -1,0 +1,3 @@
+//! Notices the writes of other processes.
+
+pub(crate) mod listener;
