@@ -60,9 +60,10 @@ pub(crate) struct Consumer<W> {
 
 impl<W: Work> Consumer<W> {
     fn into_run(self) -> Result<(Run<W>, Running, Heartbeat), RunError> {
-        let Self { store, name, work, wanted, policy, start_from, lease } = self;
+        let Self { store, name, mut work, wanted, policy, start_from, lease } = self;
         let (report, seen) = Report::new(name.clone());
         let (control, remote, alarm) = Control::new();
+        work.stop_by(control.stop_signal());
         let timer = Timer::shared();
         let commands = remote.commands.downgrade();
         let (heartbeat, beside) = Heartbeat::new(store.clone(), &name, timer.clone(), seen.clone(), commands, alarm)?;
