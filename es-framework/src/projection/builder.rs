@@ -4,9 +4,9 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use super::buckets::{BUCKETS, Part};
 use super::generation::OnChange;
 use super::projector::Projector;
-use super::slots::{Part, SLOTS};
 use super::work::{Projecting, Purpose};
 use crate::consumer::{self, Consumer, Lease, Policy, RunError, Running, StartFrom, Startable};
 use crate::domain::Event as _;
@@ -151,7 +151,7 @@ impl<P: Projector> Projection<P> {
     /// which would be another one for each of them.
     pub fn partitions(self, count: u32) -> Result<Vec<Self>, RunError> {
         let refused = |reason: &str| RunError::Partitions { name: self.name.clone(), reason: reason.to_owned() };
-        if !(1..=SLOTS).contains(&count) {
+        if !(1..=BUCKETS).contains(&count) {
             return Err(refused("their number must be between 1 and 32"));
         }
         if self.start_from == StartFrom::Present {

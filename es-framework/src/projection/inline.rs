@@ -8,11 +8,11 @@ use bytes::Bytes;
 use tokio::runtime::Handle;
 use tracing::debug;
 
+use super::buckets::{Part, Progress};
 use super::builder::Projection;
 use super::generation::BuiltBy;
 use super::model::{Batch, ReadModel};
 use super::projector::Projector;
-use super::slots::{Part, Progress};
 use super::work::{Purpose, Tx, record};
 use crate::consumer::{self, CheckpointRecord, ModelError, PARKED, RunError};
 use crate::domain::Recorded;
@@ -227,7 +227,7 @@ async fn check_records<P: Projector>(model: &P::Model, name: &ProjectionName) ->
     let of = name.clone();
     let read = model.transact(move |tx: &mut Tx<'_, P>| {
         // It was partitioned before, and has caught up as a whole now.
-        if let Progress::Slots(_) = Progress::find::<P>(tx, &of, Part::WHOLE)?.join::<P>(tx, &of)? {
+        if let Progress::Buckets(_) = Progress::find::<P>(tx, &of, Part::WHOLE)?.join::<P>(tx, &of)? {
             return Err(ModelError::not_allowed("partitions of the projection run elsewhere: stop them first"));
         }
         Ok((P::Model::list(tx, &of, PARKED)?.len(), P::Model::get(tx, &of, BuiltBy::KEY)?))

@@ -1,5 +1,6 @@
 //! Projections: read models folded from `@all`.
 
+mod buckets;
 mod builder;
 mod generation;
 mod inline;
@@ -8,7 +9,6 @@ mod model;
 mod projector;
 mod rebuild;
 mod record_map;
-mod slots;
 mod state;
 mod undo;
 mod work;

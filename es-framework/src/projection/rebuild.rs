@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::Bytes;
 use tracing::{info, warn};
 
+use super::buckets::{BUCKET, Buckets, Part, Progress, bucket_of};
 use super::generation::{BuiltBy, Identity, OnChange};
 use super::model::ReadModel;
 use super::projector::Projector;
-use super::slots::{Part, Progress, SLOT, Slots, slot_of};
 use super::work::{Projecting, Purpose, Tx, clear, find};
 use crate::consumer::{
     ACKNOWLEDGED, AtHead, Begun, CheckpointRecord, DROPPED, ModelError, PARKED, ParkedEvent, RunError, position_of,
@@ -24,8 +24,8 @@ pub(super) struct Beside<M> {
     pub(super) model: M,
 }
 
-/// Who has built a model, its slots, and its records.
-type Found = (Bytes, Option<Slots>, Begun);
+/// Who has built a model, its buckets, and its records.
+type Found = (Bytes, Option<Buckets>, Begun);
 
 /// What a look into the model has shown.
 struct Looked {
@@ -54,9 +54,9 @@ impl<P: Projector> Projecting<P> {
             begin(tx, generation).map(|begun| Looked { generation, changed, begun: Some(begun) })
         });
         let Looked { generation, changed, begun } = looked.await?;
-        self.slots = None;
+        self.buckets = None;
         let next = generation + 1;
-        let (built_by, slots, begun) = match (begun, changed, self.on_change) {
+        let (built_by, buckets, begun) = match (begun, changed, self.on_change) {
             (Some(begun), ..) => {
                 // A process may have been killed after the replacement.
                 if generation > 0 {
@@ -80,7 +80,7 @@ impl<P: Projector> Projecting<P> {
             }
             (None, ..) => self.begin_beside(BuiltBy { generation: next, projector }).await?,
         };
-        (self.built_by, self.slots) = (built_by, slots);
+        (self.built_by, self.buckets) = (built_by, buckets);
         Ok(begun)
     }
 
@@ -112,9 +112,9 @@ impl<P: Projector> Projecting<P> {
             model.start(&self.name).await?;
         }
         let begin = self.begin_in(projector);
-        let (built_by, slots, begun) = model.transact(move |tx: &mut Tx<'_, P>| begin(tx, generation)).await?;
+        let (built_by, buckets, begun) = model.transact(move |tx: &mut Tx<'_, P>| begin(tx, generation)).await?;
         self.beside = Some(Beside { generation, model });
-        Ok((built_by, slots, Begun { rebuilding: true, ..begun }))
+        Ok((built_by, buckets, Begun { rebuilding: true, ..begun }))
     }
 
     /// Empties the model, for building it in place.
@@ -159,12 +159,12 @@ impl<P: Projector> Projecting<P> {
             if part != Part::WHOLE {
                 parked.retain(|(_, value)| {
                     // One that cannot be read is noticed by all of them.
-                    ParkedEvent::decode(value).is_none_or(|event| part.has(slot_of(&event.key)))
+                    ParkedEvent::decode(value).is_none_or(|event| part.has(bucket_of(&event.key)))
                 });
             }
             let acknowledged = P::Model::get(tx, &consumer, ACKNOWLEDGED)?;
-            let slots = if let Progress::Slots(slots) = progress { Some(slots) } else { None };
-            Ok((built_by, slots, Begun { record, parked, acknowledged, rebuilding: false }))
+            let buckets = if let Progress::Buckets(buckets) = progress { Some(buckets) } else { None };
+            Ok((built_by, buckets, Begun { record, parked, acknowledged, rebuilding: false }))
         }
     }
 
@@ -244,7 +244,7 @@ fn put_records<P: Projector>(
     term: u64,
     others: &[(String, Bytes)],
 ) -> Result<(), ModelError> {
-    for prefix in [PARKED, SLOT] {
+    for prefix in [PARKED, BUCKET] {
         for (key, _) in P::Model::list(tx, name, prefix)? {
             P::Model::delete(tx, name, &key)?;
         }

@@ -10,10 +10,10 @@ use bytes::Bytes;
 use tokio::runtime::Handle;
 use tracing::{debug, warn};
 
+use super::buckets::BUCKET;
 use super::inline_state::Before;
 use super::model::{Batch, Cleared, ReadModel};
 use super::record_map::RecordMap;
-use super::slots::SLOT;
 use super::undo::Undo;
 use crate::consumer::{Checkpoint, CheckpointRecord, ModelError};
 use crate::domain::{Progress, Snapshots, StateError};
@@ -103,8 +103,8 @@ impl<S> Held<S> {
             return CheckpointRecord::decode(record)?.checkpoint();
         }
         // Of partitions, the one that is furthest on: the log has what the state has seen.
-        let slots = self.records.starting_with(SLOT).filter_map(|(_, record)| CheckpointRecord::decode(record));
-        slots.max_by_key(|record| record.mark.position)?.checkpoint()
+        let buckets = self.records.starting_with(BUCKET).filter_map(|(_, record)| CheckpointRecord::decode(record));
+        buckets.max_by_key(|record| record.mark.position)?.checkpoint()
     }
 
     fn position(&self) -> Position {

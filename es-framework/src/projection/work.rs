@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::buckets::{Buckets, Part, Progress, advanced, bucket_of, put};
 use super::generation::{BuiltBy, Identity, OnChange};
 use super::model::{Batch, Cleared, ReadModel};
 use super::projector::Projector;
 use super::rebuild::Beside;
-use super::slots::{Part, Progress, Slots, advanced, put, slot_of};
 use crate::consumer::{
     ACKNOWLEDGED, AtHead, Begun, Checkpoint, CheckpointRecord, ModelError, Policy, Portion, RunError, Trouble, Work,
     position_of,
@@ -42,8 +42,8 @@ pub(super) struct Projecting<P: Projector> {
     /// What the keys are, and the name of the consumer: each partition has its own.
     pub(super) policy: Policy,
     pub(super) consumer: ProjectionName,
-    /// How far its slots have got, if it is partitioned.
-    pub(super) slots: Option<Slots>,
+    /// How far its buckets have got, if it is partitioned.
+    pub(super) buckets: Option<Buckets>,
 }
 
 /// What a projection was started for.
@@ -74,7 +74,7 @@ impl<P: Projector> Projecting<P> {
             term: 0,
             part: Part::WHOLE,
             policy: Policy::default(),
-            slots: None,
+            buckets: None,
         }
     }
 
@@ -104,7 +104,7 @@ impl<P: Projector> Work for Projecting<P> {
     }
 
     fn has(&self, event: Envelope<'_>) -> bool {
-        self.part == Part::WHOLE || self.part.has(slot_of(&self.policy.key(event)))
+        self.part == Part::WHOLE || self.part.has(bucket_of(&self.policy.key(event)))
     }
 
     async fn apply(&mut self, portion: Portion<P::Event>) -> Result<(), Trouble> {
@@ -122,9 +122,9 @@ impl<P: Projector> Work for Projecting<P> {
             _ => return Err(trouble(error)),
         };
         // The model is asked where it is, and believed: it may have lost more than the transaction, or have committed it.
-        let (found, slots) = self.find_checkpoint().await.map_err(trouble)?;
+        let (found, buckets) = self.find_checkpoint().await.map_err(trouble)?;
         if found == portion.to && portion.to != portion.from {
-            self.slots = slots;
+            self.buckets = buckets;
             return Err(Trouble::Afterwards(error.into()));
         }
         if found != portion.from {
@@ -168,10 +168,10 @@ impl<P: Projector> Work for Projecting<P> {
 }
 
 impl<P: Projector> Projecting<P> {
-    /// Has the events of other partitions left out, and those that are applied already: slots may have got further than
+    /// Has the events of other partitions left out, and those that are applied already: buckets may have got further than
     /// others when the number of partitions changes.
     fn leave_out_others(&self, mut portion: Portion<P::Event>) -> Result<Portion<P::Event>, RunError> {
-        let Some(slots) = &self.slots else { return Ok(portion) };
+        let Some(buckets) = &self.buckets else { return Ok(portion) };
         let from = position_of(portion.from.as_ref());
         if self.part != Part::WHOLE && (portion.clear || position_of(portion.to.as_ref()) < from) {
             let reason = "a partition cannot be reset or moved back alone: stop all of them, and do it with the projection \
@@ -186,12 +186,12 @@ impl<P: Projector> Projecting<P> {
                 skip.push(index);
                 continue;
             }
-            let slot = panics::catch(|| slot_of(&self.policy.key(event.envelope())));
-            let slot = slot.map_err(RunError::panicked)?;
+            let bucket = panics::catch(|| bucket_of(&self.policy.key(event.envelope())));
+            let bucket = bucket.map_err(RunError::panicked)?;
             // What is parked is tried again from behind the checkpoint.
             let applied =
                 |record: &CheckpointRecord| event.position() > from && event.position() <= record.mark.position;
-            if slots.get(&slot).is_none_or(applied) {
+            if buckets.get(&bucket).is_none_or(applied) {
                 skip.push(index);
             }
         }
@@ -299,8 +299,8 @@ impl<P: Projector> Projecting<P> {
         let (store, term, built_by) = (self.store, self.term, self.built_by.clone());
         let (part, consumer) = (self.part, self.consumer.clone());
         let is_moved = portion.clear || position_of(to.as_ref()) < position_of(from.as_ref());
-        let before = self.slots.clone();
-        let after = before.as_ref().map(|slots| advanced(slots, to, store, count, is_moved));
+        let before = self.buckets.clone();
+        let after = before.as_ref().map(|buckets| advanced(buckets, to, store, count, is_moved));
         let reached = after.clone();
         let batch = Batch::new(count, bytes, fold, |fold| {
             move |tx: &mut Tx<'_, P>| {
@@ -310,7 +310,7 @@ impl<P: Projector> Projecting<P> {
                 let found = Progress::find::<P>(tx, &name, part)?;
                 let is_as_left = match (&found, &before) {
                     (Progress::Whole(_), None) => found.checkpoint() == from && found.term() == term,
-                    (Progress::Slots(found), Some(before)) => found == before,
+                    (Progress::Buckets(found), Some(before)) => found == before,
                     _ => false,
                 };
                 if !is_as_left {
@@ -330,8 +330,8 @@ impl<P: Projector> Projecting<P> {
                     }
                 }
                 if let (Some(before), Some(after)) = (&before, &after) {
-                    for (slot, record) in after.iter().filter(|(slot, record)| before.get(slot) != Some(record)) {
-                        put::<P>(tx, &name, *slot, record)?;
+                    for (bucket, record) in after.iter().filter(|(bucket, record)| before.get(bucket) != Some(record)) {
+                        put::<P>(tx, &name, *bucket, record)?;
                     }
                     return Ok(());
                 }
@@ -347,16 +347,16 @@ impl<P: Projector> Projecting<P> {
         } else {
             self.target().transact_batch(batch).await?;
         }
-        self.slots = reached;
+        self.buckets = reached;
         Ok(())
     }
 
     /// Reads the checkpoint from the model.
-    async fn find_checkpoint(&mut self) -> Result<(Option<Checkpoint>, Option<Slots>), ModelError> {
+    async fn find_checkpoint(&mut self) -> Result<(Option<Checkpoint>, Option<Buckets>), ModelError> {
         let (name, part) = (self.name.clone(), self.part);
         let found = self.target().transact(move |tx: &mut Tx<'_, P>| Progress::find::<P>(tx, &name, part)).await?;
         let checkpoint = found.checkpoint();
-        Ok((checkpoint, if let Progress::Slots(slots) = found { Some(slots) } else { None }))
+        Ok((checkpoint, if let Progress::Buckets(buckets) = found { Some(buckets) } else { None }))
     }
 }
 

@@ -8,14 +8,14 @@ use super::work::{Tx, find};
 use crate::consumer::{Checkpoint, CheckpointRecord, ModelError};
 use crate::log::{Position, ProjectionName, StoreId};
 
-/// The number of slots that keys are spread over, and so the maximum number of partitions. It never changes: what is
-/// stored is how far each slot has got, so that any number of partitions can share them.
-pub(super) const SLOTS: u32 = 32;
+/// The number of buckets that keys are spread over, and so the maximum number of partitions. It never changes: what is
+/// stored is how far each bucket has got, so that any number of partitions can share them.
+pub(super) const BUCKETS: u32 = 32;
 
-/// The beginning of the keys of the records of slots, which end with the number in two digits.
-pub(super) const SLOT: &str = "slot/";
+/// The beginning of the keys of the records of buckets, which end with the number in two digits.
+pub(super) const BUCKET: &str = "bucket/";
 
-/// One of so many partitions; it has every slot whose number leaves its index as the remainder.
+/// One of so many partitions; it has every bucket whose number leaves its index as the remainder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Part {
     pub(super) index: u32,
@@ -23,56 +23,56 @@ pub(super) struct Part {
 }
 
 impl Part {
-    /// All slots.
+    /// All buckets.
     pub(super) const WHOLE: Self = Self { index: 0, of: 1 };
 
-    pub(super) fn has(self, slot: u32) -> bool {
-        slot % self.of == self.index
+    pub(super) fn has(self, bucket: u32) -> bool {
+        bucket % self.of == self.index
     }
 }
 
-/// The slot of a key: its CRC-32C, modulo their number.
-pub(super) fn slot_of(key: &str) -> u32 {
-    crc32c::crc32c(key.as_bytes()) % SLOTS
+/// The bucket of a key: its CRC-32C, modulo their number.
+pub(super) fn bucket_of(key: &str) -> u32 {
+    crc32c::crc32c(key.as_bytes()) % BUCKETS
 }
 
-/// How far the slots of a partition have got.
-pub(super) type Slots = BTreeMap<u32, CheckpointRecord>;
+/// How far the buckets of a partition have got.
+pub(super) type Buckets = BTreeMap<u32, CheckpointRecord>;
 
 /// What is stored of how far a consumer has got.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Progress {
     /// As a whole; [`None`] if it has never run.
     Whole(Option<CheckpointRecord>),
-    /// Slot by slot, since it was partitioned for the first time.
-    Slots(Slots),
+    /// Bucket by bucket, since it was partitioned for the first time.
+    Buckets(Buckets),
 }
 
 impl Progress {
-    /// What is stored of a partition's slots.
+    /// What is stored of a partition's buckets.
     pub(super) fn find<P: Projector>(
         tx: &mut Tx<'_, P>,
         name: &ProjectionName,
         part: Part,
     ) -> Result<Self, ModelError> {
-        let records = P::Model::list(tx, name, SLOT)?;
+        let records = P::Model::list(tx, name, BUCKET)?;
         if records.is_empty() {
             return find::<P>(tx, name).map(Self::Whole);
         }
-        let mut slots = Slots::new();
+        let mut buckets = Buckets::new();
         for (key, value) in records {
-            let slot = key.strip_prefix(SLOT).and_then(|digits| digits.parse::<u32>().ok());
-            let (Some(slot), Some(record)) = (slot, CheckpointRecord::decode(&value)) else {
+            let bucket = key.strip_prefix(BUCKET).and_then(|digits| digits.parse::<u32>().ok());
+            let (Some(bucket), Some(record)) = (bucket, CheckpointRecord::decode(&value)) else {
                 return Err(ModelError::damaged(key));
             };
-            if part.has(slot) {
-                slots.insert(slot, record);
+            if part.has(bucket) {
+                buckets.insert(bucket, record);
             }
         }
-        Ok(Self::Slots(slots))
+        Ok(Self::Buckets(buckets))
     }
 
-    /// Divides what was stored as a whole into slots, and returns those of the partition.
+    /// Divides what was stored as a whole into buckets, and returns those of the partition.
     pub(super) fn split<P: Projector>(
         self,
         tx: &mut Tx<'_, P>,
@@ -82,29 +82,29 @@ impl Progress {
     ) -> Result<Self, ModelError> {
         let Self::Whole(record) = self else { return Ok(self) };
         let record = record.unwrap_or_else(|| CheckpointRecord::new(store));
-        let mut slots = Slots::new();
-        for slot in 0..SLOTS {
+        let mut buckets = Buckets::new();
+        for bucket in 0..BUCKETS {
             // The events so far are counted once.
-            let record = record.events(if slot == 0 { record.events } else { 0 });
-            put::<P>(tx, name, slot, &record)?;
-            if part.has(slot) {
-                slots.insert(slot, record);
+            let record = record.events(if bucket == 0 { record.events } else { 0 });
+            put::<P>(tx, name, bucket, &record)?;
+            if part.has(bucket) {
+                buckets.insert(bucket, record);
             }
         }
         P::Model::delete(tx, name, CheckpointRecord::KEY)?;
-        Ok(Self::Slots(slots))
+        Ok(Self::Buckets(buckets))
     }
 
-    /// Puts slots that are all at the same place together again, as what is stored as a whole.
+    /// Puts buckets that are all at the same place together again, as what is stored as a whole.
     pub(super) fn join<P: Projector>(self, tx: &mut Tx<'_, P>, name: &ProjectionName) -> Result<Self, ModelError> {
-        let Self::Slots(slots) = &self else { return Ok(self) };
-        let mut marks = slots.values().map(|record| record.mark);
+        let Self::Buckets(buckets) = &self else { return Ok(self) };
+        let mut marks = buckets.values().map(|record| record.mark);
         let first = marks.next();
         if marks.any(|mark| Some(mark) != first) {
             return Ok(self);
         }
-        for slot in slots.keys() {
-            P::Model::delete(tx, name, &key_of(*slot))?;
+        for bucket in buckets.keys() {
+            P::Model::delete(tx, name, &key_of(*bucket))?;
         }
         let record = self.record();
         if let Some(record) = &record {
@@ -118,11 +118,11 @@ impl Progress {
     pub(super) fn record(&self) -> Option<CheckpointRecord> {
         match self {
             Self::Whole(record) => *record,
-            Self::Slots(slots) => {
-                let term = slots.values().map(|record| record.term).max()?;
-                let events = slots.values().map(|record| record.events).sum();
-                let least = slots.values().min_by_key(|record| record.mark.position)?;
-                let furthest = slots.values().map(|record| record.mark.position).max()?;
+            Self::Buckets(buckets) => {
+                let term = buckets.values().map(|record| record.term).max()?;
+                let events = buckets.values().map(|record| record.events).sum();
+                let least = buckets.values().min_by_key(|record| record.mark.position)?;
+                let furthest = buckets.values().map(|record| record.mark.position).max()?;
                 (furthest > Position::ZERO).then(|| CheckpointRecord { term, ..*least }.events(events))
             }
         }
@@ -135,7 +135,7 @@ impl Progress {
     pub(super) fn term(&self) -> u64 {
         match self {
             Self::Whole(record) => record.map_or(0, |record| record.term),
-            Self::Slots(slots) => slots.values().map(|record| record.term).max().unwrap_or(0),
+            Self::Buckets(buckets) => buckets.values().map(|record| record.term).max().unwrap_or(0),
         }
     }
 
@@ -143,7 +143,7 @@ impl Progress {
     pub(super) fn furthest(&self) -> Position {
         match self {
             Self::Whole(record) => record.map_or(Position::ZERO, |record| record.mark.position),
-            Self::Slots(slots) => slots.values().map(|record| record.mark.position).max().unwrap_or_default(),
+            Self::Buckets(buckets) => buckets.values().map(|record| record.mark.position).max().unwrap_or_default(),
         }
     }
 
@@ -161,12 +161,12 @@ impl Progress {
                 P::Model::put(tx, name, CheckpointRecord::KEY, &claimed.encode())?;
                 Self::Whole(Some(claimed))
             }
-            Self::Slots(mut slots) => {
-                for (slot, record) in slots.iter_mut().filter(|(_, record)| record.term < term) {
+            Self::Buckets(mut buckets) => {
+                for (bucket, record) in buckets.iter_mut().filter(|(_, record)| record.term < term) {
                     record.term = term;
-                    put::<P>(tx, name, *slot, record)?;
+                    put::<P>(tx, name, *bucket, record)?;
                 }
-                Self::Slots(slots)
+                Self::Buckets(buckets)
             }
             whole @ Self::Whole(_) => whole,
         })
@@ -176,32 +176,38 @@ impl Progress {
 pub(super) fn put<P: Projector>(
     tx: &mut Tx<'_, P>,
     name: &ProjectionName,
-    slot: u32,
+    bucket: u32,
     record: &CheckpointRecord,
 ) -> Result<(), ModelError> {
-    P::Model::put(tx, name, &key_of(slot), &record.encode())
+    P::Model::put(tx, name, &key_of(bucket), &record.encode())
 }
 
-fn key_of(slot: u32) -> String {
-    format!("{SLOT}{slot:02}")
+fn key_of(bucket: u32) -> String {
+    format!("{BUCKET}{bucket:02}")
 }
 
-/// The slots after a step that has reached this checkpoint. A slot that was further on stays where it is, unless the
+/// The buckets after a step that has reached this checkpoint. A bucket that was further on stays where it is, unless the
 /// checkpoint is moved on purpose.
-pub(super) fn advanced(slots: &Slots, to: Option<Checkpoint>, store: StoreId, count: u64, is_moved: bool) -> Slots {
+pub(super) fn advanced(
+    buckets: &Buckets,
+    to: Option<Checkpoint>,
+    store: StoreId,
+    count: u64,
+    is_moved: bool,
+) -> Buckets {
     let end = to.map_or(Position::ZERO, |to| to.position);
-    let mut slots = slots.clone();
-    for record in slots.values_mut() {
+    let mut buckets = buckets.clone();
+    for record in buckets.values_mut() {
         if is_moved || record.mark.position < end {
             let place = to.map_or_else(|| CheckpointRecord::new(store), |to| CheckpointRecord::of(&to));
             *record = CheckpointRecord { term: record.term, ..place }.events(record.events);
         }
     }
-    if let Some(mut first) = slots.first_entry() {
+    if let Some(mut first) = buckets.first_entry() {
         let record = *first.get();
         first.insert(record.events(record.events + count));
     }
-    slots
+    buckets
 }
 
 #[cfg(test)]
@@ -210,16 +216,16 @@ mod tests {
 
     /// What is stored depends on it.
     #[test]
-    fn the_slot_of_a_key_never_changes() {
-        let slots: Vec<u32> = ["account-alice", "account-bob", "", "course-db-101"].map(slot_of).into();
-        assert_eq!(slots, [26, 19, 0, 11]);
+    fn the_bucket_of_a_key_never_changes() {
+        let buckets: Vec<u32> = ["account-alice", "account-bob", "", "course-db-101"].map(bucket_of).into();
+        assert_eq!(buckets, [26, 19, 0, 11]);
     }
 
     #[test]
-    fn every_slot_belongs_to_one_partition() {
-        for of in 1..=SLOTS {
-            for slot in 0..SLOTS {
-                assert_eq!((0..of).filter(|index| Part { index: *index, of }.has(slot)).count(), 1);
+    fn every_bucket_belongs_to_one_partition() {
+        for of in 1..=BUCKETS {
+            for bucket in 0..BUCKETS {
+                assert_eq!((0..of).filter(|index| Part { index: *index, of }.has(bucket)).count(), 1);
             }
         }
     }
