@@ -50,7 +50,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 ///
 /// [`Projection::rebuild`](es_framework::Projection::rebuild) builds the tables anew in a file next to this one, whose
 /// name ends with `-rebuild-`, the name as 12 hexadecimal digits and the generation. At the end they are copied in one
-/// transaction, at about a microsecond a row: until it is committed, readers see the old tables, and the file cannot be
+/// transaction: until it is committed, readers see the old tables, and the file cannot be
 /// written by others. So a large model belongs in a file of its own. Virtual tables cannot be copied; build them in place.
 ///
 /// Cheap to clone. One model may belong to several projections, each with its own name.

@@ -11,8 +11,8 @@ use crate::model::records;
 /// Copies everything that a projector has made in `built` into the transaction of `live`, in place of what has the same
 /// names there, and drops the tables in `before` that it no longer makes. Returns the tables that it makes now.
 ///
-/// Readers of `live` see the old tables until the transaction is committed, and the new ones after it. It costs about a
-/// microsecond a row, and the `-wal` file grows by the size of the tables.
+/// Readers of `live` see the old tables until the transaction is committed, and the new ones after it. Each row is read and
+/// inserted once, and the `-wal` file grows by the size of the tables.
 pub(super) fn replace(live: &Connection, built: &Connection, before: &[String]) -> Result<Vec<String>, ModelError> {
     let made = Made::of(built)?;
     let names: HashSet<&str> = made.objects.iter().map(|object| object.name.as_str()).collect();
