@@ -141,8 +141,18 @@ pub async fn h11_partitions_of_another_number_take_over(fixture: &impl Fixture) 
     for count in [3, 4] {
         fill(&store, 5).await;
         let after = start(count).await;
-        let last = fill(&store, 5).await;
-        each += 10;
+        each += 5;
+        // An old one finds out with its next events. Until then it keeps its namesake waiting.
+        let taken_over = async {
+            while before.iter().any(|partition| !partition.status().state.is_over()) {
+                fill(&store, 1).await;
+                each += 1;
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        within("the old ones end", taken_over).await;
+        let last = fill(&store, 1).await;
+        each += 1;
         for partition in &after {
             within("it gets there", partition.wait_for(last, PATIENCE)).await.expect("it has its keys");
         }
