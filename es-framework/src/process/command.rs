@@ -107,7 +107,7 @@ impl<A: Aggregate + Apply, C: HandledBy<A> + Sendable> Issue for Issued<A, C> {
                 }
                 Err(error) => {
                     let (command, source) = (name.to_owned(), Box::new(error));
-                    Err(ProcessError::Execute { stream, command, source })
+                    Err(ProcessError::NotExecuted { stream, command, source })
                 }
             }
         })

@@ -30,7 +30,7 @@ pub enum ProcessError {
     },
     /// A command could not be executed for another reason than a rejection.
     #[error("the command {command:?} on {stream} could not be executed")]
-    Execute {
+    NotExecuted {
         /// The stream of the aggregate.
         stream: StreamId,
         /// The stored name of the command.
