@@ -15,7 +15,7 @@ use es_framework::engine::{CommitHooks, Load, Loaded, Notifier, Page, Read};
 use es_framework::{
     Append, AppendError, Appended, Cell, CellError, CellKey, Clock, CommandKey, CommandRecord, Engine, Limits,
     ListCells, ListStreams, MemoryStore, Position, Snapshot, SnapshotError, Store, StoreError, StoreId, StreamId,
-    StreamInfo, Timestamp,
+    StreamInfo, Timestamp, Turned,
 };
 
 /// How a process makes what it finds in the log known to its watchers.
@@ -40,6 +40,10 @@ struct Exchangeable(Arc<Mutex<Arc<dyn Clock>>>);
 impl Clock for Exchangeable {
     fn now(&self) -> Timestamp {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).now()
+    }
+
+    fn turned(&self) -> Turned {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).turned()
     }
 }
 
