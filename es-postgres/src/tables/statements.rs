@@ -42,6 +42,8 @@ pub(crate) struct Statements {
     pub(crate) sums_at: Sql,
     pub(crate) notify: Sql,
     pub(crate) cell: Sql,
+    /// The existing cells between two keys, and after a third.
+    pub(crate) cells: Sql,
     pub(crate) cell_insert: Sql,
     pub(crate) cell_update: Sql,
     pub(crate) cell_revive: Sql,
@@ -146,6 +148,11 @@ impl Statements {
             sums_at: sql("SELECT position, checksum FROM {es}.es_event WHERE position = ANY($1)", &[Type::INT8_ARRAY]),
             notify: sql("SELECT pg_notify($1, $2)", &[Type::TEXT, Type::TEXT]),
             cell: sql("SELECT revision, value, checksum FROM {es}.es_cell WHERE key = $1", &[Type::TEXT]),
+            cells: sql(
+                "SELECT key, revision, value, checksum FROM {es}.es_cell
+                 WHERE key >= $1 AND key > $2 AND key <= $3 AND value IS NOT NULL ORDER BY key LIMIT $4",
+                &[Type::TEXT, Type::TEXT, Type::TEXT, Type::INT8],
+            ),
             cell_insert: sql(
                 "INSERT INTO {es}.es_cell (key, revision, value, checksum) VALUES ($1, 1, $2, $3)
                  ON CONFLICT (key) DO NOTHING RETURNING revision",
