@@ -1,6 +1,9 @@
 //! Small named values: the table `es_cell`.
 
+use std::collections::HashMap;
+
 use bytes::Bytes;
+use es_framework::engine::CellFacts;
 use es_framework::{Cell, CellError, CellKey, ListCells, MAX_NAME_BYTES, StoreError};
 use tokio_postgres::Row;
 
@@ -40,13 +43,29 @@ pub(crate) async fn list(session: &Session, statements: &Statements, list: &List
     let rows = session.query(&statements.cells, &[&prefix, &after, &last(prefix), &count(list.limit)]).await?;
     let mut cells = Vec::with_capacity(rows.len());
     for row in &rows {
-        let key: &str = column(row, 0, None)?;
-        let key = CellKey::new(key).map_err(|_| errors::damaged(None, format!("{key:?} is not a cell key")))?;
-        let (revision, value) = verified(row, 1, &key)?;
+        let (key, (revision, value)) = with_key(row)?;
         let revision = natural(revision, None)?;
         cells.extend(value.map(|value| Cell::new(key, revision, value)));
     }
     Ok(cells)
+}
+
+/// What has to be known about cells to set them; those that were never set are left out. With `lock`, they stay as they
+/// are until the transaction ends.
+pub(crate) async fn facts(
+    session: &Session,
+    statements: &Statements,
+    keys: &[&str],
+    lock: bool,
+) -> Result<HashMap<CellKey, CellFacts>, Failure> {
+    let [read, locking] = &statements.cells_by_key;
+    let mut facts = HashMap::new();
+    for row in session.query(if lock { locking } else { read }, &[&keys]).await? {
+        let (key, (revision, value)) = with_key(&row)?;
+        let revision = natural(revision, None)?;
+        facts.insert(key, if value.is_some() { CellFacts::existing(revision) } else { CellFacts::removed(revision) });
+    }
+    Ok(facts)
 }
 
 /// A text that no key with this prefix comes after, in the order of their bytes.
@@ -117,18 +136,26 @@ fn actual(found: Option<&CellRow>) -> Result<u64, Failure> {
 
 async fn row(session: &Session, statements: &Statements, key: &CellKey) -> Result<Option<CellRow>, Failure> {
     let rows = session.query(&statements.cell, &[&key.as_str()]).await?;
-    rows.first().map(|row| Ok(verified(row, 0, key)?)).transpose()
+    rows.first().map(|row| Ok(verified(row, key)?)).transpose()
 }
 
-/// The revision, value and checksum of a cell, in the columns from `at` on.
-fn verified(row: &Row, at: usize, key: &CellKey) -> Result<CellRow, StoreError> {
-    let (revision, value): (i64, Option<Vec<u8>>) = (column(row, at, None)?, column(row, at + 1, None)?);
-    if sum(key, revision, value.as_deref()).stored() != column::<i32>(row, at + 2, None)? {
+/// The columns revision, value and checksum of a cell.
+fn verified(row: &Row, key: &CellKey) -> Result<CellRow, StoreError> {
+    let (revision, value): (i64, Option<Vec<u8>>) = (column(row, 0, None)?, column(row, 1, None)?);
+    if sum(key, revision, value.as_deref()).stored() != column::<i32>(row, 2, None)? {
         return Err(errors::damaged(None, format!("the checksum of cell {key} does not match")));
     }
     Ok((revision, value))
 }
 
-fn sum(key: &CellKey, revision: i64, value: Option<&[u8]>) -> RowSum {
+/// The same columns, and the key after them.
+fn with_key(row: &Row) -> Result<(CellKey, CellRow), StoreError> {
+    let key: &str = column(row, 3, None)?;
+    let key = CellKey::new(key).map_err(|_| errors::damaged(None, format!("{key:?} is not a cell key")))?;
+    let cell = verified(row, &key)?;
+    Ok((key, cell))
+}
+
+pub(crate) fn sum(key: &CellKey, revision: i64, value: Option<&[u8]>) -> RowSum {
     RowSum::of("cell").text(key.as_str()).integer(revision).optional_blob(value)
 }
