@@ -32,6 +32,9 @@
 //!   also [`Shared`].
 //! * [`conformance_consumers!`] contains what must hold for consumers with each kind of read model of an engine, for a
 //!   fixture that is also a [`Ledger`](ledger::Ledger).
+//! * [`conformance_inline!`] contains what must hold for inline projections, for engines with
+//!   [`Engine::commit_hooks`](es_framework::Engine::commit_hooks); [`conformance_inline_durable!`] and
+//!   [`conformance_inline_shared!`] add what depends on a reopening and on other processes.
 //! * [`conformance_inspected!`] contains the queries of tools, for engines that can be inspected.
 //!
 //! [`guide`] explains how to write an engine from scratch.

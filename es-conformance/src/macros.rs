@@ -355,16 +355,6 @@ macro_rules! conformance {
                 g5_a_state_in_memory_is_never_brought_up_to_date_by_a_part
                 g7_a_snapshot_older_than_the_truncation_is_refused
             }
-            inline {
-                h15_an_inline_projection_can_be_read_when_the_append_returns
-                h15_an_append_that_it_refuses_writes_nothing
-                h15_a_refused_append_takes_no_other_down
-                h15_what_one_of_several_refuses_is_taken_back_from_all
-                h15_turning_it_asynchronous_and_back_loses_and_repeats_nothing
-                h15_a_retry_that_is_known_does_not_take_effect_again
-                h15_what_cannot_be_inline_says_so_and_leaves_appends_alone
-                h15_readers_see_whole_appends_that_are_never_taken_back
-            }
             projections {
                 h1_each_event_takes_effect_exactly_once
                 h2_catching_up_goes_over_into_live
@@ -489,9 +479,6 @@ macro_rules! conformance_durable {
             aggregates {
                 g6_keys_and_snapshots_survive_a_reopening
             }
-            inline {
-                h15_it_goes_on_after_reopening
-            }
             tags {
                 i1_after_reopening_tags_are_there
             }
@@ -543,9 +530,6 @@ macro_rules! conformance_shared {
             }
             aggregates {
                 g5_repositories_of_two_handles_share_an_aggregate
-            }
-            inline {
-                h15_events_of_another_handle_without_it_are_applied_first
             }
             contended {
                 i4_what_another_handle_wrote_makes_a_condition_fail
@@ -618,6 +602,57 @@ macro_rules! conformance_consumers_shared {
             $fixture;
             consumers {
                 h5_a_position_can_be_awaited_from_another_process
+            }
+        }
+    };
+}
+
+/// Generates a test for each fact about inline projections, for engines that return
+/// [`Engine::commit_hooks`](es_framework::Engine::commit_hooks).
+///
+/// See [`conformance!`](crate::conformance!); both can be used in the same module.
+#[macro_export]
+macro_rules! conformance_inline {
+    ($fixture:expr) => {
+        $crate::__tests! {
+            $fixture;
+            inline {
+                h15_an_inline_projection_can_be_read_when_the_append_returns
+                h15_an_append_that_it_refuses_writes_nothing
+                h15_a_refused_append_takes_no_other_down
+                h15_what_one_of_several_refuses_is_taken_back_from_all
+                h15_turning_it_asynchronous_and_back_loses_and_repeats_nothing
+                h15_a_retry_that_is_known_does_not_take_effect_again
+                h15_what_cannot_be_inline_says_so_and_leaves_appends_alone
+                h15_readers_see_whole_appends_that_are_never_taken_back
+            }
+        }
+    };
+}
+
+/// Generates a test for each fact about inline projections of stores that outlive their handles; the fixture must be
+/// [`Durable`](crate::Durable).
+#[macro_export]
+macro_rules! conformance_inline_durable {
+    ($fixture:expr) => {
+        $crate::__tests! {
+            $fixture;
+            inline {
+                h15_it_goes_on_after_reopening
+            }
+        }
+    };
+}
+
+/// Generates a test for each fact about inline projections of stores that several processes share; the fixture must be
+/// [`Shared`](crate::Shared).
+#[macro_export]
+macro_rules! conformance_inline_shared {
+    ($fixture:expr) => {
+        $crate::__tests! {
+            $fixture;
+            inline {
+                h15_events_of_another_handle_without_it_are_applied_first
             }
         }
     };

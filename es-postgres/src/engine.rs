@@ -9,7 +9,7 @@ use bytes::Bytes;
 use es_framework::engine::{Load, Loaded, Notifier, Page, Queue, Read};
 use es_framework::{
     Append, AppendError, Appended, Cell, CellError, CellKey, Clock, CommandKey, CommandRecord, Engine, Limits,
-    ListStreams, Snapshot, SnapshotError, StoreError, StoreId, StreamInfo,
+    ListCells, ListStreams, Snapshot, SnapshotError, StoreError, StoreId, StreamInfo,
 };
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -290,6 +290,11 @@ impl Engine for PostgresEngine {
     async fn cell(&self, key: &CellKey) -> Result<Option<Cell>, StoreError> {
         let (reader, key) = (Arc::clone(&self.reader), key.clone());
         self.read_job(async move { reader.cell(&key).await }).await
+    }
+
+    async fn cells(&self, list: ListCells) -> Result<Vec<Cell>, StoreError> {
+        let reader = Arc::clone(&self.reader);
+        self.read_job(async move { reader.cells(&list).await }).await
     }
 
     async fn set_cell(&self, key: &CellKey, expected: u64, value: Option<Bytes>) -> Result<u64, CellError> {

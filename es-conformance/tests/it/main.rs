@@ -19,4 +19,5 @@ mod trees {
     }
 
     es_conformance::conformance!(Trees);
+    es_conformance::conformance_inline!(Trees);
 }

@@ -23,6 +23,7 @@ mod memory_as_a_value {
 
     es_conformance::conformance!(MemoryByValue);
     es_conformance::conformance_inspected!(MemoryByValue);
+    es_conformance::conformance_inline!(MemoryByValue);
 }
 
 /// The memory engine behind a trait object that the caller keeps.
@@ -30,6 +31,7 @@ mod memory_as_a_trait_object {
     use crate::engines::MemoryAsObject;
 
     es_conformance::conformance!(MemoryAsObject);
+    es_conformance::conformance_inline!(MemoryAsObject);
 }
 
 /// The memory engine inside the testing kit's.
@@ -38,6 +40,7 @@ mod memory_without_faults {
 
     es_conformance::conformance!(MemoryWithoutFaults);
     es_conformance::conformance_inspected!(MemoryWithoutFaults);
+    es_conformance::conformance_inline!(MemoryWithoutFaults);
 }
 
 /// Memory stores that several handles share, whose watchers are told of the events.
@@ -47,6 +50,9 @@ mod processes_that_tell_events {
     es_conformance::conformance!(Processes::that_tell(Tells::Events));
     es_conformance::conformance_durable!(Processes::that_tell(Tells::Events));
     es_conformance::conformance_shared!(Processes::that_tell(Tells::Events));
+    es_conformance::conformance_inline!(Processes::that_tell(Tells::Events));
+    es_conformance::conformance_inline_durable!(Processes::that_tell(Tells::Events));
+    es_conformance::conformance_inline_shared!(Processes::that_tell(Tells::Events));
 }
 
 /// Memory stores that several handles share, whose watchers are told of the head only.
@@ -56,6 +62,9 @@ mod processes_that_tell_the_head {
     es_conformance::conformance!(Processes::that_tell(Tells::Head));
     es_conformance::conformance_durable!(Processes::that_tell(Tells::Head));
     es_conformance::conformance_shared!(Processes::that_tell(Tells::Head));
+    es_conformance::conformance_inline!(Processes::that_tell(Tells::Head));
+    es_conformance::conformance_inline_durable!(Processes::that_tell(Tells::Head));
+    es_conformance::conformance_inline_shared!(Processes::that_tell(Tells::Head));
 }
 
 /// Consumers with a state in memory.

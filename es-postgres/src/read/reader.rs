@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use es_framework::engine::{Load, Loaded, Notifier, Page, Read};
-use es_framework::{Cell, CellKey, CommandKey, CommandRecord, ListStreams, Position, StoreError, StoreId, StreamInfo};
+use es_framework::{
+    Cell, CellKey, CommandKey, CommandRecord, ListCells, ListStreams, Position, StoreError, StoreId, StreamInfo,
+};
 
 use crate::connection::connect::{Connector, Purpose};
 use crate::connection::session::Session;
@@ -88,6 +90,11 @@ impl Reader {
     /// Finds a cell.
     pub(crate) async fn cell(&self, key: &CellKey) -> Result<Option<Cell>, StoreError> {
         self.pool.run(|session| async move { cells::find(&session, &self.statements, key).await }).await
+    }
+
+    /// Lists cells.
+    pub(crate) async fn cells(&self, list: &ListCells) -> Result<Vec<Cell>, StoreError> {
+        self.pool.run(|session| async move { cells::list(&session, &self.statements, list).await }).await
     }
 
     /// The position of the newest event.

@@ -1,11 +1,15 @@
 //! Small named values: the table `es_cell`.
 
+use std::collections::HashMap;
+
 use bytes::Bytes;
-use es_framework::{Cell, CellError, CellKey, StoreError};
+use es_framework::engine::CellFacts;
+use es_framework::{Cell, CellError, CellKey, ListCells, MAX_NAME_BYTES, StoreError};
+use tokio_postgres::Row;
 
 use crate::connection::errors::{self, Failure};
 use crate::connection::session::Session;
-use crate::connection::values::natural;
+use crate::connection::values::{count, natural};
 use crate::tables::row_sum::RowSum;
 use crate::tables::rows::column;
 use crate::tables::statements::Statements;
@@ -26,6 +30,48 @@ impl From<Failure> for SetError {
 pub(crate) async fn find(session: &Session, statements: &Statements, key: &CellKey) -> Result<Option<Cell>, Failure> {
     let Some((revision, Some(value))) = row(session, statements, key).await? else { return Ok(None) };
     Ok(Some(Cell::new(key.clone(), natural(revision, None)?, value)))
+}
+
+/// Lists the cells that exist, in the order of their keys.
+pub(crate) async fn list(session: &Session, statements: &Statements, list: &ListCells) -> Result<Vec<Cell>, Failure> {
+    let prefix = list.prefix.as_str();
+    if prefix.contains('\0') {
+        // No key has this character, and the server refuses text that has it.
+        return Ok(Vec::new());
+    }
+    let after = list.after.as_ref().map_or("", CellKey::as_str);
+    let rows = session.query(&statements.cells, &[&prefix, &after, &last(prefix), &count(list.limit)]).await?;
+    let mut cells = Vec::with_capacity(rows.len());
+    for row in &rows {
+        let (key, (revision, value)) = with_key(row)?;
+        let revision = natural(revision, None)?;
+        cells.extend(value.map(|value| Cell::new(key, revision, value)));
+    }
+    Ok(cells)
+}
+
+/// What has to be known about cells to set them; those that were never set are left out. With `lock`, they stay as they
+/// are until the transaction ends.
+pub(crate) async fn facts(
+    session: &Session,
+    statements: &Statements,
+    keys: &[&str],
+    lock: bool,
+) -> Result<HashMap<CellKey, CellFacts>, Failure> {
+    let [read, locking] = &statements.cells_by_key;
+    let mut facts = HashMap::new();
+    for row in session.query(if lock { locking } else { read }, &[&keys]).await? {
+        let (key, (revision, value)) = with_key(&row)?;
+        let revision = natural(revision, None)?;
+        facts.insert(key, if value.is_some() { CellFacts::existing(revision) } else { CellFacts::removed(revision) });
+    }
+    Ok(facts)
+}
+
+/// A text that no key with this prefix comes after, in the order of their bytes.
+fn last(prefix: &str) -> String {
+    let longest = MAX_NAME_BYTES / char::MAX.len_utf8() + 1;
+    format!("{prefix}{}", char::MAX.to_string().repeat(longest))
 }
 
 /// Sets a cell. Each statement is atomic, and only one of them changes anything.
@@ -90,15 +136,26 @@ fn actual(found: Option<&CellRow>) -> Result<u64, Failure> {
 
 async fn row(session: &Session, statements: &Statements, key: &CellKey) -> Result<Option<CellRow>, Failure> {
     let rows = session.query(&statements.cell, &[&key.as_str()]).await?;
-    let Some(row) = rows.first() else { return Ok(None) };
-    let (revision, value): (i64, Option<Vec<u8>>) = (column(row, 0, None)?, column(row, 1, None)?);
-    if sum(key, revision, value.as_deref()).stored() != column::<i32>(row, 2, None)? {
-        let damaged: StoreError = errors::damaged(None, format!("the checksum of cell {key} does not match"));
-        return Err(damaged.into());
-    }
-    Ok(Some((revision, value)))
+    rows.first().map(|row| Ok(verified(row, key)?)).transpose()
 }
 
-fn sum(key: &CellKey, revision: i64, value: Option<&[u8]>) -> RowSum {
+/// The columns revision, value and checksum of a cell.
+fn verified(row: &Row, key: &CellKey) -> Result<CellRow, StoreError> {
+    let (revision, value): (i64, Option<Vec<u8>>) = (column(row, 0, None)?, column(row, 1, None)?);
+    if sum(key, revision, value.as_deref()).stored() != column::<i32>(row, 2, None)? {
+        return Err(errors::damaged(None, format!("the checksum of cell {key} does not match")));
+    }
+    Ok((revision, value))
+}
+
+/// The same columns, and the key after them.
+fn with_key(row: &Row) -> Result<(CellKey, CellRow), StoreError> {
+    let key: &str = column(row, 3, None)?;
+    let key = CellKey::new(key).map_err(|_| errors::damaged(None, format!("{key:?} is not a cell key")))?;
+    let cell = verified(row, &key)?;
+    Ok((key, cell))
+}
+
+pub(crate) fn sum(key: &CellKey, revision: i64, value: Option<&[u8]>) -> RowSum {
     RowSum::of("cell").text(key.as_str()).integer(revision).optional_blob(value)
 }

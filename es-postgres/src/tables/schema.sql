@@ -81,7 +81,8 @@ CREATE FUNCTION {es}.es_append(
     e_stream bigint[], e_version bigint[], e_time bigint[], e_type integer[], e_sum integer[], e_id uuid[],
     e_id_text text[], e_metadata text[], e_tags text[], e_payload bytea[], p_tagged boolean,
     c_key text[], c_fingerprint bytea[], c_streams text[], c_known boolean[], c_position bigint[], c_time bigint[],
-    c_behind bigint[], c_sum integer[]
+    c_behind bigint[], c_sum integer[],
+    k_key text[], k_before bigint[], k_revision bigint[], k_value bytea[], k_sum integer[]
 ) RETURNS boolean LANGUAGE plpgsql VOLATILE
 SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off AS $es_append$
 #variable_conflict use_column
@@ -89,6 +90,8 @@ DECLARE
     at_head bigint;
     at_generation bigint;
     at_format integer;
+    cells_new bigint;
+    cells_set bigint;
 BEGIN
     PERFORM set_config('lock_timeout', p_patience, true);
     SELECT generation, format, position_floor INTO at_generation, at_format, at_head FROM {es}.es_writer FOR UPDATE;
@@ -99,6 +102,22 @@ BEGIN
     );
     IF at_head <> p_head OR at_generation <> p_generation OR at_format <> {format} THEN
         RETURN false;
+    END IF;
+    -- Cells are also set by those who do not lock es_writer, so each is compared with what it was judged by. No two of
+    -- these can wait for each other: all others lock one cell and nothing else.
+    IF cardinality(k_key) > 0 THEN
+        INSERT INTO {es}.es_cell (key, revision, value, checksum)
+        SELECT key, revision, value, checksum
+        FROM unnest(k_key, k_before, k_revision, k_value, k_sum) AS k (key, before, revision, value, checksum)
+        WHERE before = 0 ON CONFLICT (key) DO NOTHING;
+        GET DIAGNOSTICS cells_new = ROW_COUNT;
+        UPDATE {es}.es_cell c SET revision = k.revision, value = k.value, checksum = k.checksum
+        FROM unnest(k_key, k_before, k_revision, k_value, k_sum) AS k (key, before, revision, value, checksum)
+        WHERE k.before > 0 AND c.key = k.key AND c.revision = k.before;
+        GET DIAGNOSTICS cells_set = ROW_COUNT;
+        IF cells_new + cells_set < cardinality(k_key) THEN
+            RAISE EXCEPTION 'a cell was set since it was read' USING ERRCODE = 'serialization_failure';
+        END IF;
     END IF;
     IF cardinality(s_id) > 0 THEN
         INSERT INTO {es}.es_stream (id, name, category, checksum)

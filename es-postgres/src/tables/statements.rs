@@ -35,6 +35,8 @@ pub(crate) struct Statements {
     pub(crate) types_by_name: Sql,
     pub(crate) events_by_id: Sql,
     pub(crate) commands_by_key: Sql,
+    /// The second one locks them.
+    pub(crate) cells_by_key: [Sql; 2],
     /// The streams that were written after a position.
     pub(crate) written_after: Sql,
     pub(crate) append: Sql,
@@ -42,6 +44,8 @@ pub(crate) struct Statements {
     pub(crate) sums_at: Sql,
     pub(crate) notify: Sql,
     pub(crate) cell: Sql,
+    /// The existing cells between two keys, and after a third.
+    pub(crate) cells: Sql,
     pub(crate) cell_insert: Sql,
     pub(crate) cell_update: Sql,
     pub(crate) cell_revive: Sql,
@@ -135,6 +139,10 @@ impl Statements {
                  FROM {es}.es_command WHERE key = ANY($1)",
                 &[Type::TEXT_ARRAY],
             ),
+            cells_by_key: ["", " ORDER BY key FOR UPDATE"].map(|lock| {
+                let select = "SELECT revision, value, checksum, key FROM {es}.es_cell WHERE key = ANY($1)";
+                sql(&format!("{select}{lock}"), &[Type::TEXT_ARRAY])
+            }),
             written_after: sql(
                 "SELECT s.name, s.id, max(e.version), count(*)
                  FROM (
@@ -146,6 +154,11 @@ impl Statements {
             sums_at: sql("SELECT position, checksum FROM {es}.es_event WHERE position = ANY($1)", &[Type::INT8_ARRAY]),
             notify: sql("SELECT pg_notify($1, $2)", &[Type::TEXT, Type::TEXT]),
             cell: sql("SELECT revision, value, checksum FROM {es}.es_cell WHERE key = $1", &[Type::TEXT]),
+            cells: sql(
+                "SELECT revision, value, checksum, key FROM {es}.es_cell
+                 WHERE key >= $1 AND key > $2 AND key <= $3 AND value IS NOT NULL ORDER BY key LIMIT $4",
+                &[Type::TEXT, Type::TEXT, Type::TEXT, Type::INT8],
+            ),
             cell_insert: sql(
                 "INSERT INTO {es}.es_cell (key, revision, value, checksum) VALUES ($1, 1, $2, $3)
                  ON CONFLICT (key) DO NOTHING RETURNING revision",
@@ -242,7 +255,7 @@ impl Rows<'_> {
 const PAGE: [Type; 4] = [Type::INT8, Type::INT8, Type::INT8, Type::INT8];
 
 /// The parameters of `es_append`.
-const APPEND: [Type; 32] = [
+const APPEND: [Type; 37] = [
     Type::INT8,
     Type::INT8,
     Type::TEXT,
@@ -274,6 +287,11 @@ const APPEND: [Type; 32] = [
     Type::INT8_ARRAY,
     Type::INT8_ARRAY,
     Type::INT8_ARRAY,
+    Type::INT4_ARRAY,
+    Type::TEXT_ARRAY,
+    Type::INT8_ARRAY,
+    Type::INT8_ARRAY,
+    Type::BYTEA_ARRAY,
     Type::INT4_ARRAY,
 ];
 

@@ -3,17 +3,18 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use es_framework::engine::{KnownEvent, Questions};
+use es_framework::engine::{CellFacts, KnownEvent, Questions};
 use es_framework::{
-    Append, CommandKey, CommandRecord, EventId, EventIdKind, EventType, Position, Query, StoreId, StreamHead, StreamId,
-    Version,
+    Append, CellKey, CommandKey, CommandRecord, EventId, EventIdKind, EventType, Position, Query, StoreId, StreamHead,
+    StreamId, Version,
 };
-use futures_util::future::try_join5;
+use futures_util::future::{try_join, try_join5};
 
 use super::memory::{Head, Memory};
 use crate::connection::errors::Failure;
 use crate::connection::session::Session;
 use crate::connection::values::{Uuid, natural};
+use crate::tables::cells;
 use crate::tables::commands;
 use crate::tables::names::{self, Names, checked_stream};
 use crate::tables::queries::criteria;
@@ -28,6 +29,9 @@ pub(super) struct Asked {
     commands: HashSet<CommandKey>,
     ids: HashSet<(StreamId, EventId)>,
     conditions: HashSet<(Query, Position)>,
+    cells: HashSet<CellKey>,
+    /// Whether the log is locked, so that cells can be locked as well.
+    locked: bool,
 }
 
 /// The answers.
@@ -42,18 +46,21 @@ pub(super) struct Found {
     /// The first event after a position that matches a query, for those that were asked for; of all others it is known
     /// that there is none.
     pub(super) matches: HashMap<Query, HashMap<Position, Option<Position>>>,
+    /// The cells that were asked for, without those that were never set.
+    pub(super) cells: HashMap<CellKey, CellFacts>,
 }
 
 impl Asked {
     /// What is not known about these appends. Ids are looked up only if `ids` is set: most are new, and an index
-    /// detects the others when the events are written. What is remembered of tags is used only if `tags` is set.
+    /// detects the others when the events are written. What is remembered of tags is used only if the log is not
+    /// `locked`. Cells are never remembered: they are also set by those who do not append.
     pub(super) fn about<'a>(
         appends: impl Iterator<Item = &'a Append>,
         memory: &mut Memory,
         ids: bool,
-        tags: bool,
+        locked: bool,
     ) -> Self {
-        let mut asked = Self::default();
+        let mut asked = Self { locked, ..Self::default() };
         for append in appends {
             let questions = Questions::of(append);
             if let Some(key) = questions.command() {
@@ -68,10 +75,11 @@ impl Asked {
                 }
             }
             for condition in questions.conditions() {
-                if !tags || !memory.tags.rules_out(condition) {
+                if locked || !memory.tags.rules_out(condition) {
                     asked.conditions.insert((condition.query.clone(), condition.after));
                 }
             }
+            asked.cells.extend(questions.cells().cloned());
             for event in append.streams.iter().flat_map(|write| &write.events) {
                 if memory.types.get(event.event_type()).is_none() && !asked.types.contains(event.event_type()) {
                     asked.types.insert(Arc::clone(event.event_type()));
@@ -83,7 +91,7 @@ impl Asked {
 
     pub(super) fn is_empty(&self) -> bool {
         let known = self.streams.is_empty() && self.types.is_empty() && self.commands.is_empty();
-        known && self.ids.is_empty() && self.conditions.is_empty()
+        known && self.ids.is_empty() && self.conditions.is_empty() && self.cells.is_empty()
     }
 
     /// Asks the server. The answers may be of different moments: they hold together if the log ends at the same place
@@ -96,16 +104,25 @@ impl Asked {
         names: &Names,
         ids: bool,
     ) -> Result<Found, Failure> {
-        // Boxed, because five of them are large and most have nothing to do.
-        let answers = Box::pin(try_join5(
+        let log = try_join5(
             self.heads(session, statements),
             self.types(session, statements),
             self.commands(session, statements),
             self.events(session, statements, store, names),
             self.matches(session, statements),
-        ));
-        let (heads, types, commands, known, matches) = answers.await?;
-        Ok(Found { heads, types, commands, ids: ids.then_some(known), matches })
+        );
+        // Boxed, because they are large and most have nothing to do.
+        let answers = Box::pin(try_join(log, self.cells(session, statements)));
+        let ((heads, types, commands, known, matches), cells) = answers.await?;
+        Ok(Found { heads, types, commands, ids: ids.then_some(known), matches, cells })
+    }
+
+    async fn cells(&self, session: &Session, statements: &Statements) -> Result<HashMap<CellKey, CellFacts>, Failure> {
+        if self.cells.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let wanted: Vec<&str> = self.cells.iter().map(CellKey::as_str).collect();
+        cells::facts(session, statements, &wanted, self.locked).await
     }
 
     async fn matches(

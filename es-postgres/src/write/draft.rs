@@ -3,12 +3,15 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use es_framework::engine::{
-    Facts, KnownEvent, Plan, Questions, StreamFacts, StreamHead, Verdict, checksum, judge, judge_as_unknown,
+    CellFacts, Facts, KnownEvent, Plan, PlannedCell, Questions, StreamFacts, StreamHead, Verdict, checksum, judge,
+    judge_as_unknown,
 };
 use es_framework::{
-    Append, AppendError, Appended, CandidateEvent, Clock, CommandKey, CommandRecord, EventId, EventIdKind, EventType,
-    KeyedCommand, Mark, Metadata, Position, StoreError, StoreId, StoredEvent, StreamId, Tag, Timestamp, Version,
+    Append, AppendError, Appended, CandidateEvent, CellKey, Clock, CommandKey, CommandRecord, EventId, EventIdKind,
+    EventType, KeyedCommand, Mark, Metadata, Position, StoreError, StoreId, StoredEvent, StreamId, Tag, Timestamp,
+    Version,
 };
 use tokio_postgres::Row;
 
@@ -16,7 +19,8 @@ use super::ask::Found;
 use super::memory::{End, Head, Memory};
 use crate::connection::errors::{self, Failure};
 use crate::connection::session::Session;
-use crate::connection::values::Uuid;
+use crate::connection::values::{Uuid, natural};
+use crate::tables::cells;
 use crate::tables::commands::CommandRow;
 use crate::tables::names::{stream_sum, type_sum};
 use crate::tables::rows::column;
@@ -44,6 +48,7 @@ pub(super) struct Draft {
     pub(super) rows: Vec<EventRow>,
     commands: Vec<(CommandKey, CommandRow)>,
     records: HashMap<CommandKey, CommandRecord>,
+    cells: HashMap<CellKey, CellRow>,
     /// The events of the group that have an id.
     ids: HashMap<(StreamId, EventId), KnownEvent>,
     /// The result of each append, in order.
@@ -63,6 +68,15 @@ pub(super) struct EventRow {
     event: CandidateEvent,
 }
 
+/// A cell to set.
+#[derive(Debug)]
+struct CellRow {
+    /// The revision that it must have before the group; 0 if it was never set.
+    before: i64,
+    revision: i64,
+    value: Option<Bytes>,
+}
+
 /// What proves that a group was committed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Witness {
@@ -70,6 +84,9 @@ pub(super) enum Witness {
     Event(Mark),
     /// The record of its last command, for a group that writes no event.
     Command(CommandKey, i32),
+    /// Nothing, because others may set cells in the same way; but as long as one of these cells is still at its
+    /// revision, the group was not committed.
+    Cells(Vec<(CellKey, i64)>),
 }
 
 impl Draft {
@@ -87,6 +104,7 @@ impl Draft {
             rows: Vec::new(),
             commands: Vec::new(),
             records: HashMap::new(),
+            cells: HashMap::new(),
             ids: HashMap::new(),
             results: Vec::new(),
         }
@@ -129,6 +147,9 @@ impl Draft {
             Verdict::Known { appended, remember } => (appended, remember),
             Verdict::Write(plan) => {
                 let appended = plan.appended(append, clock.now());
+                if let Err(error) = self.set_cells(append, &plan) {
+                    return Ok(Err(error.into()));
+                }
                 self.write(append, &plan, appended.time, memory);
                 (appended, true)
             }
@@ -182,7 +203,37 @@ impl Draft {
             });
             facts.push_condition(first);
         }
+        for key in questions.cells() {
+            match self.cell(key) {
+                Ok(cell) => facts.push_cell(cell),
+                Err(error) => return Ok(Err(error)),
+            }
+        }
         Ok(Ok(facts))
+    }
+
+    /// A cell after what the group has set so far.
+    fn cell(&self, key: &CellKey) -> Result<CellFacts, StoreError> {
+        let Some(CellRow { revision, value, .. }) = self.cells.get(key) else {
+            return Ok(self.found.cells.get(key).copied().unwrap_or_default());
+        };
+        let revision = natural(*revision, None)?;
+        Ok(if value.is_some() { CellFacts::existing(revision) } else { CellFacts::removed(revision) })
+    }
+
+    /// Sets the cells of a plan: all of them or none.
+    fn set_cells(&mut self, append: &Append, plan: &Plan) -> Result<(), StoreError> {
+        let mut set = Vec::with_capacity(append.cells.len());
+        for PlannedCell { key, revision, value, .. } in plan.cells(append) {
+            let revision = i64::try_from(revision).map_err(|_| errors::internal("a cell has no revisions left"))?;
+            set.push((key, revision, value));
+        }
+        for (key, revision, value) in set {
+            // A cell that is set twice must be as it was before the first time.
+            let before = self.cells.get(key).map_or(revision - 1, |row| row.before);
+            self.cells.insert(key.clone(), CellRow { before, revision, value: value.cloned() });
+        }
+        Ok(())
     }
 
     fn head(&self, stream: &StreamId, memory: &mut Memory) -> Option<Head> {
@@ -271,7 +322,7 @@ impl Draft {
 
     /// Whether the group adds nothing to the database.
     pub(super) fn is_empty(&self) -> bool {
-        self.rows.is_empty() && self.commands.is_empty()
+        self.rows.is_empty() && self.commands.is_empty() && self.cells.is_empty()
     }
 
     /// The newest event of the group.
@@ -284,7 +335,11 @@ impl Draft {
         if let Some(mark) = self.mark() {
             return Some(Witness::Event(mark));
         }
-        self.commands.last().map(|(key, row)| Witness::Command(key.clone(), row.sum(key).stored()))
+        if let Some((key, row)) = self.commands.last() {
+            return Some(Witness::Command(key.clone(), row.sum(key).stored()));
+        }
+        let cells = self.cells.iter().map(|(key, row)| (key.clone(), row.before));
+        (!self.cells.is_empty()).then(|| Witness::Cells(cells.collect()))
     }
 
     /// The events as they are read back, for watchers.
@@ -360,6 +415,11 @@ impl Draft {
         let command = |column: fn(&CommandRow) -> i64| done.iter().map(|(_, row)| column(row)).collect::<Vec<i64>>();
         let fingerprints: Vec<&[u8]> = done.iter().map(|(_, row)| &row.fingerprint[..]).collect();
 
+        let set = &self.cells;
+        let values: Vec<Option<&[u8]>> = set.values().map(|row| row.value.as_deref()).collect();
+        let cell_sums: Vec<i32> =
+            set.iter().map(|(key, row)| cells::sum(key, row.revision, row.value.as_deref()).stored()).collect();
+
         let rows = session
             .query(
                 &statements.append,
@@ -396,6 +456,11 @@ impl Draft {
                     &command(|row| row.time),
                     &command(|row| row.clock_behind),
                     &done.iter().map(|(key, row)| row.sum(key).stored()).collect::<Vec<i32>>(),
+                    &set.keys().map(CellKey::as_str).collect::<Vec<&str>>(),
+                    &set.values().map(|row| row.before).collect::<Vec<i64>>(),
+                    &set.values().map(|row| row.revision).collect::<Vec<i64>>(),
+                    &values,
+                    &cell_sums,
                 ],
             )
             .await?;

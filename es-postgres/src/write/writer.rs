@@ -23,6 +23,7 @@ use crate::connection::errors::{self, Failure};
 use crate::connection::session::Session;
 use crate::connection::values::{count, natural};
 use crate::read::pool::Pool;
+use crate::tables::cells;
 use crate::tables::log::LogHead;
 use crate::tables::names::Names;
 use crate::tables::rows::column;
@@ -84,6 +85,8 @@ enum Ended {
     Missed,
     /// Nothing was written, because an id or a command is known that was not looked up.
     Known(Option<String>),
+    /// Nothing was written, and it may succeed now: a cell was set since it was read, or the server chose so.
+    Again,
     /// Nothing was written, and it may succeed later.
     Waited,
     /// The connection is gone. If the draft was sent, nobody knows whether it was committed.
@@ -96,7 +99,8 @@ impl Ended {
     fn of(failure: Failure) -> Self {
         match failure {
             Failure::Lost(source) => Self::Lost(None, source),
-            Failure::Waited(_) | Failure::Again(_) => Self::Waited,
+            Failure::Waited(_) => Self::Waited,
+            Failure::Again(_) => Self::Again,
             Failure::Taken { by } => Self::Known(Some(by)),
             Failure::Refused(error) => Self::Failed(error),
         }
@@ -188,6 +192,11 @@ impl Writer {
                     self.foreign_commit = Some(Instant::now());
                     self.careful = CAREFUL;
                     ids = true;
+                }
+                Ended::Again => {
+                    // From now on cells are locked when they are read.
+                    self.foreign_commit = Some(Instant::now());
+                    self.overdue(&mut group, &mut unknown, |waited| StoreError::Busy { waited });
                 }
                 Ended::Waited => self.overdue(&mut group, &mut unknown, |waited| StoreError::Busy { waited }),
                 Ended::Lost(draft, source) => {
@@ -296,7 +305,7 @@ impl Writer {
     async fn alone(&mut self, session: &Session, group: &[Queued<Write>], ids: bool, patience: Duration) -> Ended {
         let Some(end) = self.memory.end else { return Ended::Missed };
         self.memory.tags.begin(end.position);
-        let asked = Asked::about(requests(group), &mut self.memory, ids, true);
+        let asked = Asked::about(requests(group), &mut self.memory, ids, false);
         let found = if asked.is_empty() {
             super::ask::Found { ids: ids.then(Default::default), ..Default::default() }
         } else {
@@ -379,7 +388,7 @@ impl Writer {
         if known.is_none() {
             self.memory.heads.clear();
         }
-        let asked = Asked::about(requests(group), &mut self.memory, ids, false);
+        let asked = Asked::about(requests(group), &mut self.memory, ids, true);
         let wait = patience + GRACE;
         let in_order = [&statements.lock, &statements.head, &statements.written_after, &statements.append];
         if let Err(failure) = session.within(wait, session.prepare(&in_order)).await {
@@ -431,7 +440,7 @@ impl Writer {
         self.newest = head.mark.or(self.newest);
         if self.learn(known, &end, written) {
             // Everything about streams was forgotten, so that all of the group have to be asked for.
-            let asked = Asked::about(requests(group), &mut self.memory, ids, false);
+            let asked = Asked::about(requests(group), &mut self.memory, ids, true);
             let answer = asked.answer(session, &statements, self.store, &self.names, ids);
             found = match session.within(wait, answer).await {
                 Ok(found) => found,
@@ -560,6 +569,16 @@ impl Writer {
                         let rows = session.query(&self.statements.commands_by_key, &[&&[key.as_str()][..]]).await?;
                         let found: Option<i32> = rows.first().map(|row| column(row, 7, None)).transpose()?;
                         Ok(found == Some(sum))
+                    }
+                    Some(Witness::Cells(cells)) => {
+                        let keys: Vec<&str> = cells.iter().map(|(key, _)| key.as_str()).collect();
+                        let found = cells::facts(session, &self.statements, &keys, true).await?;
+                        let now = |key| found.get(key).copied().unwrap_or_default().next() - 1;
+                        if cells.iter().any(|(key, before)| i64::try_from(now(key)) == Ok(*before)) {
+                            return Ok(false);
+                        }
+                        let source = errors::words(&"the answer was lost, and the cells may be set; read them");
+                        Err(StoreError::Io { source }.into())
                     }
                     None => Ok(false),
                 }

@@ -75,6 +75,7 @@ mod in_memory {
     use super::InMemory;
     es_conformance::conformance!(InMemory);
     es_conformance::conformance_inspected!(InMemory);
+    es_conformance::conformance_inline!(InMemory);
 }
 
 mod on_file {
@@ -83,9 +84,13 @@ mod on_file {
     es_conformance::conformance_durable!(OnFile::new());
     es_conformance::conformance_shared!(OnFile::new());
     es_conformance::conformance_inspected!(OnFile::new());
+    es_conformance::conformance_inline!(OnFile::new());
+    es_conformance::conformance_inline_durable!(OnFile::new());
+    es_conformance::conformance_inline_shared!(OnFile::new());
 }
 
 mod dynamic {
     use super::{Dynamic, OnFile};
     es_conformance::conformance!(Dynamic(OnFile::new()));
+    es_conformance::conformance_inline!(Dynamic(OnFile::new()));
 }
