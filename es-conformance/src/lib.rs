@@ -82,6 +82,7 @@ pub mod paging;
 pub mod panicking;
 pub mod panics;
 pub mod partitions;
+pub mod passes;
 pub mod processes;
 pub mod projections;
 pub mod queries;

@@ -386,6 +386,10 @@ macro_rules! conformance {
                 h11_a_parked_key_stays_with_its_partition
                 h11_what_partitions_cannot_do_is_refused
             }
+            passes {
+                h4_rebuilds_share_one_reading_of_the_log
+                h4_a_rebuild_that_is_kept_up_keeps_no_other_up
+            }
             rebuilding {
                 h4_a_state_is_replaced_at_once
                 h16_a_changed_version_is_refused
@@ -493,6 +497,9 @@ macro_rules! conformance_durable {
             }
             processes {
                 h14_timeouts_survive_a_reopening
+            }
+            passes {
+                h4_rebuilds_go_on_together_after_a_reopening
             }
             rebuilding {
                 h4_a_rebuild_survives_a_reopening

@@ -72,6 +72,7 @@
 //! | save state | [`Snapshots`], [`SnapshotPolicy`], [`Progress`] |
 //! | turn values into bytes | [`Codec`], `Bincode`, `Json`, [`Shape`] |
 //! | build read models | [`Projector`], [`Projection`], [`Running`], [`StateModel`] |
+//! | build them anew | [`Projection::rebuild`], [`Store::rebuilds`], [`OnChange`], [`RebuildProgress`] |
 //! | build them in the transactions of appends | [`Projection::inline`], [`Inline`], [`InlineModel`] |
 //! | keep read models elsewhere | [`ReadModel`], [`Batch`], [`CheckpointRecord`] |
 //! | have effects outside the store | [`Reactor`], [`Reaction`], [`Effect`], [`EffectKey`] |
@@ -170,8 +171,9 @@ pub use domain::{
 // Consumers of the log: what they do about failures, how they are watched and controlled.
 pub use consumer::{
     Backoff, Category, Checkpoint, CheckpointRecord, ConsumerRef, ConsumerSet, ConsumerState, Consumers, ControlError,
-    Failure, IllegalTransition, Lease, ModelError, ParkedEvent, ParkedFailure, Policy, ReactionError, Retried,
-    RunError, Running, StartFrom, Startable, Status, StopError, StoredStatus, Then, WaitError, WishError, Wished,
+    Failure, IllegalTransition, Lease, ModelError, ParkedEvent, ParkedFailure, Policy, ReactionError, RebuildProgress,
+    Retried, RunError, Running, StartFrom, Startable, Status, StopError, StoredStatus, Then, WaitError, WishError,
+    Wished,
 };
 // Effects outside the store.
 pub use reactor::{Effect, EffectKey, Reaction, Reactor};
@@ -182,7 +184,7 @@ pub use process::{
 };
 // Read models.
 pub use projection::{
-    Batch, Cleared, Inline, InlineModel, OnChange, Projection, Projector, ReadModel, StateModel, StateTx,
+    Batch, Cleared, Inline, InlineModel, OnChange, Projection, Projector, ReadModel, Rebuilds, StateModel, StateTx,
 };
 
 /// For those who measure a store: what it tells an observer.

@@ -5,8 +5,9 @@ use std::ops::{Deref, Range};
 use std::pin::pin;
 use std::sync::{Arc, OnceLock};
 
+use super::pass::Seat;
 use crate::domain::{DecodeError, Event, Recorded};
-use crate::log::{Mark, StoreError, StoredEvent, Stretch, Watch};
+use crate::log::{Filter, Mark, Position, Store, StoreError, StoredEvent, Stretch, Watch};
 use crate::panics;
 
 /// The first panic of an event that was dropped; shared by all events of a run.
@@ -96,9 +97,43 @@ impl<E: Event> Decoded<E> {
     }
 }
 
+/// Where stretches come from.
+enum Source {
+    /// A reading of its own.
+    Own(Box<Watch>),
+    /// One that it shares with others, and what it takes to go on alone.
+    Shared { seat: Seat, alone: Alone },
+}
+
+/// What it takes to read for itself, from where it has got to.
+struct Alone {
+    store: Store,
+    wanted: Filter,
+    after: u64,
+}
+
+impl Source {
+    async fn next(&mut self) -> Option<Result<Stretch, StoreError>> {
+        loop {
+            let Self::Shared { seat, alone } = self else { break };
+            if let Some(stretch) = seat.next().await {
+                alone.after = stretch.upto;
+                return Some(Ok(stretch));
+            }
+            let watch = alone.store.all().watch().after(Position::new(alone.after)).filter(alone.wanted.clone());
+            match watch.await {
+                Ok(watch) => *self = Self::Own(Box::new(watch)),
+                Err(error) => return Some(Err(error)),
+            }
+        }
+        let Self::Own(watch) = self else { return None };
+        watch.next_stretch().await
+    }
+}
+
 /// Decoded stretches, in order.
 pub(super) struct Feed<E> {
-    watch: Watch,
+    source: Source,
     panicked: PanickedDrop,
     /// The next stretch, fetched while the previous one was being processed.
     ahead: Option<Result<Decoded<E>, StoreError>>,
@@ -108,7 +143,13 @@ pub(super) struct Feed<E> {
 
 impl<E: Event> Feed<E> {
     pub(super) fn new(watch: Watch, panicked: PanickedDrop) -> Self {
-        Self { watch, panicked, ahead: None, caught_up: false }
+        Self { source: Source::Own(Box::new(watch)), panicked, ahead: None, caught_up: false }
+    }
+
+    /// One that shares the reading of the log with others, behind the position `after`.
+    pub(super) fn shared(seat: Seat, store: Store, wanted: Filter, after: u64, panicked: PanickedDrop) -> Self {
+        let source = Source::Shared { seat, alone: Alone { store, wanted, after } };
+        Self { source, panicked, ahead: None, caught_up: false }
     }
 
     /// The next stretch, when there is one; [`None`] after an error was returned. Nothing is lost when the future is
@@ -117,7 +158,7 @@ impl<E: Event> Feed<E> {
         let next = if let Some(ahead) = self.ahead.take() {
             Some(ahead)
         } else {
-            let stretch = self.watch.next_stretch().await;
+            let stretch = self.source.next().await;
             stretch.map(|stretch| stretch.map(|stretch| Decoded::of(stretch, &self.panicked)))
         };
         if let Some(Ok(decoded)) = &next {

@@ -1,14 +1,14 @@
 //! The one place where a run tells others what happens in it.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use tracing::warn;
 
 use super::error::RunError;
 use super::failure::Failure;
-use super::status::{ConsumerState, Status};
+use super::status::{ConsumerState, RebuildProgress, Status};
 use crate::log::{Position, ProjectionName};
 use crate::panics;
 
@@ -37,6 +37,7 @@ impl Report {
         self.status.send_modify(|status| {
             status.rebuilt = Some(position);
             status.head = head;
+            status.rebuild = Some(RebuildProgress::next(status.rebuild, position, head, Instant::now()));
             change(status, ConsumerState::Rebuilding);
         });
     }
@@ -46,6 +47,7 @@ impl Report {
         self.status.send_if_modified(|status| {
             let moved = status.position != position || status.rebuilt.is_some();
             (status.position, status.rebuilt, status.head) = (position, None, head.max(position));
+            status.rebuild = None;
             if state == ConsumerState::Live {
                 status.behind = Duration::ZERO;
             }

@@ -13,6 +13,7 @@ use super::feed::{Feed, PanickedDrop};
 use super::heartbeat::Beside;
 use super::lease::Contender;
 use super::parked::Parking;
+use super::pass::Ticket;
 use super::policy::{Jitter, Policy};
 use super::report::{Report, log};
 use super::start::StartFrom;
@@ -51,6 +52,8 @@ pub(super) struct Run<W: Work> {
     /// Whether the term of its lease is in the checkpoint.
     pub(super) claimed: bool,
     pub(super) beside: Beside,
+    /// Admits it to a reading of the log that others share.
+    pub(super) ticket: Option<Ticket>,
     pub(super) panicked: PanickedDrop,
 }
 
@@ -137,9 +140,13 @@ impl<W: Work> Run<W> {
             check_log(&self.store, &self.name, checkpoint).await?;
         }
         let after = position_of(self.checkpoint.as_ref());
-        let watch = self.store.all().watch().after(after).filter(self.wanted.clone()).await?;
+        let seat = self.ticket.take().and_then(|ticket| ticket.join(&self.store, after.get(), &self.wanted));
+        let (wanted, panicked) = (self.wanted.clone(), Arc::clone(&self.panicked));
+        let feed = match seat {
+            Some(seat) => Feed::shared(seat, self.store.clone(), wanted, after.get(), panicked),
+            None => Feed::new(self.store.all().watch().after(after).filter(wanted).await?, panicked),
+        };
         debug!(name = self.name.as_str(), after = after.get(), "consumer begins");
-        let feed = Feed::new(watch, Arc::clone(&self.panicked));
         self.tell(false);
         Ok(feed)
     }

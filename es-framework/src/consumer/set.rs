@@ -81,16 +81,11 @@ impl Consumers {
     ///
     /// If the future is dropped, the consumers that were started stop.
     pub async fn start(self) -> ConsumerSet {
-        let mut members = Vec::with_capacity(self.list.len());
+        let mut started = Vec::with_capacity(self.list.len());
         for consumer in self.list {
-            let name = consumer.name();
-            let running = consumer.start().await.map_err(Arc::new);
-            if let Err(error) = &running {
-                super::report::log(error, "a consumer could not start");
-            }
-            members.push(Member { name, running });
+            started.push((consumer.name(), consumer.start().await));
         }
-        ConsumerSet { members }
+        ConsumerSet::of(started)
     }
 }
 
@@ -114,6 +109,17 @@ struct Member {
 }
 
 impl ConsumerSet {
+    /// Those that were started, and why others could not.
+    pub(crate) fn of(started: Vec<(String, Result<Running, RunError>)>) -> Self {
+        let member = |(name, running): (String, Result<Running, RunError>)| {
+            if let Err(error) = &running {
+                super::report::log(error, "a consumer could not start");
+            }
+            Member { name, running: running.map_err(Arc::new) }
+        };
+        Self { members: started.into_iter().map(member).collect() }
+    }
+
     /// The handle of a consumer; [`None`] if there is none with this name, or it could not start.
     pub fn get(&self, name: &str) -> Option<&Running> {
         self.iter().find(|running| running.name().as_str() == name)
@@ -149,6 +155,24 @@ impl ConsumerSet {
             running.reached(position, left).await?;
         }
         Ok(())
+    }
+
+    /// Waits until all of them have ended by themselves: rebuilds end once they have replaced their read models.
+    ///
+    /// # Errors
+    ///
+    /// [`StopError`] with those that have failed or could not start.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future has no effect.
+    pub async fn finished(&self) -> Result<(), StopError> {
+        for running in self.iter() {
+            // Failures are collected below.
+            drop(running.finished().await);
+        }
+        let failed = self.failures();
+        if failed.is_empty() { Ok(()) } else { Err(StopError { late: Vec::new(), failed }) }
     }
 
     /// Stops all of them at once and waits until they have ended, at most until the deadline. Those that did not make it

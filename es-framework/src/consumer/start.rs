@@ -9,6 +9,7 @@ use super::handle::Running;
 use super::heartbeat::{Beside, Heartbeat};
 use super::lease::{Contender, Lease};
 use super::parked::Parking;
+use super::pass::Ticket;
 use super::policy::{Jitter, Policy};
 use super::report::Report;
 use super::run::{Leave, Run, panicked_drop};
@@ -56,11 +57,13 @@ pub(crate) struct Consumer<W> {
     pub(crate) policy: Policy,
     pub(crate) start_from: StartFrom,
     pub(crate) lease: Option<Lease>,
+    /// Admits it to a reading of the log that others share, if it begins at once.
+    pub(crate) ticket: Option<Ticket>,
 }
 
 impl<W: Work> Consumer<W> {
     fn into_run(self) -> Result<(Run<W>, Running, Heartbeat), RunError> {
-        let Self { store, name, mut work, wanted, policy, start_from, lease } = self;
+        let Self { store, name, mut work, wanted, policy, start_from, lease, ticket } = self;
         let (report, seen) = Report::new(name.clone());
         let (control, remote, alarm) = Control::new();
         work.stop_by(control.stop_signal());
@@ -90,6 +93,7 @@ impl<W: Work> Consumer<W> {
             contender,
             claimed: false,
             beside,
+            ticket,
             panicked: panicked_drop(),
         };
         Ok((run, running, heartbeat))
@@ -107,6 +111,8 @@ pub(crate) async fn start<W: Work>(consumer: Consumer<W>) -> Result<Running, Run
         let begun = panics::catch_async(Box::pin(run.begin())).await;
         begun.unwrap_or_else(|message| Err(Leave::Final(RunError::panicked(message))))
     };
+    // The others do not wait for one that is paused or stands by.
+    run.ticket = None;
     if let Err(Leave::Final(error)) = begun {
         let held = run.beside.holding.borrow().clone();
         if let Some(held) = held

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::error::RunError;
 use super::failure::Failure;
@@ -125,6 +125,48 @@ pub struct IllegalTransition {
     pub to: ConsumerState,
 }
 
+/// How a read model that is built anew is getting on. Events count whether the projector handles them or not.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
+pub struct RebuildProgress {
+    /// The number of events at or below the position that it has reached.
+    pub done: u64,
+    /// The number of events in the log, as far as this process knew when it moved last.
+    pub total: u64,
+    /// How many events a second it has processed since this run of it began: one that is resumed counts from where it
+    /// was. Zero until it has moved.
+    pub per_second: f64,
+    /// How long the rest will take at that rate; [`None`] until there is one.
+    pub left: Option<Duration>,
+    began: Instant,
+    began_at: u64,
+}
+
+impl RebuildProgress {
+    /// What follows once it is at `position` of a log with this head.
+    pub(super) fn next(before: Option<Self>, position: Position, head: Position, now: Instant) -> Self {
+        let (done, total) = (position.get(), head.max(position).get());
+        let (began, began_at) = match before {
+            // It may have been reset.
+            Some(before) if before.began_at <= done => (before.began, before.began_at),
+            _ => (now, done),
+        };
+        let seconds = now.saturating_duration_since(began).as_secs_f64();
+        let per_second = if seconds > 0.0 { number(done - began_at) / seconds } else { 0.0 };
+        let left = match total - done {
+            0 => Some(Duration::ZERO),
+            _ if per_second > 0.0 => Duration::try_from_secs_f64(number(total - done) / per_second).ok(),
+            _ => None,
+        };
+        Self { done, total, per_second, left, began, began_at }
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "an estimate")]
+fn number(count: u64) -> f64 {
+    count as f64
+}
+
 /// How far a consumer has got.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -140,6 +182,8 @@ pub struct Status {
     /// While it builds its read model anew: the position up to which it has done so. Queries see the old one, up to
     /// [`Self::position`], until it has reached the end of the log.
     pub rebuilt: Option<Position>,
+    /// How that goes, and how long it will take; [`None`] if it builds nothing anew.
+    pub rebuild: Option<RebuildProgress>,
     /// Why it could not continue.
     pub error: Option<Arc<RunError>>,
     /// The last failure, whether it has recovered from it or not; [`None`] if nothing has failed since it started.
@@ -167,6 +211,7 @@ impl Status {
             state: ConsumerState::Starting,
             position,
             rebuilt: None,
+            rebuild: None,
             error: None,
             last_failure: None,
             parked: 0,
@@ -181,5 +226,28 @@ impl Status {
 
     pub(super) fn is_over(&self) -> bool {
         self.state.is_over()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_left_follows_from_the_rate_of_this_run() {
+        let begun = Instant::now();
+        let at = |before, position, seconds| {
+            let now = begun + Duration::from_secs(seconds);
+            RebuildProgress::next(before, Position::new(position), Position::new(10_000), now)
+        };
+        // It is resumed at 4,000.
+        let first = at(None, 4_000, 0);
+        assert_eq!((first.done, first.total, first.per_second, first.left), (4_000, 10_000, 0.0, None));
+        let second = at(Some(first), 5_000, 2);
+        assert_eq!((second.per_second, second.left), (500.0, Some(Duration::from_secs(10))));
+        let third = at(Some(second), 10_000, 4);
+        assert_eq!((third.per_second, third.left), (1_500.0, Some(Duration::ZERO)));
+        let reset = at(Some(third), 0, 5);
+        assert_eq!((reset.done, reset.left), (0, None));
     }
 }

@@ -173,7 +173,7 @@ impl<P: ProcessManager> Process<P> {
         let wanted = filter.types(P::Event::names());
         let processing = Processing::new(store.clone(), instances, schedule, &policy);
         let work = Reactions::new(store.clone(), name.clone(), processing, in_flight, None)?;
-        Ok(Consumer { store, name, work, wanted, policy, start_from, lease })
+        Ok(Consumer { store, name, work, wanted, policy, start_from, lease, ticket: None })
     }
 }
 

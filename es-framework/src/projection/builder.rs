@@ -8,7 +8,7 @@ use super::buckets::{BUCKETS, Part};
 use super::generation::OnChange;
 use super::projector::Projector;
 use super::work::{Projecting, Purpose};
-use crate::consumer::{self, Consumer, Lease, Policy, RunError, Running, StartFrom, Startable};
+use crate::consumer::{self, Consumer, Lease, Policy, RunError, Running, StartFrom, Startable, Ticket};
 use crate::domain::Event as _;
 use crate::log::{Filter, Position, ProjectionName, Store};
 
@@ -214,6 +214,17 @@ impl<P: Projector> Projection<P> {
         consumer::start(self.into_consumer(Purpose::Rebuild)?).await
     }
 
+    /// Builds the read model anew, reading the log together with others.
+    pub(super) async fn rebuild_with(self, ticket: Ticket) -> Result<Running, RunError> {
+        let consumer = self.into_consumer(Purpose::Rebuild)?;
+        consumer::start(Consumer { ticket: Some(ticket), ..consumer }).await
+    }
+
+    /// The name under which it is built anew.
+    pub(super) fn rebuild_name(&self) -> String {
+        format!("{}~rebuild", self.name)
+    }
+
     /// Processes everything that is in the log now, and returns the position reached. Needs no runtime.
     ///
     /// # Errors
@@ -228,20 +239,21 @@ impl<P: Projector> Projection<P> {
     }
 
     pub(super) fn into_consumer(self, purpose: Purpose) -> Result<Consumer<Projecting<P>>, RunError> {
+        let rebuild = self.rebuild_name();
         let Self { store, projector, model, name, part, filter, policy, start_from, on_change, lease } = self;
         let name = ProjectionName::new(name)?;
         let wanted = filter.types(P::Event::names());
         let mut work = Projecting::new(store.id(), name.clone(), projector, model);
         // Each has a status of its own.
         let name = match purpose {
-            Purpose::Rebuild => ProjectionName::new(format!("{name}~rebuild"))?,
+            Purpose::Rebuild => ProjectionName::new(rebuild)?,
             Purpose::Run if part != Part::WHOLE => ProjectionName::new(format!("{name}#{}", part.index))?,
             Purpose::Run => name,
         };
         (work.purpose, work.on_change, work.policy, work.consumer) = (purpose, on_change, policy.clone(), name.clone());
         work.part = if purpose == Purpose::Rebuild { Part::WHOLE } else { part };
         let start_from = if purpose == Purpose::Rebuild { StartFrom::Beginning } else { start_from };
-        Ok(Consumer { store, name, work, wanted, policy, start_from, lease })
+        Ok(Consumer { store, name, work, wanted, policy, start_from, lease, ticket: None })
     }
 }
 

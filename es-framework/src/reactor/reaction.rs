@@ -192,7 +192,7 @@ impl<R: Reactor> Reaction<R> {
         let wanted = filter.types(R::Event::names());
         let work = Reactions::new(store.clone(), name.clone(), Users(reactor), in_flight, timeout)?;
         let work = work.repeat_after(repeat_after);
-        Ok(Consumer { store, name, work, wanted, policy, start_from, lease })
+        Ok(Consumer { store, name, work, wanted, policy, start_from, lease, ticket: None })
     }
 }
 

@@ -19,6 +19,7 @@ mod image;
 mod inline;
 mod laws;
 mod load;
+mod owners;
 mod passing_over;
 mod permissions;
 mod places;
