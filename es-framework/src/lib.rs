@@ -170,7 +170,7 @@ pub use consumer::{
 };
 // Read models.
 pub use projection::{
-    Batch, Cleared, Inline, InlineModel, OnChange, Projection, Projector, ReadModel, StateModel, StateTx,
+    Batch, Cleared, Inline, InlineModel, OnChange, Projected, Projection, Projector, ReadModel, StateModel, StateTx,
 };
 
 /// For those who measure a store: what it tells an observer.

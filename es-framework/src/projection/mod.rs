@@ -1,5 +1,6 @@
 //! Projections: read models folded from `@all`.
 
+mod apply;
 mod builder;
 mod generation;
 mod inline;
@@ -17,5 +18,5 @@ pub use builder::Projection;
 pub use generation::OnChange;
 pub use inline::{Inline, InlineModel};
 pub use model::{Batch, Cleared, ReadModel};
-pub use projector::Projector;
+pub use projector::{Projected, Projector};
 pub use state::{StateModel, StateTx};
