@@ -52,6 +52,7 @@
 
 pub mod aggregates;
 pub mod bank;
+pub mod batches;
 pub mod boundaries;
 pub mod commands;
 pub mod concurrency;
