@@ -242,7 +242,7 @@ impl<K: Key> Sums<K> {
 
 #[cfg(test)]
 mod tests {
-    use es_framework::{ModelError, ReadModel as _};
+    use es_framework::{ModelError, ProjectionName, ReadModel as _};
     use tokio_rusqlite::rusqlite::{self, ErrorCode};
 
     use super::{Rows, Sums};
@@ -258,6 +258,7 @@ mod tests {
 
     async fn model() -> SqliteModel {
         let model = SqliteModel::in_memory().await.unwrap();
+        model.start(&ProjectionName::new("kept").unwrap()).await.unwrap();
         within(&model, |tx| tx.execute_batch(TABLES)).await.unwrap();
         model
     }
