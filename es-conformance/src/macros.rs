@@ -421,6 +421,44 @@ macro_rules! conformance {
                 h3_a_projection_whose_runtime_ended_has_failed
                 h6_however_often_it_is_stopped_the_same_is_returned
             }
+            reactors {
+                h13_every_event_has_its_effect_once
+                h13_keys_are_ordered_and_overlap_up_to_a_bound
+                h13_a_reactor_can_have_keys_of_its_own
+                h13_a_crash_at_any_step_repeats_effects_under_their_keys
+                h13_an_outage_repeats_no_effect
+                h13_the_checkpoint_covers_only_what_is_finished
+                h13_a_failing_effect_is_tried_again_alone
+                h13_after_the_last_attempt_the_reactor_stops
+                h13_a_parked_key_queues_and_is_retried_in_order
+                h13_an_undecodable_event_is_parked
+                h13_a_reset_repeats_no_effect_without_the_word
+                h13_a_reactor_that_hangs_is_bounded_by_its_timeout
+                h13_a_stop_finishes_what_is_under_way
+                h13_a_reactor_can_start_at_the_present
+                h13_of_two_owners_one_stops
+                h13_a_stand_by_takes_over
+                h13_the_present_of_an_empty_log_is_remembered
+                h13_ten_writers_and_twenty_reactors
+            }
+            processes {
+                h14_events_become_commands
+                h14_keys_and_provenance_derive_from_the_event
+                h14_rejections_are_handled
+                h14_a_crash_at_any_step_loses_and_repeats_nothing
+                h14_two_owners_do_everything_once
+                h14_timeouts_are_handled_once_and_in_order
+                h14_a_cancelled_timeout_is_never_handled
+                h14_a_timeout_comes_before_later_events
+                h14_a_running_process_is_woken_by_the_clock
+                h14_a_timeout_that_fails_delays_no_other
+                h14_a_reset_repeats_nothing
+                h14_a_completed_instance_ignores_events
+                h14_a_poison_instance_is_parked
+                h14_a_process_that_decides_otherwise_sends_nothing
+                h14_what_is_no_step_is_refused
+                h14_a_process_uses_the_repository_it_is_given
+            }
         }
     };
 }
@@ -462,6 +500,12 @@ macro_rules! conformance_durable {
             }
             projections {
                 h1_a_projection_survives_a_reopening
+            }
+            reactors {
+                h13_a_reactor_survives_a_reopening
+            }
+            processes {
+                h14_timeouts_survive_a_reopening
             }
             rebuilding {
                 h4_a_rebuild_survives_a_reopening
@@ -513,6 +557,12 @@ macro_rules! conformance_shared {
             }
             projections {
                 h2_a_projection_sees_what_another_handle_writes
+            }
+            reactors {
+                h13_of_two_processes_one_stops
+            }
+            processes {
+                h14_two_processes_do_everything_once
             }
         }
     };

@@ -1,7 +1,8 @@
 //! Event sourcing for Rust: typed aggregates and projections over a durable stream store.
 //!
-//! It is *not* a server, a message broker or an ORM, and it has no effects on other systems. This crate contains the
-//! typed layer, the contract of the log and an in-memory engine; the engine for data that must last is `es-sqlite`.
+//! It is *not* a server, a message broker or an ORM, and has effects on other systems only through your own reactors.
+//! This crate contains the typed layer, the contract of the log and an in-memory engine; the engine for data that must
+//! last is `es-sqlite`.
 //!
 //! ```
 //! use es_framework::{Aggregate, Apply, Envelope, Event, ExecuteError, MemoryStore, Repository, commands};
@@ -73,6 +74,8 @@
 //! | build read models | [`Projector`], [`Projection`], [`Running`], [`StateModel`] |
 //! | build them in the transactions of appends | [`Projection::inline`], [`Inline`], [`InlineModel`] |
 //! | keep read models elsewhere | [`ReadModel`], [`Batch`], [`CheckpointRecord`] |
+//! | have effects outside the store | [`Reactor`], [`Reaction`], [`Effect`], [`EffectKey`] |
+//! | let commands follow from events | [`ProcessManager`], [`Process`], [`Actions`], [`Correlation`], [`OnRejection`] |
 //! | decide what a consumer does about failures | [`Policy`], [`Backoff`], [`Then`], [`Category`], [`ParkedEvent`] |
 //! | watch and control consumers | [`Running`], [`Status`], [`ConsumerState`], [`Store::consumer`], [`StoredStatus`], [`Wished`] |
 //! | run many consumers, or one in many processes | [`Store::consumers`], [`ConsumerSet`], [`Lease`], [`StartFrom`] |
@@ -99,8 +102,8 @@
 //! # Runtime
 //!
 //! The futures of this crate run on any executor and do not use its timers. One thing needs [tokio]'s runtime:
-//! [`Projection::start`], which spawns a task and returns [`RunError::NoRuntime`] if no runtime is current. The timeout
-//! of [`Running::reached`] is real time on every executor, even where tokio's time is paused.
+//! [`Projection::start`] (like [`Reaction::start`] and [`Process::start`]), which spawns a task and returns
+//! [`RunError::NoRuntime`] if no runtime is current. The timeout of [`Running::reached`] is real time on every executor, even where tokio's time is paused.
 //!
 //! [tokio]: https://docs.rs/tokio
 //!
@@ -119,7 +122,9 @@ mod domain;
 pub mod engine;
 mod log;
 mod panics;
+mod process;
 mod projection;
+mod reactor;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
@@ -165,8 +170,15 @@ pub use domain::{
 // Consumers of the log: what they do about failures, how they are watched and controlled.
 pub use consumer::{
     Backoff, Category, Checkpoint, CheckpointRecord, ConsumerRef, ConsumerSet, ConsumerState, Consumers, ControlError,
-    Failure, IllegalTransition, Lease, ModelError, ParkedEvent, ParkedFailure, Policy, Retried, RunError, Running,
-    StartFrom, Startable, Status, StopError, StoredStatus, Then, WaitError, WishError, Wished,
+    Failure, IllegalTransition, Lease, ModelError, ParkedEvent, ParkedFailure, Policy, ReactionError, Retried,
+    RunError, Running, StartFrom, Startable, Status, StopError, StoredStatus, Then, WaitError, WishError, Wished,
+};
+// Effects outside the store.
+pub use reactor::{Effect, EffectKey, Reaction, Reactor};
+// Processes over several aggregates.
+pub use process::{
+    Actions, Correlation, Instance, Issuing, OnRejection, Process, ProcessError, ProcessManager, Rejected, Sendable,
+    Timeout,
 };
 // Read models.
 pub use projection::{

@@ -20,6 +20,8 @@ mod builder;
 mod connection;
 mod engine;
 mod error;
+#[cfg(doctest)]
+mod guides;
 mod options;
 mod others;
 mod read;

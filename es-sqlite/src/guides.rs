@@ -12,6 +12,9 @@ mod concepts {}
 #[doc = include_str!("../../docs/boundaries.md")]
 mod boundaries {}
 
+#[doc = include_str!("../../docs/reactors.md")]
+mod reactors {}
+
 #[doc = include_str!("../../docs/schema-evolution.md")]
 mod schema_evolution {}
 

@@ -9,13 +9,18 @@
 //! it; or one decision moves it, over both accounts at once. Two repositories, as two processes would have them, conflict with each other. A projection maintains a table of
 //! balances, an account is loaded as it was in the past, and a busy one is loaded from its snapshot.
 //!
-//! Each chapter is a function in `chapters.rs`, in the order in which [`story`] calls them.
+//! At the end a process carries transfers through by itself, and a reactor writes letters.
+//!
+//! Each chapter is a function in `chapters.rs` or `automation.rs`, in the order in which [`story`] calls them.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for the terminal")]
 
 mod account;
+mod automation;
 mod balances;
 mod chapters;
+mod letters;
+mod process;
 mod transfer;
 
 use std::error::Error;
@@ -71,6 +76,8 @@ async fn story(path: PathBuf) -> Result<(), BoxError> {
     bank.two_writers_conflict().await?;
     bank.an_account_shows_its_past().await?;
     bank.a_busy_account_loads_from_its_snapshot().await?;
+    bank.a_process_transfers_money().await?;
+    bank.letters_are_written(&path.with_extension("letters")).await?;
 
     let reached = bank.running.stop().await?;
     store.close().await?;

@@ -109,6 +109,17 @@ pub(super) struct Control {
     pub(super) next: Option<Command>,
 }
 
+/// Tells whether the consumer was told to stop.
+#[derive(Debug, Clone)]
+pub(crate) struct StopSignal(watch::Receiver<bool>);
+
+impl StopSignal {
+    pub(crate) fn is_set(&self) -> bool {
+        // Without a handle nobody can want it to go on.
+        *self.0.borrow() || self.0.has_changed().is_err()
+    }
+}
+
 /// The handle's end.
 #[derive(Debug)]
 pub(super) struct Remote {
@@ -134,6 +145,10 @@ impl Control {
         let (alarm, alarmed) = watch::channel(Alarm::None);
         let control = Self { stopping, commands: received, alarm: alarmed, term: None, next: None };
         (control, Remote { stop, commands }, alarm)
+    }
+
+    pub(super) fn stop_signal(&self) -> StopSignal {
+        StopSignal(self.stopping.clone())
     }
 
     /// Waits until there is something to do; a command is in [`Self::next`].

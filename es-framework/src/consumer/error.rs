@@ -3,9 +3,10 @@
 use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::domain::DecodeError;
-use crate::log::{BoxError, ErrorKind, InvalidName, Position, ProjectionName, SnapshotError, StoreError};
+use crate::log::{BoxError, ErrorKind, InvalidName, Position, ProjectionName, SnapshotError, StoreError, StreamId};
 use crate::panics;
 
 /// A projection that stopped because it could not continue. Its checkpoint is where it was after the last whole batch.
@@ -15,7 +16,7 @@ pub enum RunError {
     /// The projector's name is not a valid projection name.
     #[error(transparent)]
     Name(#[from] InvalidName),
-    /// [`Projection::start`](super::Projection::start) was called outside a tokio runtime. Nothing was started.
+    /// [`Projection::start`](crate::Projection::start) was called outside a tokio runtime. Nothing was started.
     #[error(
         "no tokio runtime is current, and a projection that is started runs in a task of one; `catch_up` needs none"
     )]
@@ -37,6 +38,9 @@ pub enum RunError {
     /// The read model rolled back: the projector returned an error or panicked, or another runner took over.
     #[error(transparent)]
     Model(#[from] ModelError),
+    /// A reactor could not have an effect, or a process manager could not take a step.
+    #[error(transparent)]
+    Reaction(#[from] ReactionError),
     /// The log could not be read.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -108,18 +112,71 @@ impl RunError {
             | Self::Partitions { .. } => ErrorKind::Caller,
             Self::TooManyParked { .. } | Self::LogRewound { .. } | Self::Decode(_) => ErrorKind::Data,
             Self::Model(error) => error.kind(),
+            Self::Reaction(error) => error.kind(),
             Self::Store(error) => error.kind(),
             Self::Panicked { .. } | Self::TaskEnded => ErrorKind::Internal,
         }
     }
 
     /// The model has lost what it had committed; it is asked again.
-    pub(super) fn behind() -> Self {
+    pub(crate) fn behind() -> Self {
         ModelError::failed("the read model has lost what it had committed").into()
     }
 
     pub(crate) fn panicked(message: String) -> Self {
         Self::Panicked { message }
+    }
+}
+
+/// What a reactor could not do about an event, or a process manager about an event or a timeout. It may have happened all
+/// the same, and is tried again with the same key.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReactionError {
+    /// The reactor returned an error.
+    #[error("the reactor failed at the event at position {position}")]
+    Failed {
+        /// The position of the event.
+        position: Position,
+        /// The reactor's error.
+        source: BoxError,
+    },
+    /// The reactor panicked.
+    #[error("the reactor panicked at the event at position {position}: {message}")]
+    Panicked {
+        /// The position of the event.
+        position: Position,
+        /// The message of the panic.
+        message: String,
+    },
+    /// The reactor took too long, and its future was dropped.
+    #[error("the reactor was not done with the event at position {position} after {after:?}")]
+    TimedOut {
+        /// The position of the event.
+        position: Position,
+        /// The configured maximum.
+        after: Duration,
+    },
+    /// A timeout of a process manager could not be handled.
+    #[error("process {instance} could not handle its timeout {timeout:?}")]
+    Timeout {
+        /// The stream of the process.
+        instance: StreamId,
+        /// The name of the timeout.
+        timeout: String,
+        /// Why not.
+        source: BoxError,
+    },
+}
+
+impl ReactionError {
+    /// What a caller can do about it.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Failed { .. } | Self::Timeout { .. } => ErrorKind::Caller,
+            Self::Panicked { .. } => ErrorKind::Internal,
+            Self::TimedOut { .. } => ErrorKind::Retry,
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::error::{ModelError, RunError};
+use super::error::{ModelError, ReactionError, RunError};
 use crate::domain::DecodeError;
 use crate::log::{ErrorKind, Position, Timestamp};
 use crate::panics;
@@ -59,8 +59,9 @@ impl RunError {
     pub fn category(&self) -> Category {
         match self {
             Self::Decode(error) => category_of(error),
-            Self::Panicked { .. } => Category::Panic,
+            Self::Panicked { .. } | Self::Reaction(ReactionError::Panicked { .. }) => Category::Panic,
             Self::Store(_) | Self::LogRewound { .. } => Category::Log,
+            Self::Reaction(_) => Category::UserCode,
             Self::Model(error) => match error {
                 ModelError::Refused { .. }
                 | ModelError::Prepare { .. }

@@ -29,9 +29,10 @@ mod wish;
 mod work;
 
 pub use checkpoint::{Checkpoint, CheckpointRecord};
+pub(crate) use control::StopSignal;
 pub use control::{ControlError, Retried};
 pub use elsewhere::{ConsumerRef, WishError, Wished};
-pub use error::{ModelError, RunError, WaitError};
+pub use error::{ModelError, ReactionError, RunError, WaitError};
 #[cfg(any(test, feature = "testing"))]
 pub(crate) use failure::text_of;
 pub use failure::{Category, Failure};
@@ -46,9 +47,8 @@ pub use start::StartFrom;
 pub(crate) use start::{Consumer, catch_up, start};
 pub use status::{ConsumerState, IllegalTransition, Status};
 pub use stored_status::StoredStatus;
-#[cfg(any(test, feature = "testing"))]
 pub(crate) use timer::Timer;
-pub(crate) use work::{AtHead, Begun, Portion, Trouble, Work, position_of};
+pub(crate) use work::{AtHead, Begun, Portion, Trouble, Work, Write, checkpoint_at, position_of};
 
 /// The key of the record with the token of the last wish that was carried out.
 pub(crate) const ACKNOWLEDGED: &str = "acknowledged";

@@ -37,7 +37,7 @@ impl Backoff {
     }
 
     /// The upper bound of the pause after this many failed attempts.
-    pub(super) fn bound(&self, failed: u32) -> Duration {
+    pub(crate) fn bound(&self, failed: u32) -> Duration {
         let doubled = 2_u32.saturating_pow(failed.saturating_sub(1));
         self.first.saturating_mul(doubled).min(self.longest)
     }

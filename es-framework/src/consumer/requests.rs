@@ -125,6 +125,8 @@ impl<W: Work> Run<W> {
         portion.writes.extend(again.map(|event| event.removed()));
         self.step(portion).await.map_err(out)?;
         (self.seen, self.unwritten, self.failing) = (self.checkpoint, None, None);
+        // A reactor keeps its parked events.
+        self.look().await?;
         // Before the answer: whoever waits for a position from then on waits for what is read again.
         self.report.moved(end, self.store.head(), self.report.state());
         Ok(Answer::Done)
@@ -175,7 +177,10 @@ impl<W: Work> Run<W> {
             Err(Trouble::Down(error) | Trouble::Final(error) | Trouble::Afterwards(error)) => {
                 Err(NotApplied::Out(error))
             }
-            Err(Trouble::Behind { culprit: None } | Trouble::Fenced(_)) => Err(NotApplied::Out(RunError::behind())),
+            Err(Trouble::Later { error, .. }) => Err(NotApplied::Out(error)),
+            Err(Trouble::Behind { culprit: None } | Trouble::Fenced(_) | Trouble::Stopped { .. }) => {
+                Err(NotApplied::Out(RunError::behind()))
+            }
         }
     }
 
@@ -207,7 +212,7 @@ fn out(trouble: Trouble) -> ControlError {
         Trouble::Down(error) | Trouble::Final(error) | Trouble::Afterwards(error) | Trouble::Event { error, .. } => {
             error
         }
-        Trouble::Behind { culprit: Some((_, error)) } => error,
-        Trouble::Behind { culprit: None } | Trouble::Fenced(_) => RunError::behind(),
+        Trouble::Behind { culprit: Some((_, error)) } | Trouble::Later { error, .. } => error,
+        Trouble::Behind { culprit: None } | Trouble::Fenced(_) | Trouble::Stopped { .. } => RunError::behind(),
     })
 }

@@ -118,12 +118,13 @@ impl From<StoreError> for Leave {
 impl From<Trouble> for Leave {
     fn from(trouble: Trouble) -> Self {
         match trouble {
-            Trouble::Down(error) => Self::Down(error),
+            Trouble::Down(error) | Trouble::Later { error, .. } => Self::Down(error),
             Trouble::Final(error) | Trouble::Afterwards(error) | Trouble::Event { error, .. } => Self::Final(error),
             Trouble::Behind { culprit: Some(_) } => Self::Again,
             // It may happen over and over.
             Trouble::Behind { culprit: None } => Self::Down(RunError::behind()),
             Trouble::Fenced(_) => Self::StandBy,
+            Trouble::Stopped { .. } => Self::Stop,
         }
     }
 }
@@ -309,6 +310,7 @@ impl<W: Work> Run<W> {
             seen = next.upto;
             feed.meanwhile(self.deal_with(next)).await?;
         }
+        self.fire(self.store.now()).await?;
         self.at_head().await
     }
 

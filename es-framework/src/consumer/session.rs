@@ -13,7 +13,7 @@ use super::run::{Failing, Leave, Run, no_panic};
 use super::status::ConsumerState;
 use super::work::{Portion, Trouble, Work, Write, position_of};
 use crate::domain::{Envelope, Recorded};
-use crate::log::{Mark, Position};
+use crate::log::{Mark, Position, Timestamp};
 use crate::panics;
 
 /// How long the checkpoint may lag behind what was read while the log continues without events for the consumer.
@@ -22,22 +22,35 @@ const UNWRITTEN: Duration = Duration::from_secs(5);
 impl<W: Work> Run<W> {
     /// Processes stretches until something else is to be done.
     pub(super) async fn session(&mut self, mut feed: Feed<W::Event>, outages: &mut u32) -> Leave {
+        let mut caught_up = false;
         loop {
             let next = tokio::select! {
                 biased;
                 interrupt = self.control.interrupted() => return interrupt.into(),
                 next = feed.next() => next,
+                // Until the log has been read, an event may come that makes it pointless.
+                () = self.work.due(), if caught_up => {
+                    if let Err(left) = self.fire(self.store.now()).await {
+                        return left;
+                    }
+                    continue;
+                }
             };
             let next = match next {
                 Some(Ok(next)) => next,
                 Some(Err(error)) => return error.into(),
                 None => return Leave::Again,
             };
-            let caught_up = next.caught_up;
+            caught_up = next.caught_up;
             if let Err(left) = feed.meanwhile(self.deal_with(next)).await {
                 return left;
             }
             *outages = 0;
+            if let Some(until) = self.work.overdue()
+                && let Err(left) = self.fire(until).await
+            {
+                return left;
+            }
             self.tell(caught_up);
             if caught_up && let Err(left) = self.at_head().await {
                 return left;
@@ -120,7 +133,10 @@ impl<W: Work> Run<W> {
         }
         let now = self.store.now();
         for (index, event) in events.iter().enumerate().take(portion.range.end).skip(portion.range.start) {
-            let key = self.key_of(event.envelope())?;
+            if self.work.passes_over(event.position()) {
+                continue;
+            }
+            let key = self.key_of_event(event)?;
             if !self.parking.holds(&key) {
                 continue;
             }
@@ -138,6 +154,12 @@ impl<W: Work> Run<W> {
             portion.skip.push(index);
         }
         Ok(portion)
+    }
+
+    fn key_of_event(&self, event: &Recorded<W::Event>) -> Result<String, Leave> {
+        let key =
+            panics::catch(|| self.work.key(event)).map_err(|message| Leave::Final(RunError::panicked(message)))?;
+        key.map_or_else(|| self.key_of(event.envelope()), Ok)
     }
 
     fn key_of(&self, event: Envelope<'_>) -> Result<String, Leave> {
@@ -171,7 +193,7 @@ impl<W: Work> Run<W> {
         let Some(event) = events.get(index).filter(|_| self.policy.then == Then::Park) else {
             return Err(Leave::Final(error));
         };
-        let key = self.key_of(event.envelope())?;
+        let key = self.key_of_event(event)?;
         let failure = self.failing.as_ref().map(|failing| ParkedFailure::of(&failing.failure, failing.first));
         self.park(key, event.mark(), failure).await
     }
@@ -222,6 +244,21 @@ impl<W: Work> Run<W> {
         }
     }
 
+    /// Does what is due that is no event. What fails is reported, and is tried again later as the policy says.
+    pub(super) async fn fire(&mut self, until: Timestamp) -> Result<(), Leave> {
+        match self.work.fire(until).await {
+            Err(Trouble::Later { error, attempts }) => self.try_later(error, attempts),
+            Err(trouble) => Err(trouble.into()),
+            Ok(()) => Ok(()),
+        }
+    }
+
+    fn try_later(&mut self, error: RunError, attempts: u32) -> Result<(), Leave> {
+        self.note_failure(&error, None, attempts);
+        let last = attempts >= self.policy.backoff(error.category()).attempts.get();
+        if last && self.policy.then == Then::Stop { Err(Leave::Final(error)) } else { Ok(()) }
+    }
+
     /// Counts a failed attempt of an event. Either waits until the next, or returns the error if there is none.
     async fn count_failure(&mut self, position: Position, error: RunError) -> Result<Option<RunError>, Leave> {
         let before = self.failing.take().filter(|failing| failing.position == position);
@@ -264,7 +301,9 @@ impl<W: Work> Run<W> {
         let done = self.work.apply(portion).await;
         match &done {
             Ok(()) | Err(Trouble::Afterwards(_)) => self.reached(to, &writes),
-            Err(Trouble::Event { checkpoint, .. }) => self.reached(*checkpoint, &writes),
+            Err(Trouble::Event { checkpoint, .. } | Trouble::Stopped { checkpoint }) => {
+                self.reached(*checkpoint, &writes);
+            }
             Err(_) => {}
         }
         done

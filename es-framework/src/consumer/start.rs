@@ -60,9 +60,10 @@ pub(crate) struct Consumer<W> {
 
 impl<W: Work> Consumer<W> {
     fn into_run(self) -> Result<(Run<W>, Running, Heartbeat), RunError> {
-        let Self { store, name, work, wanted, policy, start_from, lease } = self;
+        let Self { store, name, mut work, wanted, policy, start_from, lease } = self;
         let (report, seen) = Report::new(name.clone());
         let (control, remote, alarm) = Control::new();
+        work.stop_by(control.stop_signal());
         let timer = Timer::shared();
         let commands = remote.commands.downgrade();
         let (heartbeat, beside) = Heartbeat::new(store.clone(), &name, timer.clone(), seen.clone(), commands, alarm)?;
@@ -103,7 +104,7 @@ pub(crate) async fn start<W: Work>(consumer: Consumer<W>) -> Result<Running, Run
         run.report.enter(ConsumerState::Paused);
         Err(Leave::Again)
     } else {
-        let begun = panics::catch_async(run.begin()).await;
+        let begun = panics::catch_async(Box::pin(run.begin())).await;
         begun.unwrap_or_else(|message| Err(Leave::Final(RunError::panicked(message))))
     };
     if let Err(Leave::Final(error)) = begun {
@@ -134,7 +135,8 @@ pub(crate) async fn catch_up<W: Work>(consumer: Consumer<W>) -> Result<Position,
     let (mut run, running, heartbeat) = consumer.into_run()?;
     (run.beside, run.contender) = (Beside::none(), None);
     drop(heartbeat);
-    let (position, outcome) = run.until_head().await;
+    // On the heap: it is some ten kilobytes, and its callers' futures hold it.
+    let (position, outcome) = Box::pin(run.until_head()).await;
     drop(running);
     outcome.map(|()| position)
 }

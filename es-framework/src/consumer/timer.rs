@@ -40,7 +40,7 @@ struct Waits {
 
 impl Timer {
     /// The timer of the whole process.
-    pub(super) fn shared() -> Self {
+    pub(crate) fn shared() -> Self {
         static SHARED: OnceLock<Timer> = OnceLock::new();
         SHARED.get_or_init(Self::default).clone()
     }

@@ -7,10 +7,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::checkpoint::{Checkpoint, CheckpointRecord};
+use super::control::StopSignal;
 use super::error::RunError;
 use super::feed::Events;
-use crate::domain::{Envelope, Event};
-use crate::log::{Direction, Mark, Position, ProjectionName, Read, Store, StoreError, StreamId};
+use crate::domain::{Envelope, Event, Recorded};
+use crate::log::{Direction, Mark, Position, ProjectionName, Read, Store, StoreError, StreamId, Timestamp};
 
 /// What differs between kinds of consumers: where the checkpoint is kept, and what an event does.
 ///
@@ -30,6 +31,36 @@ pub(crate) trait Work: Send + 'static {
     ///
     /// If an event cannot be processed, those before it are applied, and [`Trouble::Event`] names it.
     fn apply(&mut self, portion: Portion<Self::Event>) -> impl Future<Output = Result<(), Trouble>> + Send;
+
+    /// What the order of an event is kept within, if the policy is not to say so. Runs user code, which may panic.
+    fn key(&self, _: &Recorded<Self::Event>) -> Option<String> {
+        None
+    }
+
+    /// Whether the event at this position is passed over when it is met, because the consumer has been there before.
+    fn passes_over(&self, _: Position) -> bool {
+        false
+    }
+
+    /// Called once, before anything else. A portion that takes long can end early with [`Trouble::Stopped`].
+    fn stop_by(&mut self, _: StopSignal) {}
+
+    /// Waits until there is something to do that is no event: a timeout. Only while there are no events; can be dropped
+    /// at any time.
+    fn due(&mut self) -> impl Future<Output = ()> + Send {
+        std::future::pending()
+    }
+
+    /// The time up to which events were processed, if something that is no event was due before it.
+    fn overdue(&self) -> Option<Timestamp> {
+        None
+    }
+
+    /// Does what was due at this time, some of it at least.
+    fn fire(&mut self, until: Timestamp) -> impl Future<Output = Result<(), Trouble>> + Send {
+        let _: Timestamp = until;
+        async { Ok(()) }
+    }
 
     /// Whether an event is this consumer's: if not, another one that shares its work applies it.
     fn has(&self, event: Envelope<'_>) -> bool {
@@ -126,6 +157,10 @@ impl<E> Portion<E> {
 pub(crate) enum Trouble {
     /// An event cannot be processed. Everything before it is applied, and the checkpoint is where it says.
     Event { position: Position, checkpoint: Option<Checkpoint>, error: RunError },
+    /// It was told to stop before the portion was finished. Everything before the checkpoint is applied.
+    Stopped { checkpoint: Option<Checkpoint> },
+    /// Something that is no event failed, and will be tried again later.
+    Later { error: RunError, attempts: u32 },
     /// What it writes to has lost more than the portion: begin again. If an event cannot be processed, it is named.
     Behind { culprit: Option<(Position, RunError)> },
     /// What it writes to is out of order for now.

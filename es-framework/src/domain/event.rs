@@ -60,7 +60,7 @@ pub trait Event: Sized + Send + Sync + 'static {
 
 /// An event all of whose variants name their stream, by `#[es(stream = "…")]` on each or on the enum.
 ///
-/// An enum that [joins](derive@Event#joined-events) other events is one too; whether the joined event names its stream is
+/// An enum that [joins](derive@crate::Event#joined-events) other events is one too; whether the joined event names its stream is
 /// checked when a decision returns it.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` does not name the stream it is written to",

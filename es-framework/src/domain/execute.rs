@@ -275,7 +275,7 @@ impl<A: Aggregate, C, E, S: ?Sized> Asked<'_, A, C, E, S> {
 }
 
 /// Distinguishes a command from every other one. An enum of commands counts as the command inside.
-fn fingerprint<C: Command + Serialize>(stream: &StreamId, command: &C) -> Result<Fingerprint, KeyError> {
+pub(crate) fn fingerprint<C: Command + Serialize>(stream: &StreamId, command: &C) -> Result<Fingerprint, KeyError> {
     let refused = |error| KeyError::Fingerprint { source: Box::new(error) };
     canonical(&(stream, command.name(), Content(command))).map(|bytes| Fingerprint::of(&bytes)).map_err(refused)
 }

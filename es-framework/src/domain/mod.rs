@@ -47,7 +47,9 @@ pub use decision::{
     Boundary, Current, Decide, DecideContext, Decided, Decision, DecisionError, DecisionScenario, Events, EventsError,
     Over, States,
 };
+pub(crate) use event::decode as decode_event;
 pub use event::{DecodeError, EncodeError, Envelope, Event, NamesStream, Recorded};
+pub(crate) use execute::fingerprint as command_fingerprint;
 pub use execute::{Execute, ExecuteError, KeyError, Receipt};
 pub use fold::FoldPanic;
 pub use into_decision::IntoDecision;
@@ -59,6 +61,7 @@ pub use state::{Progress, SnapshotPolicy, Snapshots, StateError};
 pub use typed_read::{TypedReader, TypedReading};
 pub use typed_watch::{TypedWatch, TypedWatchBuilder};
 pub use typed_write::WriteEventsError;
+pub(crate) use typed_write::read_back;
 pub use view::{View, ViewOf};
 
 /// For tools: what a store holds, readable without the Rust types that wrote it.

@@ -70,7 +70,7 @@ impl Stream {
 }
 
 /// Decodes an event the way it will be read once it is written.
-pub(super) fn read_back<E: Event>(
+pub(crate) fn read_back<E: Event>(
     store: StoreId,
     stream: &StreamId,
     candidate: &CandidateEvent,

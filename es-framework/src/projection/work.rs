@@ -110,7 +110,7 @@ impl<P: Projector> Work for Projecting<P> {
     }
 
     async fn apply(&mut self, portion: Portion<P::Event>) -> Result<(), Trouble> {
-        let portion = Arc::new(self.leave_out_others(portion)?);
+        let portion = Arc::new(self.leave_out_others(portion).map_err(Trouble::of)?);
         let error = match self.step(&portion, portion.range.clone(), portion.from, portion.to).await {
             Ok(()) => return Ok(()),
             Err(error) => error,
@@ -172,13 +172,13 @@ impl<P: Projector> Work for Projecting<P> {
 impl<P: Projector> Projecting<P> {
     /// Has the events of other partitions left out, and those that are applied already: slots may have got further than
     /// others when the number of partitions changes.
-    fn leave_out_others(&self, mut portion: Portion<P::Event>) -> Result<Portion<P::Event>, Trouble> {
+    fn leave_out_others(&self, mut portion: Portion<P::Event>) -> Result<Portion<P::Event>, RunError> {
         let Some(slots) = &self.slots else { return Ok(portion) };
         let from = position_of(portion.from.as_ref());
         if self.part != Part::WHOLE && (portion.clear || position_of(portion.to.as_ref()) < from) {
             let reason = "a partition cannot be reset or moved back alone: stop all of them, and do it with the projection \
                           as a whole";
-            return Err(trouble(ModelError::not_allowed(reason)));
+            return Err(ModelError::not_allowed(reason).into());
         }
         let mut skip = Vec::new();
         let mut parked = portion.skip.iter().copied().peekable();
@@ -189,7 +189,7 @@ impl<P: Projector> Projecting<P> {
                 continue;
             }
             let slot = panics::catch(|| slot_of(&self.policy.key(event.envelope())));
-            let slot = slot.map_err(|message| Trouble::Final(RunError::panicked(message)))?;
+            let slot = slot.map_err(RunError::panicked)?;
             // What is parked is tried again from behind the checkpoint.
             let applied =
                 |record: &CheckpointRecord| event.position() > from && event.position() <= record.mark.position;

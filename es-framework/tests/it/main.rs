@@ -10,6 +10,7 @@ mod kit;
 mod ledgers;
 #[cfg(feature = "bincode")]
 mod observed;
+mod process_managers;
 mod processes;
 mod projections;
 mod sends;

@@ -14,6 +14,7 @@ impl Apply for Account {
     fn apply(&mut self, _: &Deposited, _: Envelope<'_>) {}
 }
 
+#[derive(serde::Serialize)]
 struct Deposit;
 
 impl Decide for Deposit {

@@ -138,7 +138,7 @@ fn columns(connection: &Connection, table: &str) -> Result<Vec<String>, ModelErr
         .map_err(ModelError::failed)?;
     // The others are computed.
     let stored = found.iter().filter(|(.., hidden)| *hidden == 0).map(|(name, ..)| quoted(name));
-    let numbered = !without_rowid && !(keys == 1 && whole == 1);
+    let numbered = !without_rowid && (keys != 1 || whole != 1);
     // A table may have columns with these names; at most one of the three then still means the row's number.
     let free = |alias: &&str| !found.iter().any(|(name, ..)| name.eq_ignore_ascii_case(alias));
     let rowid = ["rowid", "_rowid_", "oid"].into_iter().find(free).filter(|_| numbered);

@@ -265,7 +265,7 @@ async fn h4_a_rebuild_goes_on_where_it_was() {
     rebuild.stop().await.unwrap();
     let before = projector.projected.load(Ordering::SeqCst);
     if counts(&model).await.0 == 9_000 && before < 9_000 {
-        assert_eq!(left_over(folder.path()).is_empty(), false, "it is kept");
+        assert!(!left_over(folder.path()).is_empty(), "it is kept");
         let rebuild = Projection::new(&store, projector.clone(), model.clone()).rebuild().await.unwrap();
         rebuild.finished().await.unwrap();
         assert_eq!(projector.projected.load(Ordering::SeqCst), 9_000, "no event was projected twice");

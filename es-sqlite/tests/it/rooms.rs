@@ -44,7 +44,7 @@ fn a_room_imports_only_from_rooms_before_it() {
         "store",
         "builder",
     ];
-    let framework = ["panics", "log", "engine", "domain", "consumer", "projection", "testing"];
+    let framework = ["panics", "log", "engine", "domain", "consumer", "projection", "reactor", "process", "testing"];
     for (source, order) in [("src", &sqlite[..]), ("../es-framework/src", &framework[..])] {
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(source);
         let place = |room: &str| order.iter().position(|name| *name == room);

@@ -1,0 +1,4 @@
+//! Compiles the code of the guide.
+
+#[doc = include_str!("../../docs/postgres.md")]
+mod postgres {}
