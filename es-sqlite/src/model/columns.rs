@@ -126,7 +126,8 @@ macro_rules! tuple_key {
                 Ok(())
             }
             fn is_key_of(&self, row: &Row<'_>) -> rusqlite::Result<bool> {
-                Ok($(is_part(&self.$at, row, $at)?)&&*)
+                let parts = [$(is_part(&self.$at, row, $at)?),*];
+                Ok(!parts.contains(&false))
             }
         }
     };
