@@ -2,7 +2,7 @@
 
 use crate::measure::figure;
 use crate::options::{Options, Size};
-use crate::spec::{Mode, Spec, Work};
+use crate::spec::{Mode, Results, Spec, Work};
 
 /// A workload in one of its forms.
 #[derive(Debug, Clone)]
@@ -164,7 +164,7 @@ fn reads(options: &Options) -> Vec<Case> {
     let large = options.pick(30_000, 300_000, 1_000_000);
     let load = |snapshot, events| Spec { per_append: 1_000, ..Spec::new(Work::Load { snapshot }, events) };
     let scan = |filtered| Spec { streams: 1_000, per_append: 1_000, ..Spec::new(Work::Scan { filtered }, large) };
-    let project = |upsert| Spec { streams: 1_000, per_append: 1_000, ..Spec::new(Work::Project { upsert }, large) };
+    let project = |results| Spec { streams: 1_000, per_append: 1_000, ..Spec::new(Work::Project { results }, large) };
     let thousands = |events: u64| match (events / 1_000_000, events / 1_000 % 1_000) {
         (0, thousands) => format!("{thousands},000"),
         (millions, thousands) => format!("{millions},{thousands:03},000"),
@@ -179,10 +179,18 @@ fn reads(options: &Options) -> Vec<Case> {
             .goal(Goal::Ratio(0.75))
             .peer("W7"),
         Case::new("W7", "read @all, one type in a hundred", &scan(true)).goal(Goal::Ratio(0.75)),
-        Case::new("W8", "projection, state in memory", &project(false))
+        Case::new("W8", "projection, state in memory", &project(Results::State))
             .against("W7 read @all", &scan(false))
             .goal(Goal::Ratio(0.6)),
-        Case::new("W8", "projection, one upsert an event", &project(true)).goal(Goal::Ratio(0.7)),
+        Case::new("W8", "projection, one upsert an event", &project(Results::Upserts)).goal(Goal::Ratio(0.7)),
+        Case::new("W8", "projection, sums by batch", &project(Results::Sums))
+            .against("floor", &project(Results::Upserts).on_the_floor())
+            .also("floor by batch", &project(Results::Sums).on_the_floor())
+            .goal(Goal::Ratio(0.7)),
+        Case::new("W8", "projection, rows by batch", &project(Results::Rows))
+            .against("floor", &project(Results::Upserts).on_the_floor())
+            .also("floor by batch", &project(Results::Rows).on_the_floor())
+            .goal(Goal::Ratio(0.7)),
     ]
 }
 

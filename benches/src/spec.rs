@@ -65,6 +65,19 @@ pub enum Index {
     Merged,
 }
 
+/// Where a projection keeps its results.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Results {
+    /// In a value in memory.
+    State,
+    /// In rows, by one upsert per event.
+    Upserts,
+    /// In rows, by what comes together for each in a batch.
+    Sums,
+    /// In rows, each read and written once a batch.
+    Rows,
+}
+
 /// The work of one measurement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Work {
@@ -107,8 +120,8 @@ pub enum Work {
     },
     /// A projection that catches up.
     Project {
-        /// Whether it writes one row per event, instead of changing a value in memory.
-        upsert: bool,
+        /// What it changes.
+        results: Results,
     },
     /// From a write's return to the event's arrival at a watcher.
     Watch {

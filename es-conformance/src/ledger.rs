@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use es_framework::{
-    Backoff, Batch, BoxError, Cleared, Event, ExpectedVersion, ModelError, Policy, Position, Projection,
+    Backoff, Batch, BoxError, Cleared, Event, ExpectedVersion, ModelError, Policy, Position, Projected, Projection,
     ProjectionName, Projector, ReadModel, Recorded, Store, WriteEventsError,
 };
 use serde::{Deserialize, Serialize};
@@ -227,6 +227,47 @@ struct Told {
     refuses: Mutex<BTreeMap<u64, (u64, bool)>>,
     /// How often each position was passed to it.
     attempts: Mutex<BTreeMap<u64, u64>>,
+    /// How it deals with batches.
+    batches: Mutex<Batches>,
+    /// The positions of each batch that it has applied as such.
+    batched: Mutex<Vec<Vec<u64>>>,
+}
+
+/// How a projector deals with a batch of events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Batches {
+    /// Not at all: events are passed to it one by one.
+    #[default]
+    Never,
+    /// One event after the other: it fails at the one that is refused.
+    InOrder,
+    /// It writes everything, and notices at the end that an event is refused.
+    AtTheEnd,
+    /// It writes everything, and fails whatever the events are.
+    Fails,
+    /// It writes everything, and panics whatever the events are.
+    Panics,
+}
+
+impl Told {
+    /// Fails if this amount is refused.
+    fn judge(&self, cents: u64) -> Result<(), BoxError> {
+        let panics = {
+            let mut refuses = self.refuses.lock().unwrap_or_else(PoisonError::into_inner);
+            match refuses.get_mut(&cents) {
+                Some((times, panics)) if *times > 0 => {
+                    *times -= u64::from(*times != ALWAYS);
+                    Some(*panics)
+                }
+                _ => None,
+            }
+        };
+        match panics {
+            None => Ok(()),
+            Some(false) => Err(format!("{cents} cents are refused").into()),
+            Some(true) => panic!("{cents} cents break it"),
+        }
+    }
 }
 
 /// Refuses every time.
@@ -246,6 +287,16 @@ impl<L> Entries<L> {
     /// Panics at this amount so many times from now on.
     pub fn panic_at(&self, cents: u64, times: u64) {
         self.told.refuses.lock().unwrap_or_else(PoisonError::into_inner).insert(cents, (times, true));
+    }
+
+    /// Deals with batches like this from now on.
+    pub fn batches(&self, batches: Batches) {
+        *self.told.batches.lock().unwrap_or_else(PoisonError::into_inner) = batches;
+    }
+
+    /// The positions of each batch that it has applied as such, whether it was committed or not.
+    pub fn batched(&self) -> Vec<Vec<u64>> {
+        self.told.batched.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// How often the event at this position was passed to it.
@@ -293,21 +344,39 @@ impl<L: Ledger> Projector for Entries<L> {
         *self.told.attempts.lock().unwrap_or_else(PoisonError::into_inner).entry(position).or_default() += 1;
         // It writes first, so that a refusal has something to take back.
         L::write(tx, Row { position, account, cents })?;
-        let panics = {
-            let mut refuses = self.told.refuses.lock().unwrap_or_else(PoisonError::into_inner);
-            match refuses.get_mut(&cents) {
-                Some((times, panics)) if *times > 0 => {
-                    *times -= u64::from(*times != ALWAYS);
-                    Some(*panics)
+        self.told.judge(cents)
+    }
+
+    fn project_batch(
+        &self,
+        events: &[&Recorded<AccountEvent>],
+        tx: &mut <L::Model as ReadModel>::Tx<'_>,
+    ) -> Result<Projected, BoxError> {
+        let batches = *self.told.batches.lock().unwrap_or_else(PoisonError::into_inner);
+        match batches {
+            Batches::Never => return Ok(Projected::Nothing),
+            Batches::InOrder => {
+                for event in events {
+                    self.project(event, tx)?;
                 }
-                _ => None,
             }
-        };
-        match panics {
-            None => Ok(()),
-            Some(false) => Err(format!("{cents} cents are refused").into()),
-            Some(true) => panic!("{cents} cents break it"),
+            Batches::AtTheEnd | Batches::Fails | Batches::Panics => {
+                let mut all = Vec::new();
+                for event in events {
+                    let AccountEvent::Deposited { cents } = *event.event() else { continue };
+                    L::write(tx, Row { position: event.position().get(), account: event.stream().to_string(), cents })?;
+                    all.push(cents);
+                }
+                match batches {
+                    Batches::Fails => return Err("no batch is to its liking".into()),
+                    Batches::Panics => panic!("every batch breaks it"),
+                    _ => all.into_iter().try_for_each(|cents| self.told.judge(cents))?,
+                }
+            }
         }
+        let positions = events.iter().map(|event| event.position().get()).collect();
+        self.told.batched.lock().unwrap_or_else(PoisonError::into_inner).push(positions);
+        Ok(Projected::All)
     }
 
     fn clear(&self, tx: &mut <L::Model as ReadModel>::Tx<'_>) -> Result<Cleared, BoxError> {

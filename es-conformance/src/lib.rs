@@ -55,6 +55,7 @@
 
 pub mod aggregates;
 pub mod bank;
+pub mod batches;
 pub mod boundaries;
 pub mod commands;
 pub mod concurrency;

@@ -568,6 +568,13 @@ macro_rules! conformance_consumers {
     ($fixture:expr) => {
         $crate::__tests! {
             $fixture;
+            batches {
+                h1_a_batch_equals_its_events_one_by_one
+                h1_a_failure_at_every_call_of_a_batch_changes_nothing
+                h8_the_culprit_of_a_batch_is_found_wherever_it_is
+                h8_a_batch_that_fails_for_no_event_is_applied_one_by_one
+                h9_parked_events_are_left_out_of_batches
+            }
             failing {
                 h1_a_failure_or_death_at_every_call_changes_nothing
                 h1_whatever_happens_each_event_takes_effect_once

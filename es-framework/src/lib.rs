@@ -184,7 +184,8 @@ pub use process::{
 };
 // Read models.
 pub use projection::{
-    Batch, Cleared, Inline, InlineModel, OnChange, Projection, Projector, ReadModel, Rebuilds, StateModel, StateTx,
+    Batch, Cleared, Inline, InlineModel, OnChange, Projected, Projection, Projector, ReadModel, Rebuilds, StateModel,
+    StateTx,
 };
 
 /// For those who measure a store: what it tells an observer.

@@ -41,7 +41,7 @@ pub use builder::Builder;
 pub use error::OpenError;
 #[doc(hidden)]
 pub use model::file::SqliteFile;
-pub use model::{SqliteModel, SqliteTx};
+pub use model::{Columns, Key, Rows, SqliteModel, SqliteTx, Sums};
 pub use options::Durability;
 pub use store::SqliteStore;
 /// The rusqlite version that this crate links; write projectors and queries with it.

@@ -41,7 +41,7 @@ pub async fn run(spec: &Spec) -> Result<Outcome> {
         Work::Courses => courses::run(spec).await,
         Work::Load { snapshot } => read::load(spec, snapshot).await,
         Work::Scan { filtered } => read::scan(spec, filtered).await,
-        Work::Project { upsert } => project::run(spec, upsert).await,
+        Work::Project { results } => project::run(spec, results).await,
         Work::Watch { pause_us, elsewhere } => watch::run(spec, pause_us, elsewhere).await,
         Work::Watchers => watchers::run(spec).await,
         Work::Grown { alone } => grown::append(spec, alone).await,

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use tokio::runtime::Handle;
 use tracing::debug;
 
+use super::apply::{How, apply};
 use super::buckets::{Part, Progress};
 use super::builder::Projection;
 use super::generation::BuiltBy;
@@ -335,20 +336,8 @@ where
         let count = events.len() as u64;
         let to = CheckpointRecord { store: self.store, mark, ..from }.events(from.events + count);
         let (projector, name) = (Arc::clone(&self.projector), self.name.clone());
-        let fold = move |tx: &mut Tx<'_, P>| {
-            let mut at = None;
-            let projected = panics::catch(|| {
-                for event in &events {
-                    let position = event.position();
-                    at = Some(position);
-                    P::Model::at(tx, position);
-                    let projected = projector.project(event, tx);
-                    projected.map_err(|error| ModelError::Refused { position, source: error.into() })?;
-                }
-                Ok(())
-            });
-            projected.map_err(|message| ModelError::Panicked { position: at, message })?
-        };
+        // One by one: an event that is refused is to be named, and the append's transaction cannot be tried again.
+        let fold = move |tx: &mut Tx<'_, P>| apply(&How::OneByOne, &*projector, events.iter(), tx);
         let batch = Batch::new(count, bytes, fold, |fold| {
             move |tx: &mut Tx<'_, P>| {
                 fold(tx)?;

@@ -1,5 +1,6 @@
 //! Projections: read models folded from `@all`.
 
+mod apply;
 mod buckets;
 mod builder;
 mod generation;
@@ -18,6 +19,6 @@ pub use builder::Projection;
 pub use generation::OnChange;
 pub use inline::{Inline, InlineModel};
 pub use model::{Batch, Cleared, ReadModel};
-pub use projector::Projector;
+pub use projector::{Projected, Projector};
 pub use rebuilds::Rebuilds;
 pub use state::{StateModel, StateTx};

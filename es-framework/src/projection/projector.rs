@@ -56,7 +56,7 @@ pub trait Projector: Send + Sync + 'static {
         Ok(Cleared::Nothing)
     }
 
-    /// Applies one event to the read model.
+    /// Applies one event to the read model. Where there are many, [`Self::project_batch`] can be faster.
     ///
     /// # Errors
     ///
@@ -68,4 +68,35 @@ pub trait Projector: Send + Sync + 'static {
         event: &Recorded<Self::Event>,
         tx: &mut <Self::Model as ReadModel>::Tx<'_>,
     ) -> Result<(), Self::Error>;
+
+    /// Applies several events at once: what [`Self::project`] would do with one after the other, in fewer statements. For
+    /// example, the rows that they change are worked out in memory, and written once at the end.
+    ///
+    /// The runner calls it in each transaction with the events of the batch, in order and at least one; parked events are
+    /// left out. By default nothing is done, and each event is passed to [`Self::project`]. An implementation may answer
+    /// [`Projected::Nothing`] as well, for example if there are few events. An [inline](super::Projection::inline)
+    /// projection passes each event to [`Self::project`].
+    ///
+    /// # Errors
+    ///
+    /// Any error. It need not say which event is to blame: the transaction is rolled back, and the events are passed to
+    /// [`Self::project`] one by one in another. If it refuses one, that event has failed; if it refuses none, the batch is
+    /// committed that way. The same happens after a panic.
+    fn project_batch(
+        &self,
+        events: &[&Recorded<Self::Event>],
+        tx: &mut <Self::Model as ReadModel>::Tx<'_>,
+    ) -> Result<Projected, Self::Error> {
+        let (_, _): (&[&Recorded<Self::Event>], &mut <Self::Model as ReadModel>::Tx<'_>) = (events, tx);
+        Ok(Projected::Nothing)
+    }
+}
+
+/// What [`Projector::project_batch`] has done with the events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Projected {
+    /// All of them are applied.
+    All,
+    /// Nothing was written: they are to be passed to [`Projector::project`] one by one.
+    Nothing,
 }

@@ -4,7 +4,9 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use tracing::debug;
 
+use super::apply::{How, apply};
 use super::buckets::{Buckets, Part, Progress, advanced, bucket_of, put};
 use super::generation::{BuiltBy, Identity, OnChange};
 use super::model::{Batch, Cleared, ReadModel};
@@ -15,7 +17,7 @@ use crate::consumer::{
     position_of,
 };
 use crate::domain::Envelope;
-use crate::log::{BoxError, Position, ProjectionName, StoreId};
+use crate::log::{BoxError, ProjectionName, StoreId};
 use crate::panics;
 
 /// A projector and its model, as the loop of all consumers runs them.
@@ -279,7 +281,8 @@ impl<P: Projector> Projecting<P> {
         Ok(to)
     }
 
-    /// Runs one transaction: some of the events, the records that belong to them, and the checkpoint.
+    /// Runs one transaction: some of the events, the records that belong to them, and the checkpoint. If the projector
+    /// fails to apply them as a batch, they are passed to it one by one in another.
     async fn step(
         &mut self,
         portion: &Arc<Portion<P::Event>>,
@@ -287,13 +290,35 @@ impl<P: Projector> Projecting<P> {
         from: Option<Checkpoint>,
         to: Option<Checkpoint>,
     ) -> Result<(), ModelError> {
+        let how = How::batch();
+        let error = match self.step_by(portion, range.clone(), from, to, how.clone()).await {
+            Err(error) if how.is_to_blame_for(&error) => error,
+            done => return done,
+        };
+        // The caller deals with a model that has lost more than the transaction.
+        if self.find_checkpoint().await?.0 != from {
+            return Err(error);
+        }
+        debug!(name = self.name.as_str(), %error, "a batch has failed, and is applied event by event");
+        self.step_by(portion, range, from, to, How::OneByOne).await
+    }
+
+    async fn step_by(
+        &mut self,
+        portion: &Arc<Portion<P::Event>>,
+        range: Range<usize>,
+        from: Option<Checkpoint>,
+        to: Option<Checkpoint>,
+        how: How,
+    ) -> Result<(), ModelError> {
         let count = (range.len() - portion.skip.iter().filter(|index| range.contains(index)).count()) as u64;
         let bytes = portion.events.bytes(range.clone());
         let (projector, applied) = (Arc::clone(&self.projector), Arc::clone(portion));
         let fold = move |tx: &mut Tx<'_, P>| {
-            let mut at = None;
-            let projected = panics::catch(|| project::<P>(&projector, &applied, range.clone(), tx, &mut at));
-            projected.map_err(|message| ModelError::Panicked { position: at, message })?
+            let first = range.start;
+            let events = applied.events.get(range.clone()).unwrap_or_default().iter().enumerate();
+            let wanted = events.filter(|(index, _)| applied.applies(first + index)).map(|(_, event)| event);
+            apply(&how, &*projector, wanted, tx)
         };
         let (projector, written, name) = (Arc::clone(&self.projector), Arc::clone(portion), self.name.clone());
         let (store, term, built_by) = (self.store, self.term, self.built_by.clone());
@@ -358,27 +383,6 @@ impl<P: Projector> Projecting<P> {
         let checkpoint = found.checkpoint();
         Ok((checkpoint, if let Progress::Buckets(buckets) = found { Some(buckets) } else { None }))
     }
-}
-
-/// Passes events to the projector; `at` is the position of the one it has.
-fn project<P: Projector>(
-    projector: &P,
-    portion: &Portion<P::Event>,
-    range: Range<usize>,
-    tx: &mut Tx<'_, P>,
-    at: &mut Option<Position>,
-) -> Result<(), ModelError> {
-    let first = range.start;
-    for (index, event) in portion.events.get(range).unwrap_or_default().iter().enumerate() {
-        if !portion.applies(first + index) {
-            continue;
-        }
-        let position = event.position();
-        *at = Some(position);
-        P::Model::at(tx, position);
-        projector.project(event, tx).map_err(|error| ModelError::Refused { position, source: error.into() })?;
-    }
-    Ok(())
 }
 
 /// Empties the model: what it can empty by itself, and what the projector empties.

@@ -9,7 +9,7 @@ use super::faults::{Call, Fault, FaultPlan, Faults, InjectedFault, Next, turns};
 use crate::consumer::ModelError;
 use crate::domain::Recorded;
 use crate::log::{Fingerprint, Position, ProjectionName, StoreError};
-use crate::projection::{Batch, Cleared, Projector, ReadModel};
+use crate::projection::{Batch, Cleared, Projected, Projector, ReadModel};
 
 /// A read model that passes every call on to another one, except for those that go wrong.
 ///
@@ -285,5 +285,13 @@ impl<P: Projector> Projector for OnFaulty<P> {
 
     fn project(&self, event: &Recorded<P::Event>, tx: &mut <P::Model as ReadModel>::Tx<'_>) -> Result<(), P::Error> {
         self.projector.project(event, tx)
+    }
+
+    fn project_batch(
+        &self,
+        events: &[&Recorded<P::Event>],
+        tx: &mut <P::Model as ReadModel>::Tx<'_>,
+    ) -> Result<Projected, P::Error> {
+        self.projector.project_batch(events, tx)
     }
 }

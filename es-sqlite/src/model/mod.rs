@@ -1,6 +1,7 @@
 //! Read models in SQLite.
 
 mod beside;
+mod columns;
 #[cfg(feature = "testing")]
 mod content;
 pub(crate) mod file;
@@ -9,7 +10,9 @@ mod inline;
 mod query;
 pub(crate) mod records;
 mod replace;
+mod rows;
 mod rules;
+mod statements;
 mod tx;
 
 use std::fmt;
@@ -32,6 +35,8 @@ use crate::model::rules::{Asker, Home};
 use crate::options::Durability;
 use crate::write::transact::TransactError;
 
+pub use crate::model::columns::{Columns, Key};
+pub use crate::model::rows::{Rows, Sums};
 pub use crate::model::tx::SqliteTx;
 
 /// How long a transaction of a read model's own file waits for other processes.
