@@ -114,8 +114,7 @@ struct Alone {
 
 impl Source {
     async fn next(&mut self) -> Option<Result<Stretch, StoreError>> {
-        loop {
-            let Self::Shared { seat, alone } = self else { break };
+        while let Self::Shared { seat, alone } = self {
             if let Some(stretch) = seat.next().await {
                 alone.after = stretch.upto;
                 return Some(Ok(stretch));

@@ -11,11 +11,13 @@ use crate::log::Store;
 
 type Starting = Pin<Box<dyn Future<Output = Result<Running, RunError>> + Send>>;
 
+type Start = Box<dyn FnOnce(Ticket) -> Starting + Send>;
+
 /// Projections whose read models are to be built anew together; see [`Store::rebuilds`].
 #[must_use = "nothing is built until it is started"]
 pub struct Rebuilds {
     store: Store,
-    list: Vec<(String, Box<dyn FnOnce(Ticket) -> Starting + Send>)>,
+    list: Vec<(String, Start)>,
 }
 
 impl Store {

@@ -213,7 +213,7 @@ async fn a_frozen_owner_commits_nothing_more(partitions: u32) {
         for account in &accounts {
             deposit(&store, account, [1, 2]).await;
         }
-        store.all().metrics().await.unwrap().position.get() as usize
+        usize::try_from(store.all().metrics().await.unwrap().position.get()).unwrap()
     };
     let mut events = write().await;
     let first = Owner::start(&path, partitions, 300);
