@@ -15,7 +15,7 @@ fn builder(schema: &str, setup: Setup) -> Builder {
     support::builder(schema).durability(Durability::Normal).limits(setup.limits).clock(setup.clock)
 }
 
-struct OnServer {
+pub(crate) struct OnServer {
     url: &'static str,
     schemas: Schemas,
     names: Mutex<HashMap<StoreId, String>>,
@@ -23,7 +23,7 @@ struct OnServer {
 
 impl OnServer {
     /// [`None`] if there is no server, so that the test has nothing to do.
-    fn new() -> Option<Self> {
+    pub(crate) fn new() -> Option<Self> {
         Some(Self { url: server::shared()?, schemas: Schemas::default(), names: Mutex::default() })
     }
 
@@ -109,16 +109,6 @@ impl Fixture for Dynamic {
         let engine: Arc<dyn Engine> = Arc::clone(self.0.open_with(setup).await.engine());
         engine.into()
     }
-}
-
-/// A fixture, or the end of the test that asked for it.
-macro_rules! or_nothing {
-    ($fixture:expr) => {
-        match $fixture {
-            Some(fixture) => fixture,
-            None => return,
-        }
-    };
 }
 
 mod on_server {

@@ -10,7 +10,18 @@
     reason = "a helper that fails is a test that fails, as inside a test"
 )]
 
+/// A fixture, or the end of the test that asked for it.
+macro_rules! or_nothing {
+    ($fixture:expr) => {
+        match $fixture {
+            Some(fixture) => fixture,
+            None => return,
+        }
+    };
+}
+
 mod conformance;
+mod consumers;
 mod damage;
 mod faults;
 mod opening;
