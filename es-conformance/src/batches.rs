@@ -40,9 +40,9 @@ pub async fn h8_the_culprit_of_a_batch_is_found_wherever_it_is<L: Ledger>(fixtur
             let projector = Entries::<L>::new();
             projector.batches(batches);
             if panics {
-                projector.panic_at(13, ALWAYS)
+                projector.panic_at(13, ALWAYS);
             } else {
-                projector.refuse(13, ALWAYS)
+                projector.refuse(13, ALWAYS);
             }
             let projection = entries(&store, &projector, &model, Policy::stop_at_once());
             let error = within("it fails", projection.catch_up()).await.expect_err("it refuses");
