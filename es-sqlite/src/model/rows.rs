@@ -278,7 +278,9 @@ mod tests {
         model.query(move |connection| connection.query_row(sql, [], |row| row.get(0))).await.unwrap()
     }
 
-    fn keyed() -> rusqlite::Result<Rows<(String, i64), (i64, Option<Vec<u8>>)>> {
+    type Kept = Rows<(String, i64), (i64, Option<Vec<u8>>)>;
+
+    fn keyed() -> rusqlite::Result<Kept> {
         Rows::new("kept", &["a", "b"], &["n", "t"])
     }
 
