@@ -167,6 +167,29 @@ fn commits_whose_answer_is_lost_are_resolved_and_not_guessed() {
             assert_eq!(appended.outcome, Outcome::Written, "it was carried out once, and the first time");
             assert!(store.append(append).await.unwrap().was_known());
         }
+        // Appends that only set a cell: whoever set it, it would look the same, so nobody is told that it was this one.
+        let key = es_framework::CellKey::new("counter").unwrap();
+        let (mut revision, mut unknown) = (0, 0);
+        let begun = Instant::now();
+        while unknown < 5 {
+            assert!(begun.elapsed() < Duration::from_secs(30), "{unknown} answers were lost after their commit");
+            let value = revision.to_string();
+            let append = es_framework::Append::default().set_cell(key.clone(), revision, Some(value.into()));
+            // One of the two answers, that with the cell or that of the commit.
+            let cut = async {
+                sleep(Duration::from_micros(revision * 173 % 2_000)).await;
+                proxy.cut_an_answer();
+            };
+            let (appended, ()) = tokio::join!(store.append(append), cut);
+            match appended {
+                Ok(appended) => assert_eq!(appended.cells, [revision + 1]),
+                Err(AppendError::Store(StoreError::Io { .. })) => unknown += 1,
+                Err(error) => panic!("it is not refused because it was carried out: {error:?}"),
+            }
+            let now = store.cell(&key).await.unwrap().unwrap().revision;
+            assert_eq!(now, revision + 1, "it was carried out once");
+            revision = now;
+        }
         store.close().await.unwrap();
     });
 }
