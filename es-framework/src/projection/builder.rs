@@ -138,7 +138,8 @@ impl<P: Projector> Projection<P> {
     /// one of them, and others stand by. The number may be another at the next start, and 1 again: what is kept is how far
     /// each part of the keys has got, so that no event is lost or applied twice. While processes with different numbers run
     /// at the same time, those that lose a part of their keys end with
-    /// [`ModelError::TakenOver`](crate::ModelError::TakenOver).
+    /// [`ModelError::TakenOver`](crate::ModelError::TakenOver), or with a lease begin again; and some keys may have no
+    /// owner meanwhile, whose events wait until all processes have the same number.
     ///
     /// It pays off where a read model can be written by several at once, or where the projector itself takes long. An
     /// SQLite file has one writer.
