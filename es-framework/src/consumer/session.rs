@@ -212,7 +212,7 @@ impl<W: Work> Run<W> {
     /// Applies a portion, and returns the index behind it. The inner error names an event that cannot be processed:
     /// everything before it is applied.
     async fn apply(&mut self, portion: Portion<W::Event>) -> Result<Result<usize, (Position, RunError)>, Leave> {
-        let (end, count) = (portion.range.end, portion.range.len() - portion.skip.len());
+        let (end, count) = (portion.range.end, self.work.count(&portion));
         let last = portion.events.get(portion.range.clone()).and_then(<[_]>::last).map(Recorded::time);
         match self.step_observed(portion, count).await {
             Ok(()) => {

@@ -68,6 +68,11 @@ pub(crate) trait Work: Send + 'static {
         true
     }
 
+    /// The number of events of a portion that this consumer applies.
+    fn count(&self, portion: &Portion<Self::Event>) -> usize {
+        portion.range.len() - portion.skip.len()
+    }
+
     /// Called once everything that was in the log is applied, if [`Begun::rebuilding`] said so.
     fn at_head(&mut self) -> impl Future<Output = Result<AtHead, Trouble>> + Send {
         async { Ok(AtHead::Stay) }

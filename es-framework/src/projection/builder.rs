@@ -136,10 +136,12 @@ impl<P: Projector> Projection<P> {
     /// Each partition is a consumer of its own, named `name#0`, `name#1` and so on, with the records of all of them in the
     /// same read model. Start all of them, in one process or spread over several; with a [lease](Self::lease) each runs in
     /// one of them, and others stand by. The number may be another at the next start, and 1 again: what is kept is how far
-    /// each part of the keys has got, so that no event is lost or applied twice. While processes with different numbers run
-    /// at the same time, those that lose a part of their keys end with
-    /// [`ModelError::TakenOver`](crate::ModelError::TakenOver), or with a lease begin again; and some keys may have no
-    /// owner meanwhile, whose events wait until all processes have the same number.
+    /// each part of the keys has got, so that no event is lost or applied twice.
+    ///
+    /// That holds while processes with different numbers run at the same time, too, as during an upgrade. With a lease they
+    /// share the keys that several of them have, which is slow, and a partition stands by as long as its namesake runs;
+    /// keys of which no running partition has its lease wait until all numbers agree. Without a lease, those that lose a
+    /// part of their keys end with [`ModelError::TakenOver`](crate::ModelError::TakenOver).
     ///
     /// It pays off where a read model can be written by several at once, or where the projector itself takes long. An
     /// SQLite file has one writer.

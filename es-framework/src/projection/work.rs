@@ -109,6 +109,16 @@ impl<P: Projector> Work for Projecting<P> {
         self.part == Part::WHOLE || self.part.has(bucket_of(&self.policy.key(event)))
     }
 
+    fn count(&self, portion: &Portion<P::Event>) -> usize {
+        if self.part == Part::WHOLE {
+            return portion.range.len() - portion.skip.len();
+        }
+        let events = portion.events.iter().enumerate().take(portion.range.end).skip(portion.range.start);
+        let ours = events.filter(|(index, event)| portion.applies(*index) && self.has(event.envelope()));
+        // If the key panics, the portion fails when it is applied.
+        panics::catch(|| ours.count()).unwrap_or(0)
+    }
+
     async fn apply(&mut self, portion: Portion<P::Event>) -> Result<(), Trouble> {
         let portion = Arc::new(self.leave_out_others(portion).map_err(Trouble::of)?);
         let error = match self.step(&portion, portion.range.clone(), portion.from, portion.to).await {
