@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use es_framework::{
-    Event, ExpectedVersion, Lease, ModelError, Policy, Position, Projection, Projector, Recorded, RunError, Running,
-    StartFrom, StateModel, StateTx, Store, Then,
+    Event, ExpectedVersion, Lease, Policy, Position, Projection, Projector, Recorded, RunError, Running, StartFrom,
+    StateModel, StateTx, Store, Then,
 };
 use serde::{Deserialize, Serialize};
 
