@@ -104,7 +104,8 @@
 //!
 //! The futures of this crate run on any executor and do not use its timers. One thing needs [tokio]'s runtime:
 //! [`Projection::start`] (like [`Reaction::start`] and [`Process::start`]), which spawns a task and returns
-//! [`RunError::NoRuntime`] if no runtime is current. The timeout of [`Running::reached`] is real time on every executor, even where tokio's time is paused.
+//! [`RunError::NoRuntime`] if no runtime is current. The timeout of [`Running::reached`] is real time on every executor,
+//! even where tokio's time is paused.
 //!
 //! [tokio]: https://docs.rs/tokio
 //!
